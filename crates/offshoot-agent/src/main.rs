@@ -1,0 +1,2 @@
+//! The compact agent: supervisor and node.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The measuring driver.
+fn main() {}

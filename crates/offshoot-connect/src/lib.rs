@@ -1,0 +1,1 @@
+//! Connection methods and the bootstrap engine that turns a login into a running offshoot agent.

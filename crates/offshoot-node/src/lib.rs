@@ -1,0 +1,1 @@
+//! One running offshoot node: broker thread, services and blocking handles.

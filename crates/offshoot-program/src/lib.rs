@@ -1,0 +1,1 @@
+//! Master, contexts and image search for programs built on offshoot.

@@ -1,0 +1,1 @@
+//! The wire protocol of offshoot: addresses, frames, verbs, hello, recipes and their limits.

@@ -1,0 +1,1 @@
+//! Write distributed, self-replicating programs: grow agents over ssh, hop behind hop, in RAM.

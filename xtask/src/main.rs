@@ -1,0 +1,2 @@
+//! Everything that is done to the project rather than by it.
+fn main() {}
