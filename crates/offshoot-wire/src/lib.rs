@@ -1,1 +1,56 @@
-//! The wire protocol of offshoot: addresses, frames, verbs, hello, recipes and their limits.
+//! The wire protocol of offshoot: what two contexts say to each other, and how it is laid out in bytes.
+//!
+//! This crate owns addresses, frames, the closed set of verbs, the hello, failures, grants (as data), recipes (as
+//! data), and the limits of all of them. It is the only crate that names the payload codec. It knows nothing of IO,
+//! time, threads or routing; everything in it is a plain value, `Send + Sync` where its parts are.
+//!
+//! The byte layout is documented, with golden vectors, in `docs/wire.md`; a test holds that page and this crate
+//! together.
+//!
+//! # Example
+//!
+//! ```
+//! use offshoot_wire::{Address, Frame, FrameKind, parse_frame, Limits};
+//!
+//! let frame = Frame::routed(FrameKind::Reply, Address::ROOT, Address::from_path(&[3, 1]).unwrap(), 7)
+//!     .with_body(b"hello".to_vec().into());
+//! let mut bytes = Vec::new();
+//! frame.encode(&mut bytes);
+//! let parsed = parse_frame(&bytes, &Limits::default()).unwrap().expect("a whole frame");
+//! assert_eq!(parsed.length, bytes.len());
+//! assert_eq!(parsed.header.exchange, 7);
+//! assert_eq!(&bytes[parsed.body], b"hello");
+//! ```
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod address;
+mod codec;
+mod failure;
+mod frame;
+mod grant;
+mod hello;
+mod limits;
+mod message;
+mod recipe;
+mod varint;
+mod verb;
+
+pub use address::{Address, AddressError};
+pub use codec::{DecodeError, decode, encode, encode_into};
+pub use failure::{
+    AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Resource,
+};
+pub use frame::{Frame, FrameError, FrameHeader, FrameKind, ParsedFrame, chunk_header, parse_chunk, parse_frame};
+pub use grant::{Authority, Grant, GrantLink, VerbSet};
+pub use hello::{
+    ChildHello, HELLO_MAGIC, Hello, HelloError, PROTOCOL_MAX, PROTOCOL_MIN, ParentHello, ParsedHello, negotiate,
+    parse_hello,
+};
+pub use limits::Limits;
+pub use message::{
+    Ack, Bye, ChannelEnd, CommandSpec, ConnectReply, ConnectSpec, Credit, EndReason, EnvChange, ExecControl, ExecReply,
+    Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, channel,
+};
+pub use recipe::{Hint, Meaning, Recipe, Start};
+pub use verb::Verb;

@@ -1,0 +1,60 @@
+//! The payload codec: postcard, behind three functions, so that no other crate names it.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes that are not the value they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end early, are malformed, or break a limit of the type.
+    #[error("malformed value: {0}")]
+    Malformed(&'static str),
+    /// The value is followed by bytes that belong to nothing.
+    #[error("{0} bytes follow the value")]
+    Trailing(usize),
+}
+
+/// Encodes a value of one of this crate's types.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_into(value, &mut out);
+    out
+}
+
+/// As [`encode`], appending to `out`.
+pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    struct Append<'a>(&'a mut Vec<u8>);
+    impl Extend<u8> for Append<'_> {
+        fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+            self.0.extend(bytes);
+        }
+    }
+    // Postcard fails only for sequences of unknown length and for a sink that is full. Our types have neither.
+    let result = postcard::to_extend(value, Append(out));
+    debug_assert!(result.is_ok(), "a wire type that cannot be encoded");
+}
+
+/// Decodes a value of one of this crate's types. What is allocated stays below 4 × the input + 64 KiB (S7).
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are not exactly one value.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| DecodeError::Malformed(reason(&error)))?;
+    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
+}
+
+/// Decodes a value at the front of `bytes` and returns it with the rest.
+pub(crate) fn split<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+    postcard::take_from_bytes(bytes).map_err(|error| DecodeError::Malformed(reason(&error)))
+}
+
+fn reason(error: &postcard::Error) -> &'static str {
+    match error {
+        postcard::Error::DeserializeUnexpectedEnd => "the bytes end early",
+        postcard::Error::DeserializeBadVarint => "bad integer",
+        postcard::Error::DeserializeBadBool => "bad boolean",
+        postcard::Error::DeserializeBadUtf8 | postcard::Error::DeserializeBadChar => "bad text",
+        postcard::Error::DeserializeBadOption => "bad option",
+        postcard::Error::DeserializeBadEnum => "unknown variant",
+        _ => "breaks a limit",
+    }
+}

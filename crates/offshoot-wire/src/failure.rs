@@ -1,0 +1,257 @@
+//! Failures: the form in which anything that went wrong crosses the tree.
+//!
+//! One type answers what failed, where, whether the work ran, what was seen and what to do next. Everything in it
+//! came from another machine and is shown escaped.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Address;
+
+/// Whether the work of a request ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ran {
+    /// It never left for, or was refused by, the context that was asked: it did not run.
+    NotSent,
+    /// It was sent and no answer came: it may have run.
+    MaybeExecuted,
+    /// The context that was asked ran it.
+    Executed,
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ran::NotSent => "it did not run",
+            Ran::MaybeExecuted => "it may have run",
+            Ran::Executed => "it ran",
+        })
+    }
+}
+
+/// The stages of a connect, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ConnectStage {
+    /// Waiting for a place: only so many connects run at once.
+    Queue,
+    /// Starting the tool (ssh, sudo, …).
+    Start,
+    /// The tool's own work up to the first byte of our script: network, host key, authentication, login shell.
+    Login,
+    /// Waiting for the script's marker.
+    Probe,
+    /// Finding the agent for the target.
+    Payload,
+    /// Sending the agent and waiting for its hello.
+    Agent,
+    /// Checking the hello.
+    Hello,
+}
+
+impl fmt::Display for ConnectStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ConnectStage::Queue => "waiting for a free place",
+            ConnectStage::Start => "starting the connection tool",
+            ConnectStage::Login => "logging in",
+            ConnectStage::Probe => "waiting for the start marker",
+            ConnectStage::Payload => "finding the agent for the target",
+            ConnectStage::Agent => "starting the agent",
+            ConnectStage::Hello => "greeting the agent",
+        })
+    }
+}
+
+/// What stood in the way of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AuthFailure {
+    /// A password, passphrase or other secret is asked for and none was given.
+    PasswordRequired,
+    /// The secret that was given is wrong.
+    PasswordIncorrect,
+    /// No key or other credential was accepted.
+    Rejected,
+    /// A prompt was announced and did not come in time.
+    PromptTimeout,
+    /// The tool wants a terminal.
+    TtyRequired,
+    /// The account may not do this.
+    NotAllowed,
+}
+
+/// What was wrong with a host key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HostKeyFailure {
+    /// The host is not among the known ones.
+    Unknown,
+    /// The host is known by another key.
+    Changed,
+}
+
+/// How a context or link was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LostReason {
+    /// The link ended.
+    LinkEnd,
+    /// Nothing was heard for the time the link allows.
+    Silent,
+    /// The process exited with this status.
+    Exited(i32),
+    /// The process was ended by this signal.
+    Signalled(i32),
+    /// Its parent was lost.
+    ParentLost,
+    /// It was shut down by request.
+    Shutdown,
+    /// It broke the protocol; the text says how.
+    Violation(String),
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LostReason::LinkEnd => f.write_str("the link ended"),
+            LostReason::Silent => f.write_str("nothing was heard from it any more"),
+            LostReason::Exited(status) => write!(f, "its process exited with status {status}"),
+            LostReason::Signalled(signal) => write!(f, "its process was ended by signal {signal}"),
+            LostReason::ParentLost => f.write_str("the context above it was lost"),
+            LostReason::Shutdown => f.write_str("it was shut down"),
+            LostReason::Violation(how) => write!(f, "it broke the protocol: {}", how.escape_debug()),
+        }
+    }
+}
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Resource {
+    /// File descriptors.
+    Descriptors,
+    /// Processes or threads.
+    Processes,
+    /// Memory.
+    Memory,
+    /// Disk space.
+    Disk,
+}
+
+/// An error from code that ran on the other side.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RemoteFailure {
+    /// An error value.
+    Error,
+    /// A panic.
+    Panic,
+    /// A signal.
+    Signal(i32),
+}
+
+/// The kinds of failure.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// A connect failed in this stage for a reason that has no kind of its own.
+    Connect(ConnectStage),
+    /// A stage of a connect took too long.
+    StageTimeout(ConnectStage),
+    /// A login was refused.
+    Auth(AuthFailure),
+    /// A host key was not accepted.
+    HostKey(HostKeyFailure),
+    /// There is no such context, or there is no longer.
+    NoRoute,
+    /// The context was lost while its answer was awaited.
+    PeerLost(LostReason),
+    /// The answer did not come in time.
+    Timeout,
+    /// The requester cancelled it.
+    Cancelled,
+    /// The requester may not ask this.
+    Denied,
+    /// Something exceeds a limit, which the message names.
+    TooLarge,
+    /// A limit on how many is reached; later it may work.
+    Busy,
+    /// The machine ran out of something.
+    Exhausted(Resource),
+    /// No place on the target can hold an executable file; the message lists what was tried.
+    NoExec,
+    /// No agent is at hand for this target triple.
+    NoAgent(String),
+    /// Code that ran on the other side failed.
+    Remote(RemoteFailure),
+    /// The verb, or something in the request, is not known there.
+    Unsupported,
+    /// The request cannot be understood.
+    Malformed,
+    /// An operating-system error; the number is the target's errno.
+    Os(i32),
+}
+
+/// A failure, as it crosses the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind.
+    pub kind: FailureKind,
+    /// Whether the work ran.
+    pub ran: Ran,
+    /// The context that reports it.
+    pub at: Address,
+    /// One sentence, lower case, without a full stop.
+    pub message: String,
+    /// The last text that was received, as bytes; empty when there is none.
+    pub seen: Vec<u8>,
+    /// What to do next; empty when there is no advice.
+    pub hint: String,
+}
+
+impl Failure {
+    /// A failure of `kind` with a message; at the root, not sent, nothing seen, no hint.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        let mut message = message.into();
+        cut(&mut message);
+        Failure { kind, ran: Ran::NotSent, at: Address::ROOT, message, seen: Vec::new(), hint: String::new() }
+    }
+
+    /// The same, with whether the work ran.
+    #[must_use]
+    pub fn ran(mut self, ran: Ran) -> Failure {
+        self.ran = ran;
+        self
+    }
+
+    /// The same, reported by `at`.
+    #[must_use]
+    pub fn at(mut self, at: Address) -> Failure {
+        self.at = at;
+        self
+    }
+
+    /// The same, with the tail of what was received; cut to the last [`Limits::SEEN`](crate::Limits::SEEN) bytes.
+    #[must_use]
+    pub fn seen(mut self, seen: &[u8]) -> Failure {
+        self.seen = seen[seen.len().saturating_sub(crate::Limits::SEEN)..].to_vec();
+        self
+    }
+
+    /// The same, with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = hint.into();
+        cut(&mut self.hint);
+        self
+    }
+}
+
+/// Cuts text to [`Limits::MESSAGE`](crate::Limits::MESSAGE) bytes at a character border, with a mark.
+fn cut(text: &mut String) {
+    const MARK: &str = " […]";
+    if text.len() > crate::Limits::MESSAGE {
+        let mut end = crate::Limits::MESSAGE - MARK.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+}

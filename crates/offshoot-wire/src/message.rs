@@ -1,0 +1,240 @@
+//! The bodies of frames and of the verbs' requests and replies.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, ChildHello, DecodeError, Grant, LostReason, Recipe, Verb};
+
+/// The channel numbers of an [`Verb::Exec`] exchange; other verbs number theirs alike.
+pub mod channel {
+    /// From the requester: what the process reads.
+    pub const STDIN: u8 = 0;
+    /// To the requester: what the process writes.
+    pub const STDOUT: u8 = 1;
+    /// To the requester: what the process writes to its error output.
+    pub const STDERR: u8 = 2;
+    /// From the requester: [`ExecControl`](crate::ExecControl) messages, one per `Data` frame.
+    pub const CONTROL: u8 = 3;
+}
+
+/// The head of a request's body; the verb's own body follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHead {
+    /// The verb's number. Kept a number: one that is not known ends this request, not the link.
+    pub verb: u16,
+    /// The grant by which the requester asks, if it needs one.
+    pub grant: Option<Grant>,
+    /// How many bytes the answering side may send on each channel before any [`Credit`].
+    pub window: u32,
+}
+
+impl RequestHead {
+    /// Splits a request's body into its head and the verb's own body.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the head is malformed.
+    pub fn split(body: &[u8]) -> Result<(RequestHead, &[u8]), DecodeError> {
+        crate::codec::split(body)
+    }
+
+    /// The verb; `None` when the number is not known here.
+    pub fn verb(&self) -> Option<Verb> {
+        Verb::from_number(self.verb)
+    }
+}
+
+/// More may be sent on a channel. Totals, not increments: a repeated or reordered credit does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// The channel.
+    pub channel: u8,
+    /// How many bytes in all may have been sent on it since the exchange began.
+    pub total: u64,
+}
+
+/// Why a channel ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    /// All was sent.
+    Done,
+    /// The sender could not go on, for this reason.
+    Failed(String),
+}
+
+/// The end of a channel, with how much it carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelEnd {
+    /// The channel.
+    pub channel: u8,
+    /// How many bytes were sent on it in all.
+    pub total: u64,
+    /// Why it ended.
+    pub reason: EndReason,
+}
+
+/// A heartbeat and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Chosen by the one who asks; sent back.
+    pub seq: u64,
+}
+
+/// How many bytes of `Data` frames, heads included, were received on this link in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The count.
+    pub bulk: u64,
+}
+
+/// A context ended, with all below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The top of what ended.
+    pub prefix: Address,
+    /// Why.
+    pub reason: LostReason,
+}
+
+/// Why this link is closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bye {
+    /// Why.
+    pub reason: LostReason,
+}
+
+/// The parent wants the child to end in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownNotice {
+    /// How long processes have after TERM, in milliseconds.
+    pub grace_ms: u32,
+    /// How long they have after that until the rest is reported, in milliseconds.
+    pub kill_ms: u32,
+}
+
+/// A change to the environment of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EnvChange {
+    /// Set a variable.
+    Set(Vec<u8>, Vec<u8>),
+    /// Remove a variable.
+    Remove(Vec<u8>),
+    /// Remove all variables.
+    Clear,
+}
+
+/// Where a process's error output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StderrMode {
+    /// To its own channel.
+    Apart,
+    /// Into the output channel, in the order written.
+    WithStdout,
+    /// Nowhere.
+    Null,
+}
+
+/// What [`Verb::Exec`] starts. Texts are bytes: the target's own, whatever their encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandSpec {
+    /// The program: a path, or a name to look up in the target's `PATH`.
+    pub program: Vec<u8>,
+    /// The arguments after the program's name.
+    pub args: Vec<Vec<u8>>,
+    /// Changes to the login's environment, in order.
+    pub env: Vec<EnvChange>,
+    /// The folder to start in; the login's home when there is none.
+    pub cwd: Option<Vec<u8>>,
+    /// Whether stdin comes from [`channel::STDIN`]; else it is `/dev/null`.
+    pub stdin: bool,
+    /// Whether stdout goes to [`channel::STDOUT`]; else it is `/dev/null`.
+    pub stdout: bool,
+    /// Where stderr goes.
+    pub stderr: StderrMode,
+    /// When to end it: TERM to its whole tree, then KILL after [`CommandSpec::grace_ms`]. Milliseconds; 0 is never.
+    pub timeout_ms: u64,
+    /// How long it has after TERM, in milliseconds.
+    pub grace_ms: u32,
+    /// Added to the scheduling priority number (`nice`).
+    pub nice: i32,
+}
+
+/// What can be done to a process that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecControl {
+    /// Sends a signal to the process and its process group.
+    Signal(i32),
+    /// Ends the process and all it started: TERM, then KILL after the grace.
+    Kill,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProcessExit {
+    /// It exited with this status, 0 to 255.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(i32),
+}
+
+/// The reply of [`Verb::Exec`]: the last thing of the exchange, behind the last output byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecReply {
+    /// How the process ended.
+    pub exit: ProcessExit,
+    /// Whether it was ended because [`CommandSpec::timeout_ms`] had passed.
+    pub timed_out: bool,
+}
+
+/// What [`Verb::Connect`] does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectSpec {
+    /// The way to the new context.
+    pub recipe: Recipe,
+    /// Its name; the recipe's default when there is none.
+    pub name: Option<String>,
+    /// What its process is called in `ps`.
+    pub process_name: String,
+}
+
+/// The reply of [`Verb::Connect`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectReply {
+    /// The new context's address.
+    pub address: Address,
+    /// Its name.
+    pub name: String,
+    /// What it said of itself.
+    pub hello: ChildHello,
+}
+
+/// What [`Verb::Payload`] asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadSpec {
+    /// The target triple.
+    pub triple: String,
+}
+
+/// The reply of [`Verb::Payload`]; the bytes came on [`channel::STDOUT`] before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadReply {
+    /// How many bytes came.
+    pub length: u64,
+    /// Their SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// The reply of [`Verb::Info`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The context's address.
+    pub address: Address,
+    /// Its name.
+    pub name: String,
+    /// What it said of itself at its start.
+    pub hello: ChildHello,
+    /// The contexts directly below it.
+    pub children: Vec<ConnectReply>,
+    /// Processes that run for requests.
+    pub processes: u32,
+    /// Bytes received from and sent to the parent.
+    pub link_bytes: (u64, u64),
+}

@@ -1,0 +1,93 @@
+//! Recipes: a way to obtain a link, as plain data.
+//!
+//! A connection method compiles its options to a recipe; the connect engine of whatever context is asked runs it. So a
+//! new method needs no new agent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AuthFailure, HostKeyFailure};
+
+/// How the tool is started and what it yields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// The context starts a copy of its own image, on the same machine, as the same user.
+    Local,
+    /// A tool is started with pipes, and what it leads to is a shell that runs the probe.
+    ///
+    /// `argv[0]` is looked up in `PATH`. An argument that is exactly [`Start::PROBE`] is replaced by the probe, the
+    /// one-line script that the bootstrap starts with.
+    Shell {
+        /// The tool and its arguments.
+        argv: Vec<String>,
+        /// Environment for the tool alone.
+        env: Vec<(String, String)>,
+    },
+}
+
+impl Start {
+    /// The argument that stands for the probe.
+    pub const PROBE: &'static str = "\u{1}probe";
+}
+
+/// A text that a tool prints when it fails, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// The tool's text; the tool's error output is searched for it.
+    pub text: String,
+    /// What it means for the error's kind.
+    pub means: Meaning,
+    /// What to tell the user to do next.
+    pub advice: String,
+}
+
+/// What a tool's text means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Meaning {
+    /// A login problem.
+    Auth(AuthFailure),
+    /// A host key problem.
+    HostKey(HostKeyFailure),
+    /// The target cannot be reached: name, route, port, or the tool itself.
+    Unreachable,
+    /// The tool was called wrongly or is too old.
+    Usage,
+}
+
+/// A way to obtain a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The method's name: `local`, `ssh`, …
+    pub method: String,
+    /// What it connects to, as the user wrote it: for the context's name.
+    pub target: String,
+    /// How it starts.
+    pub start: Start,
+    /// The tool's known failures, first match wins.
+    pub hints: Vec<Hint>,
+    /// The target's triple, when the user or an earlier connect told it: saves a round trip.
+    pub triple: Option<String>,
+    /// How long the whole connect may take, in milliseconds.
+    pub deadline_ms: u32,
+    /// How long a stage may be silent, in milliseconds.
+    pub stage_ms: u32,
+}
+
+impl Recipe {
+    /// A recipe with the default deadlines: 30 s in all, 10 s for each silent stage.
+    pub fn new(method: impl Into<String>, target: impl Into<String>, start: Start) -> Recipe {
+        Recipe {
+            method: method.into(),
+            target: target.into(),
+            start,
+            hints: Vec::new(),
+            triple: None,
+            deadline_ms: 30_000,
+            stage_ms: 10_000,
+        }
+    }
+
+    /// The default name of the context it leads to: `method:target`, or the method alone.
+    pub fn default_name(&self) -> String {
+        if self.target.is_empty() { self.method.clone() } else { format!("{}:{}", self.method, self.target) }
+    }
+}

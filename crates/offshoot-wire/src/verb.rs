@@ -1,0 +1,73 @@
+//! The closed set of requests (R9).
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What a request asks for. Numbers are the wire form and never change meaning.
+///
+/// An unknown number ends that request with an error; it is never looked up by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum Verb {
+    /// Answers with the bytes it was sent: the built-in no-op call.
+    Echo = 1,
+    /// Answers with a [`NodeInfo`](crate::NodeInfo).
+    Info = 2,
+    /// Starts a process; see [`CommandSpec`](crate::CommandSpec).
+    Exec = 3,
+    /// Starts a child context; see [`ConnectSpec`](crate::ConnectSpec).
+    Connect = 4,
+    /// Works on files. Reserved: answered as unsupported until the file service stands.
+    Files = 5,
+    /// Calls a registered function in a worker. Reserved.
+    Call = 6,
+    /// Ends the context and all below it.
+    Shutdown = 7,
+    /// Leaves the tree and lives on. Reserved.
+    Detach = 8,
+    /// Joins a listening tree. Reserved.
+    Attach = 9,
+    /// Asks the parent for what bootstraps a target of some triple; see [`PayloadSpec`](crate::PayloadSpec).
+    Payload = 10,
+    /// Asks an ancestor for a program image by its hash. Reserved.
+    Image = 11,
+}
+
+impl Verb {
+    /// Every verb, in the order of the numbers.
+    pub const ALL: [Verb; 11] = [
+        Verb::Echo,
+        Verb::Info,
+        Verb::Exec,
+        Verb::Connect,
+        Verb::Files,
+        Verb::Call,
+        Verb::Shutdown,
+        Verb::Detach,
+        Verb::Attach,
+        Verb::Payload,
+        Verb::Image,
+    ];
+
+    /// The wire number.
+    pub fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// The verb of a wire number; `None` when there is none.
+    pub fn from_number(number: u16) -> Option<Verb> {
+        Verb::ALL.into_iter().find(|verb| verb.number() == number)
+    }
+}
+
+impl Serialize for Verb {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.number().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Verb {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Verb, D::Error> {
+        let number = u16::deserialize(deserializer)?;
+        Verb::from_number(number).ok_or_else(|| serde::de::Error::custom("unknown verb"))
+    }
+}
