@@ -1,0 +1,145 @@
+//! Descriptors: making, reading and writing them, without a thought for who waits. Runs on any thread.
+//!
+//! The reads and writes repeat after a signal (EINTR) and otherwise answer what the system call did; on a non-blocking
+//! descriptor `WouldBlock` means wait for the poller.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// Reads at most `buffer.len()` bytes; zero is the end of the file.
+///
+/// # Errors
+///
+/// What `read(2)` reports, but EINTR.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    again(|| sys::fd::read(fd.as_fd(), buffer))
+}
+
+/// Writes some of the bytes and says how many.
+///
+/// # Errors
+///
+/// What `write(2)` reports, but EINTR.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    again(|| sys::fd::write(fd.as_fd(), bytes))
+}
+
+/// Writes some of the parts, in order, and says how many bytes. At most 1024 parts.
+///
+/// # Errors
+///
+/// What `writev(2)` reports, but EINTR.
+pub fn writev(fd: impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    again(|| sys::fd::writev(fd.as_fd(), parts))
+}
+
+/// Writes all the bytes, waiting for a non-blocking descriptor to take them until the deadline; for threads that may
+/// block.
+///
+/// # Errors
+///
+/// `TimedOut` when the deadline passed, with an unknown part written; `WriteZero`; what `write(2)` reports.
+#[cfg(not(loom))]
+pub fn write_all(fd: impl AsFd, mut bytes: &[u8], deadline: Option<Instant>) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    while !bytes.is_empty() {
+        match write(fd.as_fd(), bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let left = left(deadline).ok_or(ErrorKind::TimedOut)?;
+                sys::poll::writable(fd.as_fd().as_raw_fd(), left)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What is left until a deadline: `None` when it has passed, `Some(None)` when there is none.
+pub(crate) fn left(deadline: Option<Instant>) -> Option<Option<Duration>> {
+    match deadline {
+        None => Some(None),
+        Some(deadline) => deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).map(Some),
+    }
+}
+
+/// Repeats a system call for as long as a signal interrupts it.
+pub(crate) fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether reads and writes return instead of waiting. The flag belongs to the open file, which a child or another
+/// process may share.
+///
+/// # Errors
+///
+/// When the descriptor is of a kind that has no such flag.
+pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
+    sys::fd::set_nonblocking(fd.as_fd(), on)
+}
+
+/// Whether reads and writes return instead of waiting.
+///
+/// # Errors
+///
+/// When the descriptor is of a kind that has no such flag.
+pub fn is_nonblocking(fd: impl AsFd) -> io::Result<bool> {
+    sys::fd::is_nonblocking(fd.as_fd())
+}
+
+/// Whether a program started by exec is to find the descriptor closed.
+///
+/// # Errors
+///
+/// What `fcntl(2)` reports.
+pub fn set_cloexec(fd: impl AsFd, on: bool) -> io::Result<()> {
+    sys::fd::set_cloexec(fd.as_fd(), on)
+}
+
+/// Another descriptor for the same open file: closed on exec, and not 0, 1 or 2.
+///
+/// # Errors
+///
+/// When the process is out of descriptors.
+pub fn dup_cloexec(fd: impl AsFd) -> io::Result<OwnedFd> {
+    sys::fd::dup_from(fd.as_fd(), 3)
+}
+
+/// Two connected stream sockets, closed on exec, blocking.
+///
+/// # Errors
+///
+/// When the process is out of descriptors.
+pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (a, b) = UnixStream::pair()?;
+    Ok((a.into(), b.into()))
+}
+
+/// A pipe, closed on exec, blocking: the end to read, the end to write.
+///
+/// # Errors
+///
+/// When the process is out of descriptors.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = io::pipe()?;
+    Ok((read.into(), write.into()))
+}
+
+/// The null device, for reading and writing.
+///
+/// # Errors
+///
+/// When there is none (a bare chroot).
+pub fn null() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
+}
