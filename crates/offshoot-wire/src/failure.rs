@@ -117,7 +117,9 @@ impl fmt::Display for LostReason {
             LostReason::Signalled(signal) => write!(f, "its process was ended by signal {signal}"),
             LostReason::ParentLost => f.write_str("the context above it was lost"),
             LostReason::Shutdown => f.write_str("it was shut down"),
-            LostReason::Violation(how) => write!(f, "it broke the protocol: {}", how.escape_debug()),
+            LostReason::Violation(how) => {
+                write!(f, "it broke the protocol: {}", crate::escape::escaped(how.as_bytes()))
+            }
         }
     }
 }

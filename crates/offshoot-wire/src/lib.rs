@@ -26,6 +26,7 @@
 
 mod address;
 mod codec;
+pub mod escape;
 mod failure;
 mod frame;
 mod grant;
