@@ -1,0 +1,159 @@
+//! The two pieces of shell: the probe and the start line.
+//!
+//! Rules that hold for both, each found the hard way: the probe passes through a login shell that may be tcsh or fish,
+//! so it is one line and has no `!`, no assignment, substitution or redirection outside of its single quotes. The
+//! start line is pure ASCII (shells lose NUL, some read it differently), has no newline (it comes through `read -r`)
+//! and fits the 4,095 bytes of a terminal's line. `PATH` can be empty, so whatever needs a program sets it, always in
+//! a subshell: the agent gets the login's own environment, umask and signal dispositions.
+
+use std::fmt::Write;
+
+use super::machine::Machine;
+
+/// Text made of the nonce: 22 letters, digits, `_` and `-`.
+pub(super) fn nonce_text(nonce: &[u8; 16]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+    let mut bits = u128::from_be_bytes(*nonce);
+    let mut out = String::new();
+    for _ in 0..22 {
+        out.push(char::from(ALPHABET[(bits & 63) as usize]));
+        bits >>= 6;
+    }
+    out
+}
+
+/// The nonce as a shell word that does not look like what it stands for: an echo of the script is no marker.
+fn disguised(nonce: &str) -> String {
+    let (head, tail) = nonce.split_at(11);
+    format!("{head}\\{tail}")
+}
+
+/// The script that the probe runs: prints the marker and the facts, then reads one line and runs it.
+///
+/// A terminal is made transparent first; the status of that is a fact too.
+pub(super) fn probe(nonce: &str, terminal: bool) -> String {
+    let marker = disguised(nonce);
+    let facts = "`PATH=/bin:/usr/bin:$PATH;uname -sm` .;read -r _o;eval \"$_o\"";
+    if terminal {
+        format!("(PATH=/bin:/usr/bin:$PATH;stty raw -echo);echo M{marker} $? {facts}")
+    } else {
+        format!("echo M{marker} {facts}")
+    }
+}
+
+/// What an entry of the list of places begins with: too odd to come from elsewhere.
+pub(super) fn entry(nonce: &str) -> String {
+    format!("!{}", &nonce[..6])
+}
+
+/// What the start line is made of.
+pub(super) struct Line<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) stage0: &'a [u8],
+    pub(super) nonce: &'a str,
+    pub(super) tag: Option<&'a (String, String)>,
+    /// argv of the agent.
+    pub(super) argv: &'a [String],
+    /// Whether to say when the payload may come.
+    pub(super) ready: bool,
+    /// Whether the machine was only assumed.
+    pub(super) check: bool,
+}
+
+impl Line<'_> {
+    /// The start line with its newline.
+    ///
+    /// The ways, in order, each tried by running stage 0 as a child with the argument `t`, since an `exec` that fails
+    /// ends the shell: perl and python3 put stage 0 into a memfd; else it becomes a file, for the moment until it has
+    /// unlinked itself, in the first directory that allows it. `_l` gathers what each said.
+    pub(super) fn write(&self) -> String {
+        let nonce = self.nonce;
+        let entry = entry(nonce);
+        let mut argv = String::new();
+        for arg in self.argv {
+            argv.push(' ');
+            quote(arg, &mut argv);
+        }
+        let ready = if self.ready { format!("echo R{};", disguised(nonce)) } else { String::new() };
+        let Machine { memfd_create, execveat, .. } = self.machine;
+
+        let mut out = format!("set -- '{}';unset _o;", text(self.stage0));
+        if let Some((key, value)) = self.tag {
+            let _ = write!(out, "export {key}=");
+            quote(value, &mut out);
+            out.push(';');
+        }
+        out.push_str("_s(){ PATH=/bin:/usr/bin${PATH:+:$PATH};LC_ALL=C;export PATH LC_ALL;exec 2>&1;};");
+        if self.check {
+            let names: Vec<String> = self.machine.names.iter().map(|name| format!("\"Linux \"{name}")).collect();
+            let _ = write!(
+                out,
+                "_m=`_s;uname -sm`;case $_m in {});;*)echo \"!A\"{} $_m .;exit 126;esac;",
+                names.join("|"),
+                disguised(nonce)
+            );
+        }
+        let _ =
+            write!(out, "_x(){{ _m=$(_s;\"$@\" t)&&{{ {ready}exec \"$@\"{argv};}};_l=\"$_l{entry} $? $1: $_m\";}};");
+        let _ = write!(
+            out,
+            "_c=$(_s;command -v perl)&&_x \"$_c\" -C0 -e '$s=shift;$f=syscall {memfd_create},$o=\"o\",19;\
+             $f<0&&($f=syscall {memfd_create},$o,3);$f<0&&die\"memfd: $!\\n\";open F,\">&=\",$f;\
+             syswrite F,eval\"\\\"$s\\\"\";@e=map{{;\"$_=$ENV{{$_}}\"}}keys%ENV;\
+             syscall {execveat},$f,$z=\"\",pack(\"p*\",\"-\",@ARGV,undef),pack(\"p*\",@e,undef),4096;\
+             die\"execveat: $!\\n\"' \"$1\";"
+        );
+        let _ = write!(
+            out,
+            "_c=$(_s;command -v python3)&&_x \"$_c\" -SIc 'import os,sys;a=sys.argv;\
+             m=getattr(os,\"memfd_create\",0)or(lambda n,g:__import__(\"ctypes\").CDLL(None).syscall({memfd_create},\
+             n.encode(),g));exec(\"try:f=m(\\\"o\\\",19)\\nexcept OSError:f=-1\\nif f<0:f=m(\\\"o\\\",3)\");\
+             os.write(f,eval(\"b\\\"\"+a[1]+\"\\\"\"));os.execve(f,[\"-\"]+a[2:],os.environb)' \"$1\";"
+        );
+        // Until stage 0 has unlinked its file a lost connection must not end the shell.
+        let _ = write!(
+            out,
+            "trap \"\" 1 13 15;for _d in \"$XDG_RUNTIME_DIR\" /dev/shm /run/user/`_s;id -u` /run /tmp /var/tmp /dev \
+             \"$HOME\" \"$PWD\";do case $_d in /*)_f=$_d/.o{nonce};\
+             _m=$(_s;umask 077;set -C;printf \"$1\">\"$_f\"&&{{ chmod 700 \"$_f\"||{{ rm -f \"$_f\";cp /bin/sh \"$_f\"&&\
+             printf \"$1\">|\"$_f\";}};}}&&\"$_f\" t)&&{{ trap - 1 13 15;{ready}exec \"$_f\"{argv};}};\
+             _l=\"$_l{entry} $? $_d: $_m\";(_s;rm -f \"$_f\"||busybox rm -f \"$_f\"||:>\"$_f\")>&-;esac;done;"
+        );
+        let _ = writeln!(out, "(_s;printf \"!N%s\" \"{nonce}$_l!.\");exit 126");
+        out
+    }
+}
+
+/// Bytes as escapes that mean the same in the format of the shell's `printf` and in double quotes of perl and Python,
+/// and that need no care within single quotes of the shell.
+fn text(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 3);
+    for (at, &byte) in bytes.iter().enumerate() {
+        let digit_follows = matches!(bytes.get(at + 1), Some(b'0'..=b'7'));
+        if (b' '..=b'~').contains(&byte) && !b"%\\'\"$@`".contains(&byte) {
+            out.push(char::from(byte));
+        } else if digit_follows {
+            let _ = write!(out, "\\{byte:03o}");
+        } else {
+            let _ = write!(out, "\\{byte:o}");
+        }
+    }
+    out
+}
+
+/// `word` as one word of the shell.
+fn quote(word: &str, out: &mut String) {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@,+=".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        out.push_str(word);
+        return;
+    }
+    out.push('\'');
+    for c in word.chars() {
+        match c {
+            '\'' => out.push_str("'\\''"),
+            c => out.push(c),
+        }
+    }
+    out.push('\'');
+}
