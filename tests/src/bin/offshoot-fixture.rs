@@ -1,0 +1,89 @@
+//! The program that fixtures run in namespaces of their own: PID 1 of a host, and servers. Every form of it ends when its standard input does, that is,
+//! when the test process has ended for whatever reason.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use offshoot_tests::relay::{self, Knobs};
+use offshoot_tests::servers::{self, Temper};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["init"] => init(),
+        ["hold"] => hold(),
+        ["serve", temper] => {
+            Temper::named(temper).map_or_else(|| Err(io::Error::other("unknown temper")), serve)
+        }
+        ["relay", target, delay] => relay(target, delay),
+        _ => Err(io::Error::other(
+            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS",
+        )),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("offshoot-fixture: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn end_with_stdin() {
+    thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(0);
+    });
+}
+
+/// Reaps whatever is orphaned in this pid namespace; when this process ends, the kernel kills all that is in it.
+fn init() -> io::Result<()> {
+    end_with_stdin();
+    say("ready")?;
+    loop {
+        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(_) => (),
+            // No child now; one may be orphaned to us any time.
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn hold() -> io::Result<()> {
+    say("ready")?;
+    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
+}
+
+fn serve(temper: Temper) -> io::Result<()> {
+    let (listener, port) = servers::listen()?;
+    end_with_stdin();
+    say(&port.to_string())?;
+    servers::serve(&listener, temper)
+}
+
+fn relay(target: &str, delay: &str) -> io::Result<()> {
+    let target = target.parse().map_err(io::Error::other)?;
+    let delay = delay.parse().map_err(io::Error::other)?;
+    let knobs = Arc::new(Knobs::default());
+    knobs.set_delay(Duration::from_millis(delay));
+    let (listener, port) = servers::listen()?;
+    say(&port.to_string())?;
+    let told = knobs.clone();
+    thread::spawn(move || {
+        told.obey(io::stdin().lock());
+        std::process::exit(0);
+    });
+    relay::serve(&listener, target, &knobs)
+}
