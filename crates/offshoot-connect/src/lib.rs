@@ -1,4 +1,15 @@
-//! Connection methods and the bootstrap engine that turns a login into a running offshoot agent.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod bootstrap;
 pub mod bundle;
+mod cancel;
+mod deadlines;
+pub mod methods;
+mod names;
+mod target;
+
+pub use cancel::{Cancel, Subscription};
+pub use names::NameError;
+pub use target::{Target, TargetError, TargetProblem};

@@ -1,0 +1,247 @@
+//! Connection methods: each a function from its options to a [`Recipe`], plain data that the one engine runs.
+//!
+//! Owns the list of methods, their names, and the syntax of one hop of a target path. Must not start anything: compiling
+//! a recipe opens no file and asks nobody. Any thread.
+//!
+//! A new method is one file beside this one, and its lines here: the module, its place in [`Hop`], its row in `METHODS`.
+//! A method of a downstream crate needs none of that: it implements [`Method`].
+
+mod local;
+mod ssh;
+
+use std::fmt;
+
+use offshoot_wire::{Failure, FailureKind, Recipe};
+
+use crate::names::NameError;
+
+pub use local::Local;
+pub use ssh::{KnownHosts, Ssh};
+
+/// A way to obtain a link, as a user describes it.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_connect::methods::{Method, Ssh};
+/// let recipe = Ssh::to("dmw@web1:2222").recipe()?;
+/// assert_eq!(recipe.default_name(), "ssh:dmw@web1:2222");
+/// # Ok::<(), offshoot_connect::methods::RecipeError>(())
+/// ```
+pub trait Method {
+    /// Compiles the options.
+    ///
+    /// # Errors
+    /// [`RecipeError`] naming the first option that cannot be accepted.
+    fn recipe(&self) -> Result<Recipe, RecipeError>;
+}
+
+/// A recipe is its own method: for recipes that were made elsewhere.
+impl Method for Recipe {
+    fn recipe(&self) -> Result<Recipe, RecipeError> {
+        Ok(self.clone())
+    }
+}
+
+impl<M: Method + ?Sized> Method for &M {
+    fn recipe(&self) -> Result<Recipe, RecipeError> {
+        (**self).recipe()
+    }
+}
+
+/// An option that a method cannot accept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{method}: the {option} {}: {problem}", shown(value))]
+pub struct RecipeError {
+    /// The method.
+    pub method: &'static str,
+    /// Which option: `host`, `user`, …
+    pub option: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: OptionProblem,
+}
+
+/// What is wrong with an option.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionProblem {
+    /// It is no name that can be passed to a tool (S17).
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A port that is no number from 1 to 65535.
+    #[error("expected a port from 1 to 65535")]
+    Port,
+    /// An `-o` option without a value.
+    #[error("expected KEY=VALUE")]
+    KeyValue,
+    /// An option that offshoot sets itself and that must not be changed.
+    #[error("offshoot sets this option itself, since the link depends on it")]
+    Forced,
+    /// More of them than are taken.
+    #[error("expected at most {0}")]
+    TooMany(usize),
+    /// Text where the method takes none.
+    #[error("expected nothing here")]
+    Superfluous,
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Failure {
+        Failure::new(FailureKind::Malformed, error.to_string())
+    }
+}
+
+/// Text of a user or of elsewhere, quoted, escaped and short enough for an error message.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 80;
+    let mut out = String::from("`");
+    let mut rest = text.chars();
+    out.extend(rest.by_ref().take(MOST).flat_map(char::escape_debug));
+    out.push_str(if rest.next().is_some() { "…`" } else { "`" });
+    out
+}
+
+/// One hop of a target path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Hop {
+    /// The same machine, the same user.
+    Local(Local),
+    /// The system's `ssh`.
+    Ssh(Ssh),
+}
+
+impl Method for Hop {
+    fn recipe(&self) -> Result<Recipe, RecipeError> {
+        match self {
+            Hop::Local(local) => local.recipe(),
+            Hop::Ssh(ssh) => ssh.recipe(),
+        }
+    }
+}
+
+/// The canonical text of the hop: a target that consists of it alone.
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hop::Local(_) => f.write_str("local"),
+            Hop::Ssh(ssh) => {
+                if ssh.needs_method() {
+                    f.write_str("ssh:")?;
+                }
+                write!(f, "{ssh}")
+            }
+        }
+    }
+}
+
+/// Makes a hop from the text behind `method:`, or from nothing when the method stands alone.
+type Parse = fn(Option<&str>) -> Result<Hop, RecipeError>;
+
+/// The words that a hop can begin with. Those without a function are reserved, so that a path that means them never
+/// reaches a host of that name by mistake.
+const METHODS: &[(&str, Option<Parse>)] = &[
+    ("chroot", None),
+    ("doas", None),
+    ("docker", None),
+    ("exec", None),
+    ("incus", None),
+    ("ipmi", None),
+    ("jail", None),
+    ("kubectl", None),
+    ("local", Some(local::hop)),
+    ("lxc", None),
+    ("lxd", None),
+    ("machinectl", None),
+    ("nsenter", None),
+    ("nspawn", None),
+    ("podman", None),
+    ("serial", None),
+    ("ssh", Some(ssh::hop)),
+    ("su", None),
+    ("sudo", None),
+    ("telnet", None),
+    ("unix", None),
+];
+
+/// Why a hop cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum HopError {
+    /// There is no text between two slashes, or at either end.
+    #[error("the hop is empty, expected [USER@]HOST[:PORT], METHOD:NAME or local")]
+    Empty,
+    /// The method is reserved for later.
+    #[error("method {0} is not available in this version")]
+    NotAvailable(&'static str),
+    /// What stands before the colon is no method, and what stands behind it is no port.
+    #[error("{} is no method and {} is no port; methods are {known}", shown(.0), shown(.1), known = known())]
+    UnknownMethod(String, String),
+    /// An IPv6 address without brackets.
+    #[error("an IPv6 address needs brackets, expected [{0}]")]
+    Brackets(String),
+    /// The method does not take this.
+    #[error(transparent)]
+    Option(#[from] RecipeError),
+}
+
+fn known() -> String {
+    let names: Vec<&str> = METHODS
+        .iter()
+        .filter(|(_, parse)| parse.is_some())
+        .map(|(name, _)| *name)
+        .collect();
+    names.join(", ")
+}
+
+/// Whether a hop that consists of this word, or begins with it and a colon, is not an ssh host.
+pub(crate) fn is_method(word: &str) -> bool {
+    METHODS.iter().any(|(name, _)| *name == word)
+}
+
+impl std::str::FromStr for Hop {
+    type Err = HopError;
+
+    fn from_str(text: &str) -> Result<Hop, HopError> {
+        if text.is_empty() {
+            return Err(HopError::Empty);
+        }
+        if text == "local" {
+            return Ok(Hop::Local(Local::new()));
+        }
+        // A user or a bracket before the first colon: the colon can only belong to the place.
+        let Some((word, rest)) = text
+            .split_once(':')
+            .filter(|(word, _)| !word.contains(['@', '[']))
+        else {
+            return Ok(ssh::hop(Some(text))?);
+        };
+        if let Some((name, parse)) = METHODS.iter().find(|(name, _)| *name == word) {
+            return Ok(parse.ok_or(HopError::NotAvailable(name))?(Some(rest))?);
+        }
+        if crate::names::host(text).is_ok() {
+            return Err(HopError::Brackets(text.to_owned()));
+        }
+        if rest.is_empty() || rest.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(ssh::hop(Some(text))?);
+        }
+        Err(HopError::UnknownMethod(word.to_owned(), rest.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_methods_is_sorted_and_without_repetition() {
+        assert!(METHODS.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn foreign_text_in_an_error_is_escaped_and_cut() {
+        assert_eq!(shown("a\u{1b}[2J\n"), "`a\\u{1b}[2J\\n`");
+        assert_eq!(shown(&"x".repeat(100)).chars().count(), 83);
+    }
+}

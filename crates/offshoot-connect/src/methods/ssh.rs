@@ -1,0 +1,406 @@
+//! The method *ssh*: the system's own `ssh`, with the user's own configuration, keys and agent.
+//!
+//! Owns the options and the argument list. ssh's texts and what they mean are in [`hints`]. Any thread.
+
+mod hints;
+mod place;
+
+use std::fmt;
+use std::time::Duration;
+
+use offshoot_wire::{Limits, Recipe, Start};
+
+use super::{Hop, Method, OptionProblem, RecipeError};
+use crate::deadlines::Deadlines;
+use crate::names::{self, NameError};
+use place::Place;
+
+/// What a link depends on, and what S18 asks for. It stands before everything else on the command line, since ssh keeps the
+/// first value that it sees.
+///
+/// Beyond what makes the link a plain pipe: `ControlMaster=no` with `ControlPersist=no` uses a control socket that is
+/// there and leaves none behind; `UpdateHostKeys=no`, so that nothing is written on the machine that logs in; `Tunnel=no`,
+/// which `ClearAllForwardings` does not cover.
+const FORCED: &[(&str, &str)] = &[
+    ("RemoteCommand", "none"),
+    ("RequestTTY", "no"),
+    ("ClearAllForwardings", "yes"),
+    ("PermitLocalCommand", "no"),
+    ("ControlMaster", "no"),
+    ("ControlPersist", "no"),
+    ("EscapeChar", "none"),
+    ("Tunnel", "no"),
+    ("UpdateHostKeys", "no"),
+];
+
+/// Options that are forced by other means, or that would take the link away: an extra option must not name them.
+const REFUSED: &[&str] = &[
+    "DynamicForward",
+    "ForkAfterAuthentication",
+    "ForwardAgent",
+    "ForwardX11",
+    "ForwardX11Trusted",
+    "LocalCommand",
+    "LocalForward",
+    "RemoteForward",
+    "SessionType",
+    "StdinNull",
+];
+
+/// What to do about the host's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KnownHosts {
+    /// As the user's ssh configuration says. Its default is to ask about an unknown key: since nobody can be asked, an
+    /// unknown key is refused, and so is a changed one.
+    #[default]
+    Check,
+    /// Refuses unknown and changed keys, whatever the configuration says.
+    Strict,
+    /// Takes and remembers the key of a host that is not known yet; refuses a changed one. Writes to the known hosts of the
+    /// machine that logs in.
+    AcceptNew,
+    /// Takes any key and remembers none. Whoever sits on the network can read and change everything.
+    Off,
+}
+
+/// A context on another machine, through the system's `ssh`.
+///
+/// The user's `ssh_config`, agent, `ProxyJump`, `Match`, certificates and FIDO keys apply, on the machine that runs the
+/// recipe: behind a hop those are the hop's. Agent, X11 and port forwarding, local commands and a terminal are off, whatever
+/// the configuration says.
+///
+/// ssh runs in *batch mode* (see [`batch`](Self::batch)): keys from files and from an agent work; a password, a passphrase
+/// or a host key question is not asked but ends the connect at once, with an error that says so.
+///
+/// OpenSSH 7.6 or newer is needed.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_connect::methods::{KnownHosts, Method, Ssh};
+/// use std::time::Duration;
+/// let ssh = Ssh::to("web1")
+///     .user("dmw")
+///     .identity("~/.ssh/ops")
+///     .known_hosts(KnownHosts::AcceptNew)
+///     .option("ProxyJump=bastion")
+///     .connect_timeout(Duration::from_secs(60));
+/// assert_eq!(ssh.recipe()?.default_name(), "ssh:dmw@web1");
+/// # Ok::<(), offshoot_connect::methods::RecipeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ssh {
+    place: Result<Place, RecipeError>,
+    identities: Vec<String>,
+    config: Option<String>,
+    extra: Vec<String>,
+    known_hosts: KnownHosts,
+    keepalive: Option<Duration>,
+    compression: bool,
+    batch: bool,
+    program: String,
+    triple: Option<String>,
+    deadlines: Deadlines,
+}
+
+impl Ssh {
+    /// To `[USER@]HOST[:PORT]`; an IPv6 address in brackets. The host may be an alias of the ssh configuration. What is
+    /// wrong with the text is told by [`recipe`](Method::recipe).
+    pub fn to(place: impl AsRef<str>) -> Ssh {
+        Ssh {
+            place: Place::parse(place.as_ref()),
+            identities: Vec::new(),
+            config: None,
+            extra: Vec::new(),
+            known_hosts: KnownHosts::default(),
+            keepalive: None,
+            compression: false,
+            batch: true,
+            program: "ssh".to_owned(),
+            triple: None,
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// The user to log in as; without it the configuration's, or the one who logs in.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Ssh {
+        if let Ok(place) = &mut self.place {
+            place.user = Some(user.into());
+        }
+        self
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Ssh {
+        if let Ok(place) = &mut self.place {
+            place.port = Some(port);
+        }
+        self
+    }
+
+    /// A private key file to offer, on the machine that logs in; `~` is expanded there. May be repeated; at most 16.
+    #[must_use]
+    pub fn identity(mut self, path: impl Into<String>) -> Ssh {
+        self.identities.push(path.into());
+        self
+    }
+
+    /// The configuration file to use instead of the user's and the system's, on the machine that logs in.
+    #[must_use]
+    pub fn config(mut self, path: impl Into<String>) -> Ssh {
+        self.config = Some(path.into());
+        self
+    }
+
+    /// A further option as behind `-o`: `KEY=VALUE`. It goes before the configuration and before this builder's defaults, but
+    /// options that the link depends on, and forwarding, are refused. May be repeated; at most 64.
+    #[must_use]
+    pub fn option(mut self, option: impl Into<String>) -> Ssh {
+        self.extra.push(option.into());
+        self
+    }
+
+    /// What to do about host keys.
+    #[must_use]
+    pub fn known_hosts(mut self, policy: KnownHosts) -> Ssh {
+        self.known_hosts = policy;
+        self
+    }
+
+    /// Lets ssh probe the connection itself when it was silent for so long, and give up after three probes without an
+    /// answer. Whole seconds, at least one. Off by default: the link has a heartbeat of its own.
+    #[must_use]
+    pub fn keepalive(mut self, interval: Duration) -> Ssh {
+        self.keepalive = Some(interval);
+        self
+    }
+
+    /// Whether ssh compresses. Off by default: the agent that is sent is compressed already.
+    #[must_use]
+    pub fn compression(mut self, on: bool) -> Ssh {
+        self.compression = on;
+        self
+    }
+
+    /// How long the whole connect may take; 30 s by default. ssh itself gives up on the network a second before the
+    /// shorter of this and the [stage's](Self::stage_timeout) limit.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Ssh {
+        self.deadlines.set_total(limit);
+        self
+    }
+
+    /// How long a stage of the connect may be silent; 10 s by default.
+    #[must_use]
+    pub fn stage_timeout(mut self, limit: Duration) -> Ssh {
+        self.deadlines.set_stage(limit);
+        self
+    }
+
+    /// Whether ssh runs with `BatchMode=yes`; it does by default. Without it ssh has still nobody to ask (it gets no
+    /// terminal and no askpass program), and sends empty passwords instead, which costs seconds and may get the address
+    /// banned: turn it off only for servers that let an account in without a password.
+    #[must_use]
+    pub fn batch(mut self, on: bool) -> Ssh {
+        self.batch = on;
+        self
+    }
+
+    /// The ssh program: a name to look up in `PATH`, or a path. `ssh` by default.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<String>) -> Ssh {
+        self.program = program.into();
+        self
+    }
+
+    /// The target's triple, where it is known: saves a round trip. It is checked on the target before anything is run.
+    #[must_use]
+    pub fn triple(mut self, triple: impl Into<String>) -> Ssh {
+        self.triple = Some(triple.into());
+        self
+    }
+
+    /// Whether the place alone would be read as something else than an ssh host.
+    pub(super) fn needs_method(&self) -> bool {
+        self.place
+            .as_ref()
+            .is_ok_and(|place| place.user.is_none() && super::is_method(&place.host))
+    }
+
+    /// The argument list, with the probe's place at its end.
+    fn argv(&self, place: &Place) -> Result<Vec<String>, RecipeError> {
+        let mut argv: Vec<String> = Vec::with_capacity(64);
+        checked("program", &self.program, names::value(&self.program))?;
+        argv.extend([self.program.clone(), "-T".into(), "-a".into(), "-x".into()]);
+        let option = |argv: &mut Vec<String>, key: &str, value: &str| {
+            argv.extend(["-o".to_owned(), format!("{key}={value}")]);
+        };
+        for (key, value) in FORCED {
+            option(&mut argv, key, value);
+        }
+        if let Some(config) = &self.config {
+            checked("configuration file", config, names::value(config))?;
+            argv.extend(["-F".into(), config.clone()]);
+        }
+        if let Some(user) = &place.user {
+            argv.extend(["-l".into(), user.clone()]);
+        }
+        if let Some(port) = place.port {
+            argv.extend(["-p".into(), port.to_string()]);
+        }
+        at_most("identities", self.identities.len(), 16)?;
+        for path in &self.identities {
+            checked("identity", path, names::value(path))?;
+            argv.extend(["-i".into(), path.clone()]);
+        }
+        at_most("options", self.extra.len(), 64)?;
+        for extra in &self.extra {
+            extra_option(extra)?;
+            argv.extend(["-o".into(), extra.clone()]);
+        }
+        match self.known_hosts {
+            KnownHosts::Check => {}
+            KnownHosts::Strict => option(&mut argv, "StrictHostKeyChecking", "yes"),
+            KnownHosts::AcceptNew => option(&mut argv, "StrictHostKeyChecking", "accept-new"),
+            KnownHosts::Off => {
+                option(&mut argv, "StrictHostKeyChecking", "no");
+                option(&mut argv, "UserKnownHostsFile", "/dev/null");
+                option(&mut argv, "GlobalKnownHostsFile", "/dev/null");
+            }
+        }
+        option(
+            &mut argv,
+            "ConnectTimeout",
+            &self.deadlines.tool_seconds().to_string(),
+        );
+        option(
+            &mut argv,
+            "Compression",
+            if self.compression { "yes" } else { "no" },
+        );
+        if self.batch {
+            option(&mut argv, "BatchMode", "yes");
+        }
+        if let Some(interval) = self.keepalive {
+            option(
+                &mut argv,
+                "ServerAliveInterval",
+                &interval.as_secs().max(1).to_string(),
+            );
+            option(&mut argv, "ServerAliveCountMax", "3");
+        }
+        // A configuration with `LogLevel QUIET` would hide the texts that errors are told from.
+        option(&mut argv, "LogLevel", "INFO");
+        argv.extend(["--".into(), place.host.clone(), Start::PROBE.into()]);
+        Ok(argv)
+    }
+}
+
+/// The place as it was given: `[USER@]HOST[:PORT]`.
+impl fmt::Display for Ssh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Ok(place) => place.fmt(f),
+            Err(error) => f.write_str(&super::shown(&error.value)),
+        }
+    }
+}
+
+impl Method for Ssh {
+    fn recipe(&self) -> Result<Recipe, RecipeError> {
+        let place = self.place.as_ref().map_err(Clone::clone)?;
+        place.check()?;
+        let target = place.to_string();
+        // The context's name, `ssh:` and this, has to fit a hello.
+        let most = Limits::NAME - "ssh:".len();
+        if target.len() > most {
+            return Err(wrong(
+                "host",
+                &target,
+                NameError::TooLong(target.len()).into(),
+            ));
+        }
+        if let Some(triple) = &self.triple {
+            checked("triple", triple, names::host(triple))?;
+        }
+        // No LC_ALL: ssh has no translations, and would pass it on to the target (Debian's `SendEnv LANG LC_*`).
+        let env = vec![("SSH_ASKPASS_REQUIRE".to_owned(), "never".to_owned())];
+        let mut recipe = Recipe::new(
+            "ssh",
+            target,
+            Start::Shell {
+                argv: self.argv(place)?,
+                env,
+            },
+        );
+        recipe.hints = hints::all(place);
+        recipe.triple.clone_from(&self.triple);
+        Ok(self.deadlines.apply(recipe))
+    }
+}
+
+impl TryFrom<Ssh> for Recipe {
+    type Error = RecipeError;
+
+    fn try_from(ssh: Ssh) -> Result<Recipe, RecipeError> {
+        ssh.recipe()
+    }
+}
+
+pub(super) fn hop(place: Option<&str>) -> Result<Hop, RecipeError> {
+    let place = Place::parse(place.unwrap_or_default())?;
+    place.check()?;
+    let mut ssh = Ssh::to("");
+    ssh.place = Ok(place);
+    Ok(Hop::Ssh(ssh))
+}
+
+fn wrong(option: &'static str, value: &str, problem: OptionProblem) -> RecipeError {
+    RecipeError {
+        method: "ssh",
+        option,
+        value: value.to_owned(),
+        problem,
+    }
+}
+
+fn checked(
+    option: &'static str,
+    value: &str,
+    result: Result<(), NameError>,
+) -> Result<(), RecipeError> {
+    result.map_err(|problem| wrong(option, value, problem.into()))
+}
+
+fn at_most(option: &'static str, count: usize, most: usize) -> Result<(), RecipeError> {
+    if count > most {
+        Err(wrong(
+            option,
+            &count.to_string(),
+            OptionProblem::TooMany(most),
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+/// An `-o` option of the user's: a key and a value, nothing that undoes what is forced.
+fn extra_option(option: &str) -> Result<(), RecipeError> {
+    checked("option", option, names::value(option))?;
+    // ssh takes `KEY=VALUE` and `KEY VALUE`.
+    let key = option.split(['=', ' ']).next().unwrap_or_default();
+    let value = option[key.len()..].trim_start_matches(['=', ' ']);
+    if key.is_empty() || value.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(wrong("option", option, OptionProblem::KeyValue));
+    }
+    let forced = FORCED.iter().map(|(forced, _)| forced);
+    if forced
+        .chain(REFUSED)
+        .any(|forced| forced.eq_ignore_ascii_case(key))
+    {
+        return Err(wrong("option", option, OptionProblem::Forced));
+    }
+    Ok(())
+}
