@@ -1,0 +1,184 @@
+//! Following a recipe: one cargo build of the agent per triple, and the checks of what came out.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::toolchain::{Found, Recipe, Rust};
+use super::triples::Triple;
+use super::zig;
+use crate::elf::Elf;
+use crate::run;
+use crate::workspace::Workspace;
+
+/// The std features and crates of the recipes that build std.
+const BUILD_STD: [&str; 2] = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"];
+
+/// Settings of the caller's environment that would leak into the build.
+const LEAKS: [&str; 6] = [
+    "RUSTFLAGS",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_TARGET_DIR",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+];
+
+/// Builds the agent, and gives back its executable and the version of the compiler.
+///
+/// # Errors
+///
+/// When the build fails; cargo has said why.
+pub(super) fn build(
+    workspace: &Workspace,
+    triple: &Triple,
+    recipe: Recipe,
+    found: &Found,
+) -> Result<(PathBuf, String)> {
+    let target = super::folder(workspace).join(format!("build-{}", recipe.name()));
+    let mut command = run::cargo_in(&workspace.root);
+    for name in LEAKS {
+        command.env_remove(name);
+    }
+    command
+        .args(["build", "--package", "offshoot-agent", "--bin", "offshoot-agent"])
+        .args(["--profile", "agent", "--target", triple.name, "--target-dir"])
+        .arg(&target);
+    let fallback = || found.fallback.as_ref().context("no rustc with library sources");
+    let (rust, flags) = match recipe {
+        Recipe::A => (&found.rust, flags(["yes", "rust-lld"])),
+        Recipe::APlus => {
+            command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1");
+            (&found.rust, flags(["yes", "rust-lld"]))
+        }
+        Recipe::B => {
+            let rust = fallback()?;
+            let linker = zig::script(&target, triple)?;
+            command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1").env("RUSTC", &rust.rustc);
+            (rust, flags(["no", &linker.to_string_lossy()]))
+        }
+        Recipe::C => {
+            let rust = fallback()?;
+            let lld = found.rust.lld().context("no rust-lld")?;
+            let musl = found.musl.as_ref().context("no musl")?;
+            let wrapper = sysroot_with_musl(rust, &target, triple, musl)?;
+            command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1").env("RUSTC", wrapper);
+            (rust, flags(["yes", &lld.to_string_lossy()]))
+        }
+    };
+    command.env("CARGO_ENCODED_RUSTFLAGS", joined(flags, &remaps(workspace, rust)));
+    println!("+ {} (recipe {})", run::line(&command), recipe.name());
+    run::check(&mut command)
+        .with_context(|| format!("cannot build the agent for {} by recipe {}", triple.name, recipe.name()))?;
+    let executable = target.join(triple.name).join("agent/offshoot-agent");
+    Ok((executable, rust.version.clone()))
+}
+
+fn flags([self_contained, linker]: [&str; 2]) -> Vec<String> {
+    [
+        "-Ctarget-feature=+crt-static".to_string(),
+        format!("-Clink-self-contained={self_contained}"),
+        format!("-Clinker={linker}"),
+    ]
+    .to_vec()
+}
+
+/// Where things lie on this machine is nobody's business, and costs bytes.
+fn remaps(workspace: &Workspace, rust: &Rust) -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let mut remaps = vec![
+        format!("--remap-path-prefix={}=", rust.sysroot().display()),
+        format!("--remap-path-prefix={}=", workspace.root.display()),
+    ];
+    remaps.extend(home.map(|home| format!("--remap-path-prefix={}=", home.display())));
+    remaps
+}
+
+fn joined(mut flags: Vec<String>, more: &[String]) -> OsString {
+    flags.extend_from_slice(more);
+    flags.join("\x1f").into()
+}
+
+/// A copy of the compiler's folder by symbolic links, with a musl beside std's place, and a script that calls the
+/// compiler with it: the compiler's own folder is not ours to change.
+fn sysroot_with_musl(rust: &Rust, target: &Path, triple: &Triple, musl: &Path) -> Result<PathBuf> {
+    let sysroot = target.join(format!("sysroot-{}", triple.name));
+    let rustlib = sysroot.join("lib/rustlib");
+    let own = rustlib.join(triple.name).join("lib/self-contained");
+    // Stale links of an earlier compiler.
+    let _ = std::fs::remove_dir_all(&sysroot);
+    std::fs::create_dir_all(&own)?;
+    for entry in std::fs::read_dir(rust.sysroot().join("lib/rustlib"))? {
+        let entry = entry?;
+        if entry.file_name() != triple.name {
+            std::os::unix::fs::symlink(entry.path(), rustlib.join(entry.file_name()))?;
+        }
+    }
+    for entry in std::fs::read_dir(musl)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        if path.extension().is_some_and(|e| e == "o" || e == "a") {
+            std::fs::copy(&path, own.join(name)).with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+    }
+    let script = target.join(format!("rustc-{}", triple.name));
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+    let text = format!("#!/bin/sh\nexec {} --sysroot {} \"$@\"\n", quoted(&rust.rustc), quoted(&sysroot));
+    std::fs::write(&script, text)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode)?;
+    Ok(script)
+}
+
+/// Checks that an executable is static and of the triple.
+///
+/// # Errors
+///
+/// When it would not run everywhere on its triple.
+pub(super) fn check_elf(bytes: &[u8], triple: &Triple) -> Result<()> {
+    let elf = Elf::parse(bytes)?;
+    ensure!(elf.machine == triple.machine, "its machine is {}, expected {}", elf.machine, triple.machine);
+    ensure!(!elf.interpreter, "it names a program interpreter: it is not static");
+    ensure!(elf.needed == 0, "it needs {} shared libraries: it is not static", elf.needed);
+    ensure!(!elf.executable_stack, "its stack is executable");
+    Ok(())
+}
+
+/// How long an agent may take to say who it is.
+const HELLO_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs `agent --hello`, natively or by qemu. Gives back why it could not run here, if so.
+///
+/// # Errors
+///
+/// When it ran and did not name its triple.
+pub(super) fn hello(executable: &Path, triple: &Triple) -> Result<Option<String>> {
+    let mut command = if triple.is_native() {
+        Command::new(executable)
+    } else {
+        let names = [format!("qemu-{}-static", triple.qemu), format!("qemu-{}", triple.qemu)];
+        let Some(qemu) = names.iter().find_map(|name| run::on_path(name)) else {
+            return Ok(Some(format!("no {}", names[0])));
+        };
+        let mut command = Command::new(qemu);
+        command.arg(executable);
+        command
+    };
+    let outcome = run::run(command.arg("--hello").stdin(std::process::Stdio::null()), HELLO_LIMIT, false)?;
+    if !outcome.success() {
+        bail!("{} failed: {}\n{}", run::line(&command), outcome.status, outcome.output.trim_end());
+    }
+    ensure!(
+        outcome.output.contains(triple.name),
+        "{} does not name the triple {}: {:?}",
+        run::line(&command),
+        triple.name,
+        outcome.output
+    );
+    Ok(None)
+}

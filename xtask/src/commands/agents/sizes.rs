@@ -1,0 +1,89 @@
+//! `docs/sizes.md`: what each agent weighs, so that growth shows in a diff.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::Built;
+
+const HEAD: &str = "\
+# Sizes
+
+What is sent to a target, per triple, in bytes. Written by `cargo xtask agents --write-sizes`; the budgets are checked
+by every `cargo xtask agents`: 320 KiB for an agent by recipe a, 160 KiB by the others, 16 KiB for the loader.
+*Sent* is the agent as it travels (deflate); *raw* is its executable in the target's memory. `stage 0` travels only
+where neither perl nor python3 is there.
+
+| triple | recipe | raw | sent | stage 0 | stage 1 | rustc |
+|---|---|--:|--:|--:|--:|---|
+";
+
+/// Rewrites the table: new rows for what was built, the old ones for the other triples.
+///
+/// # Errors
+///
+/// When the file cannot be read or written.
+pub(super) fn write(path: &Path, built: &[Built]) -> Result<()> {
+    let old = std::fs::read_to_string(path).unwrap_or_default();
+    std::fs::write(path, table(&old, built)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn table(old: &str, built: &[Built]) -> String {
+    let mut rows: Vec<(String, String)> = old
+        .lines()
+        .filter_map(|line| Some((line.strip_prefix("| ")?.split(' ').next()?, line)))
+        .filter(|(triple, _)| triple.contains("-linux-"))
+        .filter(|(triple, _)| !built.iter().any(|b| b.triple == *triple))
+        .map(|(triple, line)| (triple.to_string(), line.to_string()))
+        .collect();
+    for b in built {
+        let row = format!(
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            b.triple,
+            b.recipe.name(),
+            b.raw,
+            b.sent,
+            b.stage0,
+            b.stage1,
+            b.rustc
+        );
+        rows.push((b.triple.to_string(), row));
+    }
+    rows.sort();
+    let mut text = HEAD.to_string();
+    for (_, row) in rows {
+        text.push_str(&row);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::agents::toolchain::Recipe;
+
+    fn built(triple: &'static str, raw: usize) -> Built {
+        Built {
+            triple,
+            recipe: Recipe::APlus,
+            raw,
+            sent: 2,
+            stage0: 3,
+            stage1: 4,
+            rustc: "1.95.0".to_string(),
+            bundle: "x".into(),
+            hello_not_run: None,
+        }
+    }
+
+    #[test]
+    fn rows_of_other_triples_stay() {
+        let first = table("", &[built("x86_64-unknown-linux-musl", 1), built("aarch64-unknown-linux-musl", 5)]);
+        let second = table(&first, &[built("x86_64-unknown-linux-musl", 9)]);
+        assert!(second.contains("| aarch64-unknown-linux-musl | a+ | 5 | 2 | 3 | 4 | 1.95.0 |"));
+        assert!(second.contains("| x86_64-unknown-linux-musl | a+ | 9 |"));
+        assert!(!second.contains("| x86_64-unknown-linux-musl | a+ | 1 |"));
+        assert_eq!(table(&second, &[]), second);
+    }
+}

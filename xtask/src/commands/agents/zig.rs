@@ -1,0 +1,88 @@
+//! Zig as the linker of recipe B.
+//!
+//! rustc calls a linker by path alone, and with arguments that zig does not take. So the linker is a two-line script
+//! that calls `xtask zig-link`, which drops those and calls zig.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::triples::Triple;
+use crate::run;
+
+/// Links with zig; what rustc calls through the script
+#[derive(Debug, clap::Args)]
+pub struct LinkArgs {
+    /// Zig's name of the target
+    target: String,
+    /// The linker arguments of rustc
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<OsString>,
+}
+
+/// How zig is called: `OFFSHOOT_ZIG`, `zig` on the path, or the Python package.
+pub fn find() -> Option<Vec<String>> {
+    if let Ok(named) = std::env::var("OFFSHOOT_ZIG") {
+        return Some(vec![named]);
+    }
+    if run::on_path("zig").is_some() {
+        return Some(vec!["zig".to_string()]);
+    }
+    let python = ["python3", "-m", "ziglang"].map(str::to_string);
+    let there = run::read(Command::new(&python[0]).args(&python[1..]).arg("version")).is_ok();
+    there.then(|| python.to_vec())
+}
+
+/// Writes the script that rustc calls as its linker.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn script(folder: &Path, triple: &Triple) -> Result<PathBuf> {
+    let path = folder.join(format!("zig-link-{}", triple.zig));
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let text = format!(
+        "#!/bin/sh\nexec '{}' zig-link {} -- \"$@\"\n",
+        own.display().to_string().replace('\'', "'\\''"),
+        triple.zig
+    );
+    std::fs::create_dir_all(folder)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o755)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes())?;
+    Ok(path)
+}
+
+/// Calls zig with what rustc wants.
+///
+/// # Errors
+///
+/// When zig is not there, or fails.
+pub fn link(args: &LinkArgs) -> Result<()> {
+    let zig = find().context("no zig (OFFSHOOT_ZIG)")?;
+    let status = Command::new(&zig[0])
+        .args(&zig[1..])
+        .args(["cc", "-target", &args.target])
+        .args(args.rest.iter().filter(|argument| !is_dropped(argument)))
+        .status()
+        .context("cannot start zig")?;
+    if !status.success() {
+        bail!("zig cc failed: {status}");
+    }
+    Ok(())
+}
+
+/// What rustc passes to a GNU compiler and zig refuses: it has the target from us.
+fn is_dropped(argument: &OsString) -> bool {
+    let text = argument.to_string_lossy();
+    text.starts_with("--target=") || text == "-m32" || text == "-Wl,-melf_i386"
+}

@@ -1,0 +1,232 @@
+//! What is run, in which order: the fast first, so that a mistake shows early.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::counts::{self, Counts};
+use super::junit;
+use super::not_run;
+use crate::commands::{agents, loom, mutants, release_check};
+use crate::run;
+use crate::tidy;
+use crate::workspace::Workspace;
+
+/// Which stages a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suite {
+    /// Needs nothing but the toolchain.
+    Fast,
+    /// Real peers on this machine, and what has to be built for them.
+    Peers,
+    /// Both, the models and the mutants.
+    Usual,
+    /// Everything, packaging too.
+    All,
+}
+
+/// One stage.
+pub(super) struct Stage {
+    /// Its name, for the table at the end.
+    pub(super) name: &'static str,
+    /// What it runs.
+    pub(super) run: fn(&Setting) -> Result<Seen>,
+}
+
+/// What the stages share.
+pub(super) struct Setting {
+    /// The workspace under test.
+    pub(super) workspace: Workspace,
+    /// Environment of everything that runs tests.
+    pub(super) environment: Vec<(&'static str, String)>,
+}
+
+/// What a stage saw. An error is a failed check instead.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Tests, where it ran some; a check without tests counts as one.
+    pub(super) counts: Counts,
+    /// What it could not run, by name.
+    pub(super) not_run: not_run::NotRun,
+    /// Whether `not_run` came from tests that their runner counted as passed.
+    pub(super) passed_though_not_run: bool,
+}
+
+/// The tests against real peers.
+const PEERS: &str = "offshoot-tests";
+
+/// The triples that the tests need an agent for.
+const TRIPLES: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
+
+/// The stages of a suite.
+pub(super) fn of(suite: Suite) -> Vec<Stage> {
+    let fast = [
+        Stage { name: "format", run: format },
+        Stage { name: "tidy", run: tidy },
+        Stage { name: "clippy", run: clippy },
+        Stage { name: "unit and property tests", run: unit },
+        Stage { name: "documentation tests", run: documentation },
+    ];
+    let peers = [
+        Stage { name: "build", run: build },
+        Stage { name: "agents", run: agents },
+        Stage { name: "real peers", run: peers },
+    ];
+    let rest = [Stage { name: "loom models", run: models }, Stage { name: "mutants", run: mutants }];
+    let last = [Stage { name: "packages", run: packages }];
+    match suite {
+        Suite::Fast => fast.into(),
+        Suite::Peers => peers.into(),
+        Suite::Usual => fast.into_iter().chain(peers).chain(rest).collect(),
+        Suite::All => fast.into_iter().chain(peers).chain(rest).chain(last).collect(),
+    }
+}
+
+/// A check that has no tests of its own counts as one that passed.
+fn one() -> Seen {
+    Seen { counts: Counts { passed: 1, ..Counts::default() }, ..Seen::default() }
+}
+
+fn checked(command: &mut Command, limit: Duration) -> Result<Seen> {
+    println!("+ {}", run::line(command));
+    let outcome = run::run(command, limit, true)?;
+    if outcome.timed_out {
+        bail!("{} took more than {}", run::line(command), run::duration(limit));
+    }
+    if !outcome.status.success() {
+        bail!("{} failed: {}", run::line(command), outcome.status);
+    }
+    Ok(one())
+}
+
+fn format(setting: &Setting) -> Result<Seen> {
+    checked(run::cargo_in(&setting.workspace.root).args(["fmt", "--all", "--check"]), minutes(2))
+}
+
+fn tidy(setting: &Setting) -> Result<Seen> {
+    let report = tidy::check(&setting.workspace)?;
+    for finding in &report.findings {
+        println!("{finding}");
+    }
+    match report.errors() {
+        0 => Ok(one()),
+        errors => bail!("tidy found {errors} errors"),
+    }
+}
+
+fn clippy(setting: &Setting) -> Result<Seen> {
+    let mut command = run::cargo_in(&setting.workspace.root);
+    command.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]);
+    checked(&mut command, minutes(15))
+}
+
+fn unit(setting: &Setting) -> Result<Seen> {
+    tests(setting, &["--workspace", "--exclude", PEERS], minutes(25))
+}
+
+fn peers(setting: &Setting) -> Result<Seen> {
+    tests(setting, &["--package", PEERS], minutes(25))
+}
+
+/// Runs tests by nextest where it is installed (each test a process of its own, with a limit), else by cargo.
+fn tests(setting: &Setting, which: &[&str], limit: Duration) -> Result<Seen> {
+    let by_nextest = run::on_path("cargo-nextest").is_some();
+    let mut command = run::cargo_in(&setting.workspace.root);
+    if by_nextest {
+        command.args(["nextest", "run", "--locked", "--no-fail-fast"]).args(which);
+    } else {
+        command.args(["test", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
+        // What passing tests print is shown, for the lines `not run: …`.
+        command.args(which).args(["--", "--show-output"]);
+    }
+    command.envs(setting.environment.iter().map(|(name, value)| (name, value)));
+    let report = setting.workspace.target.join(junit::PATH);
+    // That of an earlier run says nothing about this one.
+    let _ = std::fs::remove_file(&report);
+    println!("+ {}", run::line(&command));
+    let outcome = run::run(&mut command, limit, true)?;
+    let counts = if by_nextest { counts::nextest(&outcome.output) } else { Some(counts::libtest(&outcome.output)) };
+    let mut seen = judge(counts.unwrap_or_default(), &outcome, &run::line(&command), limit)?;
+    seen.not_run.extend(junit::not_run(&report));
+    Ok(seen)
+}
+
+/// A runner that fails without a failed test, or that ran none, is itself one failure.
+fn judge(mut counts: Counts, outcome: &run::Outcome, line: &str, limit: Duration) -> Result<Seen> {
+    let nothing = counts.all() == 0;
+    if nothing {
+        bail!("{line} ran no test: {}", outcome.status);
+    }
+    if outcome.timed_out {
+        println!("error: {line} took more than {}", run::duration(limit));
+        counts.failed += 1;
+    } else if !outcome.status.success() && counts.failed == 0 {
+        println!("error: {line} failed without a failed test: {}", outcome.status);
+        counts.failed += 1;
+    }
+    Ok(Seen { counts, not_run: not_run::from_output(&outcome.output), passed_though_not_run: true })
+}
+
+fn documentation(setting: &Setting) -> Result<Seen> {
+    let mut command = run::cargo_in(&setting.workspace.root);
+    command
+        .args(["test", "--locked", "--doc", "--no-fail-fast", "--workspace"])
+        .envs(setting.environment.iter().map(|(name, value)| (name, value)));
+    println!("+ {}", run::line(&command));
+    let limit = minutes(10);
+    let outcome = run::run(&mut command, limit, true)?;
+    let counts = counts::libtest(&outcome.output);
+    if counts.all() == 0 && outcome.success() {
+        return Ok(one());
+    }
+    judge(counts, &outcome, &run::line(&command), limit)
+}
+
+fn build(setting: &Setting) -> Result<Seen> {
+    let mut command = run::cargo_in(&setting.workspace.root);
+    command.args(["build", "--locked", "--workspace", "--bins", "--examples"]);
+    checked(&mut command, minutes(15))
+}
+
+fn agents(setting: &Setting) -> Result<Seen> {
+    let built = agents::build(&setting.workspace, &agents::Wanted::triples(&TRIPLES))?;
+    let mut seen = Seen::default();
+    for agent in built {
+        seen.counts.passed += 1;
+        if let Some(reason) = agent.hello_not_run {
+            let name = format!("agent_hello_{}", agent.triple);
+            println!("not run: {name}: {reason}");
+            seen.not_run.insert(name, reason);
+        }
+    }
+    Ok(seen)
+}
+
+fn models(setting: &Setting) -> Result<Seen> {
+    if !loom::present(&setting.workspace) {
+        bail!("offshoot-mux has no test target `loom`");
+    }
+    let mut command = loom::command(&setting.workspace);
+    println!("+ {}", run::line(&command));
+    let limit = minutes(10);
+    let outcome = run::run(&mut command, limit, true)?;
+    judge(counts::libtest(&outcome.output), &outcome, &run::line(&command), limit)
+}
+
+fn mutants(setting: &Setting) -> Result<Seen> {
+    let tally = mutants::all(&setting.workspace, &mutants::Args::default())?;
+    Ok(Seen {
+        counts: Counts { passed: tally.caught as u64, failed: tally.failed as u64, skipped: 0 },
+        ..Seen::default()
+    })
+}
+
+fn packages(_: &Setting) -> Result<Seen> {
+    release_check::run(&release_check::Args::verified())?;
+    Ok(one())
+}

@@ -1,0 +1,141 @@
+//! What an executable says about itself in its ELF header: enough to tell whether it runs anywhere of its kind.
+//!
+//! Reads bytes only. Little-endian files, which all our triples have.
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The parts of an ELF file that matter for a static executable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elf {
+    /// `e_machine`.
+    pub machine: u16,
+    /// Whether it names a program interpreter: it is dynamic.
+    pub interpreter: bool,
+    /// How many shared libraries it needs.
+    pub needed: usize,
+    /// Whether some segment asks for an executable stack.
+    pub executable_stack: bool,
+}
+
+const PT_DYNAMIC: u32 = 2;
+const PT_INTERP: u32 = 3;
+const PT_GNU_STACK: u32 = 0x6474_e551;
+const PF_X: u32 = 1;
+const DT_NULL: u64 = 0;
+const DT_NEEDED: u64 = 1;
+
+/// Reads fields of one width at offsets in a file that may lie.
+struct Fields<'a> {
+    bytes: &'a [u8],
+    wide: bool,
+}
+
+impl Fields<'_> {
+    fn half(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at.checked_add(2)?)?;
+        Some(u16::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        let bytes = self.bytes.get(at..at.checked_add(4)?)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    /// An address, offset or size: 8 bytes in a 64-bit file, else 4.
+    fn address(&self, at: usize) -> Option<u64> {
+        if !self.wide {
+            return self.word(at).map(u64::from);
+        }
+        let bytes = self.bytes.get(at..at.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    fn offset(&self, at: usize) -> Option<usize> {
+        self.address(at)?.try_into().ok()
+    }
+
+    fn pick(&self, wide: usize, narrow: usize) -> usize {
+        if self.wide { wide } else { narrow }
+    }
+}
+
+impl Elf {
+    /// Reads an executable.
+    ///
+    /// # Errors
+    ///
+    /// When it is no little-endian ELF file, or is cut short.
+    pub fn parse(bytes: &[u8]) -> Result<Elf> {
+        ensure!(bytes.starts_with(b"\x7fELF"), "not an ELF file");
+        ensure!(bytes.get(5) == Some(&1), "not little-endian");
+        let wide = match bytes.get(4) {
+            Some(1) => false,
+            Some(2) => true,
+            _ => anyhow::bail!("neither 32 nor 64 bits"),
+        };
+        read(&Fields { bytes, wide }).context("the ELF file is cut short")
+    }
+}
+
+fn read(file: &Fields<'_>) -> Option<Elf> {
+    let mut elf = Elf { machine: file.half(18)?, interpreter: false, needed: 0, executable_stack: false };
+    let table = file.offset(file.pick(32, 28))?;
+    let size = usize::from(file.half(file.pick(54, 42))?);
+    let count = usize::from(file.half(file.pick(56, 44))?);
+    for index in 0..count {
+        let entry = table.checked_add(index.checked_mul(size)?)?;
+        match file.word(entry)? {
+            PT_INTERP => elf.interpreter = true,
+            PT_DYNAMIC => {
+                let offset = file.offset(entry.checked_add(file.pick(8, 4))?)?;
+                let length = file.offset(entry.checked_add(file.pick(32, 16))?)?;
+                elf.needed = needed(file, offset, length)?;
+            }
+            PT_GNU_STACK => {
+                let flags = file.word(entry.checked_add(file.pick(4, 24))?)?;
+                elf.executable_stack = flags & PF_X != 0;
+            }
+            _ => {}
+        }
+    }
+    Some(elf)
+}
+
+fn needed(file: &Fields<'_>, offset: usize, length: usize) -> Option<usize> {
+    let width = file.pick(16, 8);
+    let mut count = 0;
+    for index in 0..length / width {
+        match file.address(offset.checked_add(index * width)?)? {
+            DT_NULL => break,
+            DT_NEEDED => count += 1,
+            _ => {}
+        }
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_test_is_dynamic_and_of_this_machine() {
+        let bytes = std::fs::read("/proc/self/exe").unwrap();
+        let elf = Elf::parse(&bytes).unwrap();
+        let machine = if cfg!(target_arch = "x86_64") { 62 } else { elf.machine };
+        assert_eq!(elf.machine, machine);
+        assert!(elf.interpreter && elf.needed > 0);
+        assert!(!elf.executable_stack);
+    }
+
+    #[test]
+    fn a_cut_or_foreign_file_is_an_error() {
+        let bytes = std::fs::read("/proc/self/exe").unwrap();
+        assert!(Elf::parse(&bytes[..100]).is_err());
+        assert!(Elf::parse(b"#!/bin/sh").is_err());
+        assert!(Elf::parse(b"\x7fELF").is_err());
+        let mut lying = bytes[..4096].to_vec();
+        lying[32..40].fill(0xff);
+        assert!(Elf::parse(&lying).is_err());
+    }
+}
