@@ -1,0 +1,509 @@
+//! The runner: for each measurement and repetition, every anchor in turn, in rotated order, each in a fresh process.
+//!
+//! Owns the run: sshd, relays, scratch folder, result lines. One thread but for the relays. Whatever an anchor leaves behind is
+//! reported with its result, and killed before the next one starts.
+
+use crate::anchor::{Anchor, Programs, Run, Who, wait_readable};
+use crate::contract::{self, monotonic};
+use crate::delay::Delay;
+use crate::peers::{EXECNET, MITOGEN, Peers};
+use crate::rows::{How, MEASUREMENTS, Measurement, Word};
+use crate::sshd::Sshd;
+use crate::sweep::{Scratch, handle};
+use crate::{floor_build, proc};
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Resource, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What the command line asks for.
+pub(crate) struct Options {
+    /// Measurements by `bench` or `bench/variant`; all when empty.
+    pub(crate) only: Vec<String>,
+    /// Instead of each measurement's own number.
+    pub(crate) repetitions: Option<u32>,
+    pub(crate) who: Vec<Who>,
+    pub(crate) quick: bool,
+    /// Result lines are appended here.
+    pub(crate) out: Option<PathBuf>,
+    pub(crate) cache: PathBuf,
+}
+
+/// How long what an anchor started may take to end after it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs the suite and returns its result lines.
+pub(crate) fn run(options: &Options) -> Result<Vec<Value>> {
+    let chosen = choose(&options.only)?;
+    let mut suite = Suite::prepare(options)?;
+    suite.environment();
+    for measurement in chosen {
+        suite.measure(measurement)?;
+    }
+    Ok(suite.lines)
+}
+
+fn choose(only: &[String]) -> Result<Vec<&'static Measurement>> {
+    let full = |m: &Measurement| format!("{}/{}", m.bench, m.variant);
+    if let Some(unknown) = only.iter().find(|o| !MEASUREMENTS.iter().any(|m| m.bench == o.as_str() || full(m) == **o)) {
+        let names: Vec<String> = MEASUREMENTS.iter().map(full).collect();
+        bail!("no measurement {unknown:?}; there are: {}", names.join(" "));
+    }
+    Ok(MEASUREMENTS.iter().filter(|m| only.is_empty() || only.iter().any(|o| m.bench == o || full(m) == *o)).collect())
+}
+
+struct Suite<'a> {
+    options: &'a Options,
+    programs: Programs,
+    // Before the scratch folder: fields are dropped in this order, and sshd's files lie in that folder.
+    sshd: Sshd,
+    scratch: Scratch,
+    run: String,
+    out: Option<File>,
+    /// The CPU for pinned runs, and all that this process may use.
+    pin: usize,
+    cpus: CpuSet,
+    lines: Vec<Value>,
+}
+
+impl<'a> Suite<'a> {
+    fn prepare(options: &'a Options) -> Result<Self> {
+        allow_descriptors();
+        std::fs::create_dir_all(&options.cache)?;
+        let mut scratch = Scratch::new()?;
+        let floor = floor_build::build(&options.cache)
+            .inspect_err(|e| eprintln!("the limit runs from this program, its processes start slower: {e:#}"))
+            .ok();
+        let wanted = options.who.iter().any(|w| matches!(w, Who::Mitogen | Who::Execnet));
+        let peers = if wanted {
+            Peers::prepare(&options.cache, scratch.folder())
+                .inspect_err(|e| eprintln!("Mitogen and execnet are not measured: {e:#}"))
+                .ok()
+        } else {
+            None
+        };
+        let sshd = Sshd::start(&mut scratch)?;
+        let out = match &options.out {
+            Some(path) => Some(
+                File::options()
+                    .append(true)
+                    .create(true)
+                    .open(path)
+                    .with_context(|| format!("cannot open {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let cpus = sched_getaffinity(None)?;
+        let pin = (0..CpuSet::MAX_CPU).rev().find(|&c| cpus.is_set(c)).context("no CPU to run on")?;
+        let programs = Programs { own: std::env::current_exe()?, floor, peers };
+        Ok(Self { options, programs, sshd, scratch, run: date(), out, pin, cpus, lines: Vec::new() })
+    }
+
+    fn environment(&mut self) {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo")
+            .lines()
+            .find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|(_, v)| v.to_owned()))
+            .unwrap_or_default();
+        let python = self.programs.peers.as_ref().map(|p| said(Command::new(&p.master).arg("-V")));
+        let facts = json!({
+            "kernel": read("/proc/sys/kernel/osrelease").trim(),
+            "cpu": cpu,
+            "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+            "ssh": said(Command::new("ssh").arg("-V")),
+            "python": python,
+            "mitogen": MITOGEN,
+            "execnet": EXECNET,
+            "revision": said(Command::new("git").args(["describe", "--always", "--dirty"])),
+            "debug_build": cfg!(debug_assertions),
+            "quick": self.options.quick,
+            "limit": if self.programs.floor.is_some() { "static program" } else { "this program" },
+        });
+        self.put("environment", "-", None, 0, facts);
+    }
+
+    fn put(&mut self, bench: &str, variant: &str, who: Option<Who>, repetition: u32, m: Value) {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load: f64 = load.split(' ').next().and_then(|l| l.parse().ok()).unwrap_or(0.0);
+        let line = json!({
+            "run": self.run, "bench": bench, "variant": variant, "impl": who.map_or("-", Who::name), "rep": repetition,
+            "load1": load, "m": m,
+        });
+        if let Some(out) = &mut self.out
+            && let Err(e) = writeln!(out, "{line}")
+        {
+            eprintln!("cannot write the result: {e}");
+        }
+        eprintln!("{bench} {variant} {} {repetition}: {}", who.map_or("-", Who::name), line["m"]);
+        self.lines.push(line);
+    }
+
+    fn measure(&mut self, measurement: &Measurement) -> Result<()> {
+        let mut who: Vec<Who> = measurement.who.iter().copied().filter(|w| self.options.who.contains(w)).collect();
+        let repetitions =
+            self.options.repetitions.unwrap_or(if self.options.quick { 1 } else { measurement.repetitions });
+        let mut out_of_it: HashSet<Who> = HashSet::new();
+        for repetition in 0..repetitions {
+            for &one in &who {
+                let Some(anchor) = self.programs.command(one).filter(|_| !out_of_it.contains(&one)) else {
+                    continue;
+                };
+                let mut result = self.once(measurement, anchor)?;
+                let left = self.scratch.settle(&[self.sshd.pid()], PATIENCE);
+                if result.get("skip").is_some() {
+                    out_of_it.insert(one);
+                    continue;
+                }
+                if result.get("error").is_some() {
+                    out_of_it.insert(one);
+                }
+                derive(&mut result, left);
+                self.put(measurement.bench, measurement.variant, Some(one), repetition, result);
+            }
+            let first = 1.min(who.len());
+            who.rotate_left(first);
+        }
+        Ok(())
+    }
+
+    fn once(&self, measurement: &Measurement, anchor: Vec<OsString>) -> Result<Value> {
+        let words: Vec<OsString> = measurement
+            .words
+            .iter()
+            .map(|w| match *w {
+                Word::Is(text) => text.into(),
+                Word::Count(full, quick) => if self.options.quick { quick } else { full }.to_string().into(),
+            })
+            .collect();
+        let mut run = Run {
+            argv: [anchor.clone(), words.clone()].concat(),
+            env: vec![
+                ("BENCH_SSH_CONFIG", self.sshd.config().into_os_string()),
+                ("BENCH_STATE", self.scratch.folder().into()),
+            ],
+            tag: self.scratch.tag(),
+            deadline: Duration::from_secs(measurement.deadline),
+        };
+        if let Some(peers) = &self.programs.peers {
+            run.env.push(("BENCH_PY", peers.child.clone().into_os_string()));
+        }
+        Ok(match measurement.how {
+            How::Once => run.once(),
+            How::Pinned => {
+                self.pinned(&mut run);
+                let result = run.once();
+                self.unpin();
+                result
+            }
+            How::Delayed(milliseconds) => {
+                let relay = Delay::start(self.sshd.port(), Duration::from_millis(milliseconds))?;
+                let config = self.sshd.write_client_config("ssh_config_delayed", relay.port())?;
+                run.env[0].1 = config.into_os_string();
+                let mut result = run.once();
+                let (up, down) = relay.bytes();
+                add(&mut result, "tcp_up", up.into());
+                add(&mut result, "tcp_down", down.into());
+                result
+            }
+            How::Counted => self.counted(&mut run)?,
+            How::Traced => self.traced(&mut run, &words)?,
+            How::Held => self.held(&run, contexts(&words)),
+            How::Idle => self.idle(&run),
+            How::Killed => self.killed(&run),
+        })
+    }
+
+    fn pinned(&self, run: &mut Run<'_>) {
+        let before = ["pin".into(), self.pin.to_string().into()];
+        run.argv = [&[OsString::from(&self.programs.own)], &before[..], &run.argv].concat();
+        let mut one = CpuSet::new();
+        one.set(self.pin);
+        self.bind_sshd(&one);
+    }
+
+    fn unpin(&self) {
+        self.bind_sshd(&self.cpus);
+    }
+
+    /// What sshd starts from now on inherits this.
+    fn bind_sshd(&self, cpus: &CpuSet) {
+        let pid = i32::try_from(self.sshd.pid()).ok().and_then(Pid::from_raw);
+        if let Err(e) = sched_setaffinity(pid, cpus) {
+            eprintln!("cannot bind the sshd to a CPU: {e}");
+        }
+    }
+
+    fn counted(&self, run: &mut Run<'_>) -> Result<Value> {
+        let folder = self.scratch.folder().join("shim");
+        std::fs::create_dir_all(&folder)?;
+        let (shim, log) = (folder.join("ssh"), folder.join("log"));
+        if !shim.exists() {
+            std::os::unix::fs::symlink(&self.programs.own, &shim)?;
+        }
+        let _ = std::fs::remove_file(&log); // absent the first time
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let real =
+            std::env::split_paths(&path).map(|p| p.join("ssh")).find(|p| p.is_file()).context("no ssh in PATH")?;
+        let with_shim = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&path)))?;
+        run.env.extend([
+            ("BENCH_REAL_SSH", real.into_os_string()),
+            ("BENCH_SHIM_LOG", log.clone().into_os_string()),
+            ("BENCH_SSH_PATH", shim.into_os_string()),
+            ("PATH", with_shim),
+        ]);
+        let mut result = run.once();
+        self.scratch.settle(&[self.sshd.pid()], PATIENCE);
+        let Some(connected) = result.get("mono_connected").and_then(Value::as_f64) else {
+            return Ok(result);
+        };
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let Some(line) = text.lines().next().and_then(|l| serde_json::from_str::<Value>(l).ok()) else {
+            return Ok(json!({ "error": "the counting ssh was not used" }));
+        };
+        for (events, name) in [("up", "up_bytes"), ("down", "down_bytes")] {
+            let bytes: u64 = line[events]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|e| e[0].as_f64().is_some_and(|at| at < connected))
+                .filter_map(|e| e[1].as_u64())
+                .sum();
+            add(&mut result, name, bytes.into());
+        }
+        for name in ["command_bytes", "argv_bytes"] {
+            add(&mut result, name, line[name].clone());
+        }
+        Ok(result)
+    }
+
+    /// The difference of two counts: what starting and ending cost is in both.
+    fn traced(&self, run: &mut Run<'_>, words: &[OsString]) -> Result<Value> {
+        let count: u64 =
+            words.last().and_then(|w| w.to_str()?.parse().ok()).context("a traced measurement ends in a count")?;
+        let anchor = run.argv[..run.argv.len() - words.len()].to_vec();
+        let log = self.scratch.folder().join("strace");
+        let mut totals = Vec::new();
+        for n in [count, 6 * count] {
+            let mut argv: Vec<OsString> = ["strace", "-f", "-c", "-o"].map(OsString::from).to_vec();
+            argv.push(log.clone().into_os_string());
+            argv.extend(anchor.iter().chain(&words[..words.len() - 1]).cloned());
+            argv.push(n.to_string().into());
+            run.argv = argv;
+            self.pinned(run);
+            let result = run.once();
+            self.unpin();
+            if result.get("error").or_else(|| result.get("skip")).is_some() {
+                return Ok(result);
+            }
+            self.scratch.settle(&[self.sshd.pid()], PATIENCE);
+            totals.push(
+                traced_total(&std::fs::read_to_string(&log).unwrap_or_default()).context("strace printed no total")?,
+            );
+        }
+        Ok(json!({ "syscalls_per_call": (totals[1] as f64 - totals[0] as f64) / (5 * count) as f64 }))
+    }
+
+    /// The anchor, what is below it, and what is below our sshd.
+    fn everyone(&self, anchor: &Anchor) -> Vec<u32> {
+        proc::descendants(&[anchor.pid(), self.sshd.pid()])
+    }
+
+    fn held(&self, run: &Run<'_>, contexts: u64) -> Value {
+        let (anchor, mut result) = match ready(run) {
+            Ok(started) => started,
+            Err(result) => return result,
+        };
+        let below = self.everyone(&anchor);
+        let all = [&below[..], &[anchor.pid()]].concat();
+        let cpu = proc::cpu_ns(&all) as f64 / 1e9 + proc::reaped_ticks(&all) as f64 / 100.0;
+        let pss = proc::pss_kib(&below);
+        for (name, value) in [
+            ("processes", json!(below.len())),
+            ("cpu_s", json!(cpu)),
+            ("context_pss_kib", json!(pss as f64 / contexts.max(1) as f64)),
+            ("master_pss_kib", json!(proc::pss_kib(&[anchor.pid()]))),
+            ("master_cpu_s", json!(proc::cpu_ns(&[anchor.pid()]) as f64 / 1e9)),
+        ] {
+            add(&mut result, name, value);
+        }
+        add(&mut result, "shutdown_s", json!(anchor.finish()));
+        result
+    }
+
+    fn idle(&self, run: &Run<'_>) -> Value {
+        let (anchor, mut result) = match ready(run) {
+            Ok(started) => started,
+            Err(result) => return result,
+        };
+        let second = Duration::from_secs(1);
+        std::thread::sleep(second);
+        let below = self.everyone(&anchor);
+        let look = |pids: &[u32]| (proc::switches(pids), proc::cpu_ns(pids));
+        let (start, before, master_before) = (monotonic(), look(&below), look(&[anchor.pid()]));
+        std::thread::sleep(if self.options.quick { 2 * second } else { 20 * second });
+        let (after, master_after) = (look(&below), look(&[anchor.pid()]));
+        let window = monotonic() - start;
+        // A thread that ended takes its counts along.
+        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / window;
+        for (name, value) in [
+            ("window_s", window),
+            ("processes", below.len() as f64),
+            ("wakeups_per_s", rate(after.0, before.0)),
+            ("cpu_ms_per_s", rate(after.1, before.1) / 1e6),
+            ("master_wakeups_per_s", rate(master_after.0, master_before.0)),
+            ("master_cpu_ms_per_s", rate(master_after.1, master_before.1) / 1e6),
+        ] {
+            add(&mut result, name, value.into());
+        }
+        anchor.finish();
+        result
+    }
+
+    fn killed(&self, run: &Run<'_>) -> Value {
+        let (mut anchor, mut result) = match ready(run) {
+            Ok(started) => started,
+            Err(result) => return result,
+        };
+        // What only helped to connect is given time to end.
+        std::thread::sleep(Duration::from_millis(500));
+        let below: Vec<_> = self.everyone(&anchor).into_iter().filter_map(handle).collect();
+        let limit = Duration::from_secs(if self.options.quick { 5 } else { 30 });
+        let start = monotonic();
+        anchor.kill();
+        let mut left = 0;
+        for process in &below {
+            let patience = limit.saturating_sub(Duration::from_secs_f64(monotonic() - start));
+            left += usize::from(!wait_readable(process, patience));
+        }
+        let took = monotonic() - start;
+        add(&mut result, "processes", below.len().into());
+        if left == 0 {
+            add(&mut result, "all_gone_s", took.into());
+        } else {
+            add(&mut result, "never", left.into());
+        }
+        result
+    }
+}
+
+/// Starts an anchor that holds; its own words when it does not get that far.
+fn ready(run: &Run<'_>) -> Result<(Anchor, Value), Value> {
+    match run.held() {
+        Ok((anchor, first)) if first.get("ready").is_some() => Ok((anchor, first)),
+        Ok((_, first)) => Err(first),
+        Err(e) => Err(json!({ "error": format!("{e:#}") })),
+    }
+}
+
+/// The number of contexts of a fan-out.
+fn contexts(words: &[OsString]) -> u64 {
+    words.last().and_then(|w| w.to_str()?.parse().ok()).unwrap_or(1)
+}
+
+fn add(result: &mut Value, name: &str, value: Value) {
+    if let Some(fields) = result.as_object_mut() {
+        fields.insert(name.into(), value);
+    }
+}
+
+/// Fields that the report wants and no anchor prints.
+fn derive(result: &mut Value, left: usize) {
+    let fields: &Map<String, Value> = match result.as_object() {
+        Some(fields) => fields,
+        None => return,
+    };
+    let field = |name: &str| fields.get(name).and_then(Value::as_f64);
+    let called = match (field("connect_s"), field("first_call_s")) {
+        (Some(connect), Some(call)) => Some(connect + call),
+        _ => field("total_s"),
+    };
+    let ratio = |over: &str, under: &str| Some(field(over)? / field(under).filter(|u| *u > 0.0)?);
+    let more = [
+        ("called_s", called),
+        ("late_over_early", ratio("late_p50_s", "early_p50_s")),
+        ("among_over_alone", ratio("among_us", "alone_us")),
+        ("left_behind", (left > 0).then_some(left as f64)),
+    ];
+    for (name, value) in more {
+        if let Some(value) = value {
+            add(result, name, value.into());
+        }
+    }
+}
+
+/// The number of calls in the `total` line of `strace -c`.
+fn traced_total(text: &str) -> Option<u64> {
+    let line = text.lines().rev().find(|l| l.trim_end().ends_with(" total"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+/// As many descriptors as may be had: the anchors with 2,000 links inherit it.
+fn allow_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("cannot raise the limit of open files: {e}");
+    }
+}
+
+fn date() -> String {
+    let text = said(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]));
+    if text.is_empty() { "unknown".into() } else { text }
+}
+
+/// The first line that a command prints, on either stream; empty when it cannot be run.
+fn said(command: &mut Command) -> String {
+    let Ok(output) = command.stdin(std::process::Stdio::null()).output() else {
+        return String::new();
+    };
+    let both = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&both).lines().next().unwrap_or("").trim().to_owned()
+}
+
+/// Binds this process to a CPU and becomes the command.
+pub(crate) fn pin(cpu: &str, command: &[OsString]) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let cpu = contract::number(cpu)?;
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).with_context(|| format!("cannot run on CPU {cpu}"))?;
+    let (program, args) = command.split_first().context("no command")?;
+    Err(Command::new(program).args(args).exec()).with_context(|| format!("cannot run {}", Path::new(program).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_of_strace_is_found_with_and_without_errors() {
+        let with = "100.00    0.012345           3      4110        17 total\n";
+        let without = "100.00    0.000000           0       123           total\n";
+        assert_eq!((traced_total(with), traced_total(without), traced_total("x")), (Some(4110), Some(123), None));
+    }
+
+    #[test]
+    fn an_unknown_measurement_is_refused_and_a_known_one_chosen() {
+        assert!(choose(&["nonsense".into()]).is_err());
+        assert_eq!(choose(&["latency/local-0".into()]).unwrap().len(), 1);
+        assert!(choose(&["latency".into()]).unwrap().len() > 3);
+        assert_eq!(choose(&[]).unwrap().len(), MEASUREMENTS.len());
+    }
+
+    #[test]
+    fn a_limit_without_phases_is_called_when_it_is_done() {
+        let mut one = json!({ "total_s": 2.0 });
+        derive(&mut one, 0);
+        assert_eq!(one["called_s"], 2.0);
+        let mut two = json!({ "total_s": 2.0, "connect_s": 1.0, "first_call_s": 0.5 });
+        derive(&mut two, 3);
+        assert_eq!((two["called_s"].as_f64(), two["left_behind"].as_f64()), (Some(1.5), Some(3.0)));
+    }
+}
