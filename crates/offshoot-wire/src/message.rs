@@ -21,10 +21,12 @@ pub mod channel {
 pub struct RequestHead {
     /// The verb's number. Kept a number: one that is not known ends this request, not the link.
     pub verb: u16,
-    /// The grant by which the requester asks, if it needs one.
-    pub grant: Option<Grant>,
     /// How many bytes the answering side may send on each channel before any [`Credit`].
     pub window: u32,
+    /// The grant by which the requester asks, if it needs one.
+    ///
+    /// Last, so that a relay reads what it needs ([`RequestHead::peek`]) without decoding it.
+    pub grant: Option<Grant>,
 }
 
 impl RequestHead {
@@ -34,6 +36,15 @@ impl RequestHead {
     /// [`DecodeError`] when the head is malformed.
     pub fn split(body: &[u8]) -> Result<(RequestHead, &[u8]), DecodeError> {
         crate::codec::split(body)
+    }
+
+    /// What a relay needs of a request's head: the verb's number, the window, and whether a grant is attached.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the head is malformed that far.
+    pub fn peek(body: &[u8]) -> Result<(u16, u32, bool), DecodeError> {
+        let ((verb, window, grant), _) = crate::codec::split::<(u16, u32, bool)>(body)?;
+        Ok((verb, window, grant))
     }
 
     /// The verb; `None` when the number is not known here.
