@@ -4,7 +4,7 @@
 //! descriptor `WouldBlock` means wait for the poller.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -43,9 +43,7 @@ pub fn writev(fd: impl AsFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
 /// # Errors
 ///
 /// `TimedOut` when the deadline passed, with an unknown part written; `WriteZero`; what `write(2)` reports.
-#[cfg(not(loom))]
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8], deadline: Option<Instant>) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     while !bytes.is_empty() {
         match write(fd.as_fd(), bytes) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -142,4 +140,20 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// When there is none (a bare chroot).
 pub fn null() -> io::Result<OwnedFd> {
     Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+/// Closes every descriptor from 3 on but those listed: for a program of ours that starts among what its starter left
+/// open. Call it first in `main`: a descriptor that anybody in this process holds already, and that is not listed, is
+/// closed behind its back.
+///
+/// By `close_range`, else by what `/proc/self/fd` lists, else by trying the numbers below the limit (at most 65,536).
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut keep: Vec<_> = keep.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd >= 3).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep {
+        sys::close::range(first, fd - 1);
+        first = fd + 1;
+    }
+    sys::close::from(first);
 }

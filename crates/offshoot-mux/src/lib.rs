@@ -2,21 +2,30 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod child;
+mod end;
 #[doc(hidden)]
 pub mod fallback;
+pub mod image;
 pub mod io;
 pub mod lead;
 mod out;
 mod poller;
+pub mod process;
+mod signals;
+mod spawn;
 mod sync;
 mod sys;
 mod timers;
+pub mod tree;
+pub mod tty;
 mod wake;
 
+pub use child::{Child, Reaped, Reaper};
+pub use end::{EndPlan, EndReport, end_processes};
 pub use out::{Full, OutQueue, Progress};
 pub use poller::{Event, Events, Interest, Poller, Registry, Token, Waker};
+pub use signals::{Signals, ignore_sigpipe, reset_all_signals};
+pub use spawn::{Limit, Spawn, SpawnError, Stdio};
 pub use timers::{TimerId, Timers};
-pub use wake::{Ready, WakeFd, WakeFlag};
-
-#[cfg(not(loom))]
-pub use wake::wait_readable;
+pub use wake::{Ready, WakeFd, WakeFlag, wait_readable};

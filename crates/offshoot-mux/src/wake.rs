@@ -8,7 +8,6 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::sync::atomic::{AtomicU8, Ordering};
-#[cfg(not(loom))]
 use crate::sys;
 
 const AWAKE: u8 = 0;
@@ -112,7 +111,6 @@ impl Ready {
 /// # Errors
 ///
 /// `InvalidInput` for more than 63 descriptors, else what `poll(2)` reports.
-#[cfg(not(loom))]
 pub fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Ready> {
     Ok(Ready { fds: sys::poll::readable(fds, None, timeout)?, woken: false })
 }

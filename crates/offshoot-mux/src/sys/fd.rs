@@ -62,3 +62,11 @@ pub(crate) fn dup_from(fd: BorrowedFd<'_>, min: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     Ok(unsafe { own(raw) })
 }
+
+/// A close-on-exec copy, numbered at least `min`, of the descriptor with this number.
+pub(crate) fn dup_number(number: RawFd, min: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers; when nothing is open there the kernel says so. The copy is a descriptor of its own.
+    let raw = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, min) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { own(raw) })
+}

@@ -2,12 +2,17 @@
 //! is safe to call and says why. No policy here: loops over EINTR, limits and fall-backs that need choices are outside.
 #![allow(unsafe_code)] // this is the module for it
 
-#[cfg(not(loom))]
 pub(crate) mod bell;
+pub(crate) mod close;
 pub(crate) mod epoll;
+pub(crate) mod facts;
 pub(crate) mod fd;
-#[cfg(not(loom))]
+pub(crate) mod image;
+pub(crate) mod pid;
 pub(crate) mod poll;
+pub(crate) mod signal;
+pub(crate) mod start;
+pub(crate) mod tty;
 
 use std::io;
 

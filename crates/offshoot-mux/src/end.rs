@@ -1,0 +1,214 @@
+//! Ending processes, whatever they do against it. Runs on the calling thread alone and starts none.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::tree::Proc;
+use crate::{child, sys, wake};
+
+/// How [`end_processes`] goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndPlan {
+    /// Ask first, by `SIGTERM`.
+    pub term_first: bool,
+    /// How long those asked have before they are killed.
+    pub grace: Duration,
+    /// How long the killing may take.
+    pub kill_deadline: Duration,
+}
+
+impl Default for EndPlan {
+    /// Asks, waits 5 s, kills for 2 s at most.
+    fn default() -> Self {
+        EndPlan { term_first: true, grace: Duration::from_secs(5), kill_deadline: Duration::from_secs(2) }
+    }
+}
+
+/// What [`end_processes`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndReport {
+    /// How many processes got `SIGKILL`.
+    pub killed: usize,
+    /// Those that live still: this process may not signal them, or they did not end in time.
+    pub left: Vec<Proc>,
+}
+
+/// As long as a wait between two looks where nothing tells of an end.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The most ends waited for at once; the others are seen by the next look.
+const WATCHED: usize = 63;
+
+/// Ends the processes that `select` finds, until it finds none or the time is over.
+///
+/// First `SIGTERM`, if wanted, and the grace. Then rounds: all are stopped, and looked for again until there is none that
+/// was not stopped, so that they can fork no more; then all are killed. Stopped and traced processes end as well. Those
+/// that this process may not signal are reported at once, not waited for. Children of this process among them are
+/// reaped, unless a [`Child`](crate::Child) owns them. This process and process 1 are never signalled.
+///
+/// `select` is called several times: [`descendants`](crate::tree::descendants),
+/// [`with_env_tag`](crate::tree::with_env_tag), or both, without what is to be spared. With nothing to end it returns
+/// after its first call.
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use offshoot_mux::{EndPlan, Spawn, end_processes, process, tree};
+/// let child = Spawn::new("sh").args(["-c", "trap '' TERM; sleep 100 & wait"]).start()?;
+/// let plan = EndPlan { term_first: false, ..EndPlan::default() };
+/// let report = end_processes(|| tree::descendants(process::id()), plan);
+/// assert!(report.killed >= 1 && report.left.is_empty());
+/// assert!(child.try_wait()?.is_some());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn end_processes(select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
+    let mut ending = Ending { select, signalled: HashMap::new(), watched: Vec::new() };
+    if ending.look().is_empty() {
+        return ending.report();
+    }
+    if plan.term_first {
+        ending.ask(Instant::now() + plan.grace);
+    }
+    ending.kill(Instant::now() + plan.kill_deadline);
+    ending.report()
+}
+
+/// What a process got, by number and start time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Got {
+    Term,
+    Stop,
+    Kill,
+    /// It may not be signalled.
+    Denied,
+}
+
+struct Ending<S> {
+    select: S,
+    signalled: HashMap<(u32, u64), (Got, Proc)>,
+    /// Some of those that are about to end.
+    watched: Vec<OwnedFd>,
+}
+
+impl<S: FnMut() -> Vec<Proc>> Ending<S> {
+    /// Those that live, and may be signalled for all we know.
+    fn look(&mut self) -> Vec<Proc> {
+        let own = sys::pid::own() as u32;
+        for (pid, _) in self.signalled.keys() {
+            child::reap_unowned(*pid as i32);
+        }
+        let mut found = (self.select)();
+        found.retain(|process| process.pid != own && process.pid > 1 && self.got(process) != Some(Got::Denied));
+        found
+    }
+
+    fn got(&self, process: &Proc) -> Option<Got> {
+        self.signalled.get(&(process.pid, process.start_time)).map(|(got, _)| *got)
+    }
+
+    /// Signals a process unless it has got as much already. Whether it was new.
+    fn send(&mut self, process: &Proc, what: Got) -> bool {
+        if self.got(process) >= Some(what) {
+            return false;
+        }
+        let signal = match what {
+            Got::Term => libc::SIGTERM,
+            Got::Stop => libc::SIGSTOP,
+            Got::Kill | Got::Denied => libc::SIGKILL,
+        };
+        let fd = sys::pid::open(process.pid as i32);
+        // Between being found and this the process may have ended and its number be another's. With a descriptor the
+        // check holds for the signal; without one the gap is some microseconds.
+        if process.start_time != 0 && !process.lives() {
+            return false;
+        }
+        let result = match &fd {
+            Ok(fd) => sys::pid::signal_fd(fd.as_fd(), signal),
+            Err(_) => sys::pid::signal(process.pid as i32, signal),
+        };
+        let got = match result {
+            Ok(()) => what,
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Got::Denied,
+            Err(_) => return false,
+        };
+        self.signalled.insert((process.pid, process.start_time), (got, *process));
+        if let (Ok(fd), Got::Term | Got::Kill) = (fd, got)
+            && self.watched.len() < WATCHED
+        {
+            self.watched.push(fd);
+        }
+        got != Got::Denied
+    }
+
+    /// Waits until one of those watched has ended, or a little.
+    fn pause(&mut self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now()).min(PAUSE);
+        let fds: Vec<_> = self.watched.iter().map(|fd| fd.as_fd()).collect();
+        if fds.is_empty() {
+            std::thread::sleep(left.min(PAUSE / 10));
+            return;
+        }
+        let Ok(ready) = wake::wait_readable(&fds, Some(left)) else { return };
+        let mut index = 0;
+        self.watched.retain(|_| {
+            index += 1;
+            !ready.has(index - 1)
+        });
+    }
+
+    fn ask(&mut self, deadline: Instant) {
+        loop {
+            let found = self.look();
+            if found.is_empty() {
+                return;
+            }
+            for process in &found {
+                self.send(process, Got::Term);
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+            self.pause(deadline);
+        }
+    }
+
+    fn kill(&mut self, deadline: Instant) {
+        self.watched.clear();
+        loop {
+            let mut found = self.look();
+            if found.is_empty() {
+                return;
+            }
+            // A stopped process keeps its place in the limits of its user: at last the others can fork no more either.
+            while Instant::now() < deadline {
+                let mut fresh = false;
+                for process in &found {
+                    fresh |= self.send(process, Got::Stop);
+                }
+                if !fresh {
+                    break;
+                }
+                found = self.look();
+            }
+            for process in &found {
+                self.send(process, Got::Kill);
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+            self.pause(deadline);
+        }
+    }
+
+    fn report(&mut self) -> EndReport {
+        let mut left = self.look();
+        left.extend(
+            self.signalled
+                .values()
+                .filter(|(got, process)| *got == Got::Denied && process.lives())
+                .map(|(_, process)| *process),
+        );
+        let killed = self.signalled.values().filter(|(got, _)| *got == Got::Kill).count();
+        EndReport { killed, left }
+    }
+}

@@ -1,0 +1,105 @@
+//! Terminals: opening pseudo-terminals, their settings.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::check;
+
+/// A new pseudo-terminal: the master, ready to be used, and the path of its slave.
+pub(crate) fn open() -> io::Result<(OwnedFd, PathBuf)> {
+    // SAFETY: takes flags.
+    let raw = check(unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    let master = unsafe { super::fd::own(raw) };
+    // SAFETY: `raw` is the open master; SIGCHLD is not at stake, since no libc in use starts a helper any more.
+    check(unsafe { libc::grantpt(raw) })?;
+    // SAFETY: `raw` is the open master.
+    check(unsafe { libc::unlockpt(raw) })?;
+    let mut name = [0u8; 64];
+    // SAFETY: libc writes at most `len` bytes, NUL included, into the live buffer.
+    let error = unsafe { libc::ptsname_r(raw, name.as_mut_ptr().cast(), name.len()) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let name = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
+    Ok((master, PathBuf::from(OsStr::from_bytes(name))))
+}
+
+/// Opens the slave through its master, for where its path is not mounted. Linux 4.13.
+pub(crate) fn open_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the request takes flags.
+    let raw = check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { super::fd::own(raw) })
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings(libc::termios);
+
+impl Settings {
+    pub(crate) fn of(terminal: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: all zeros is a valid termios, overwritten by the call.
+        let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a live termios.
+        check(unsafe { libc::tcgetattr(terminal.as_raw_fd(), &mut settings) })?;
+        Ok(Settings(settings))
+    }
+
+    pub(crate) fn apply(&self, terminal: BorrowedFd<'_>) -> io::Result<()> {
+        // At once: waiting for output to drain can take for ever on a terminal that somebody has stopped.
+        // SAFETY: the pointer is to a live termios.
+        check(unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &self.0) })?;
+        Ok(())
+    }
+
+    pub(crate) fn echo(&self) -> bool {
+        self.0.c_lflag & libc::ECHO != 0
+    }
+
+    pub(crate) fn set_echo(&mut self, on: bool) {
+        if on {
+            self.0.c_lflag |= libc::ECHO;
+        } else {
+            self.0.c_lflag &= !libc::ECHO;
+        }
+    }
+
+    pub(crate) fn make_raw(&mut self) {
+        // SAFETY: the pointer is to a live termios.
+        unsafe { libc::cfmakeraw(&mut self.0) };
+    }
+
+    /// 8 bits, no parity, one stop bit, modem lines ignored, this speed (a `B` constant of libc) in both directions.
+    pub(crate) fn make_line(&mut self, speed: libc::speed_t, rtscts: bool, xonxoff: bool) -> io::Result<()> {
+        self.make_raw();
+        self.0.c_cflag |= libc::CLOCAL | libc::CREAD;
+        self.0.c_cflag &= !(libc::CSTOPB | libc::PARENB);
+        let (hard, soft) = (libc::CRTSCTS, libc::IXON | libc::IXOFF);
+        self.0.c_cflag = if rtscts { self.0.c_cflag | hard } else { self.0.c_cflag & !hard };
+        self.0.c_iflag = if xonxoff { self.0.c_iflag | soft } else { self.0.c_iflag & !soft };
+        // SAFETY: the pointer is to a live termios; a speed that is none is refused.
+        check(unsafe { libc::cfsetispeed(&mut self.0, speed) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::cfsetospeed(&mut self.0, speed) })?;
+        Ok(())
+    }
+}
+
+pub(crate) fn size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    // SAFETY: all zeros is a valid winsize.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live winsize.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ as _, &mut size) })?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+pub(crate) fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the pointer is to a live winsize, which the call only reads.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ as _, &size) })?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Process trees, from `/proc`. Owns finding processes; ending them is in [`end_processes`](crate::end_processes).
+//!
+//! A reading is a snapshot of what moves: a process may have ended, or have forked, by the time it is looked at.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use crate::{child, fallback, sys};
+
+/// A process that lived when it was looked at. With its start time the number is unique while the system runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Proc {
+    /// The process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since the system did; zero when unknown (no `/proc`).
+    pub start_time: u64,
+    /// The process id of its parent.
+    pub ppid: u32,
+    /// One letter: `R` running, `S` sleeping, `D` held by the kernel, `T` stopped, `t` traced.
+    pub state: char,
+}
+
+impl Proc {
+    /// The process with this number, if it lives.
+    pub fn of(pid: u32) -> Option<Proc> {
+        stat(pid).filter(|(_, alive)| *alive).map(|(process, _)| process)
+    }
+
+    /// Whether the very same process still lives.
+    pub fn lives(&self) -> bool {
+        Proc::of(self.pid).is_some_and(|now| self.start_time == 0 || now.start_time == self.start_time)
+    }
+}
+
+/// All processes below one, without itself; zombies count as gone. Parents come before their children.
+///
+/// Of this process's own tree nothing is overlooked for good when this process is a subreaper: an empty answer means
+/// that the kernel said so (no child that lives), not that the reading missed one that moved. Without `/proc` only the
+/// children started by [`Spawn`](crate::Spawn) are known.
+pub fn descendants(root: u32) -> Vec<Proc> {
+    let own = root == sys::pid::own() as u32;
+    let mut found = Vec::new();
+    // A process that forks and ends, over and over, can be missed by any one reading.
+    for _ in 0..64 {
+        if own && !has_living_children() {
+            return Vec::new();
+        }
+        found = below(root);
+        if !own || !found.is_empty() {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    found
+}
+
+/// The kernel's word, for one system call: `false` when there is no child. `true` when all are zombies, too, unless
+/// there is but one.
+fn has_living_children() -> bool {
+    !matches!(sys::pid::peek(), Err(error) if error.raw_os_error() == Some(libc::ECHILD))
+}
+
+fn below(root: u32) -> Vec<Proc> {
+    if fallback::forced(fallback::NO_PROC) || !Path::new("/proc/self").exists() {
+        let own = sys::pid::own() as u32;
+        let unknown = |pid| Proc { pid, start_time: 0, ppid: own, state: '?' };
+        return if root == own {
+            child::owned_now().into_iter().map(|pid| unknown(pid as u32)).collect()
+        } else {
+            Vec::new()
+        };
+    }
+    let mut found = Vec::new();
+    let mut seen = HashSet::from([root]);
+    let mut next = vec![root];
+    let scan = if has_children_files() { None } else { Some(by_parent()) };
+    while let Some(parent) = next.pop() {
+        let children = match &scan {
+            None => children_of(parent),
+            Some(scan) => scan.get(&parent).cloned().unwrap_or_default(),
+        };
+        for pid in children {
+            if !seen.insert(pid) {
+                continue;
+            }
+            if let Some((process, alive)) = stat(pid) {
+                if alive {
+                    found.push(process);
+                }
+                next.push(pid);
+            }
+        }
+    }
+    found
+}
+
+/// The direct children of this process, zombies too.
+pub(crate) fn children() -> Vec<i32> {
+    let own = sys::pid::own() as u32;
+    let found = if has_children_files() { children_of(own) } else { by_parent().remove(&own).unwrap_or_default() };
+    found.into_iter().map(|pid| pid as i32).collect()
+}
+
+/// Whether the kernel lists each process's children (`CONFIG_PROC_CHILDREN`), which saves reading all of `/proc`.
+fn has_children_files() -> bool {
+    let own = sys::pid::own();
+    !fallback::forced(fallback::NO_PROC_CHILDREN) && Path::new(&format!("/proc/self/task/{own}/children")).exists()
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return found };
+    for thread in threads.flatten() {
+        if let Ok(list) = fs::read_to_string(thread.path().join("children")) {
+            found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
+fn by_parent() -> HashMap<u32, Vec<u32>> {
+    let mut children = HashMap::<_, Vec<_>>::new();
+    for pid in all() {
+        if let Some((process, _)) = stat(pid) {
+            children.entry(process.ppid).or_default().push(pid);
+        }
+    }
+    children
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// All living processes but this one in whose environment `key` was set to `value` when their program was executed.
+/// Those whose environment this process may not read are left out.
+pub fn with_env_tag(key: &str, value: &str) -> Vec<Proc> {
+    let tag = format!("{key}={value}");
+    let own = sys::pid::own() as u32;
+    let tagged = |pid: &u32| {
+        // The kernel's own limit for arguments and environment is a quarter of the stack, 2 MiB as a rule.
+        let mut environment = Vec::new();
+        File::open(format!("/proc/{pid}/environ")).is_ok_and(|file| {
+            file.take(8 << 20).read_to_end(&mut environment).is_ok()
+                && environment.split(|byte| *byte == 0).any(|entry| entry == tag.as_bytes())
+        })
+    };
+    all().filter(|pid| *pid != own).filter(tagged).filter_map(Proc::of).collect()
+}
+
+/// A process and whether it lives. `None` when there is none with this number.
+fn stat(pid: u32) -> Option<(Proc, bool)> {
+    if fallback::forced(fallback::NO_PROC) {
+        return None;
+    }
+    let mut buffer = [0; 1024];
+    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    // One read gives all of it: the kernel makes the text at once.
+    let len = file.read(&mut buffer).ok()?;
+    parse_stat(pid, &buffer[..len])
+}
+
+fn parse_stat(pid: u32, text: &[u8]) -> Option<(Proc, bool)> {
+    // The second field is the program's name in parentheses, which may contain anything.
+    let after_name = text.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&text[after_name + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let ppid = fields.next()?.parse().ok()?;
+    // Fields are counted from 1 in the manual: the state is 3, the parent 4, the threads 20, the start time 22.
+    let threads: u32 = fields.nth(15)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    let alive = match state {
+        // A zombie with threads is a process whose first thread alone has ended.
+        'Z' => threads > 1,
+        'X' | 'x' => false,
+        _ => true,
+    };
+    Some((Proc { pid, start_time, ppid, state }, alive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Proc, parse_stat};
+
+    #[test]
+    fn a_programs_name_cannot_forge_the_fields_behind_it() {
+        let rest = "5 5 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 THREADS 0 77 0 0";
+        let stat = |state: &str, threads: &str| {
+            let text = format!("9 (x) Z 1 (\n y) {state} {}", rest.replace("THREADS", threads));
+            parse_stat(9, text.as_bytes()).unwrap()
+        };
+        assert_eq!(stat("S", "1"), (Proc { pid: 9, start_time: 77, ppid: 5, state: 'S' }, true));
+        assert!(!stat("Z", "1").1);
+        assert!(stat("Z", "2").1, "a process whose first thread has ended lives");
+        assert_eq!(parse_stat(9, b"9 (x) S 1"), None);
+    }
+}
