@@ -92,10 +92,17 @@ def warm(first, further, n):
     emit(first_s=first_s, next_p50_s=times[n // 2], next_min_s=times[0], next_max_s=times[-1], master_cpu_per_next_s=cpu / n)
 
 
+def peak_kib(pid):
+    try:
+        with open("/proc/%d/status" % pid) as f:
+            return next((int(line.split()[1]) for line in f if line.startswith("VmHWM")), 0)
+    except OSError:
+        return 0
+
+
 def transfer(nbytes, seconds):
-    import resource
-    emit(bytes=nbytes, wall_s=seconds, MiB_s=nbytes / seconds / 2**20,
-         master_maxrss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    emit(bytes=nbytes, wall_s=seconds, MiB_s=nbytes / seconds / 2**20, master_maxrss_kib=peak_kib(os.getpid()),
+         largest_kib=max(map(peak_kib, family())))
 
 
 def hold(close, **fields):

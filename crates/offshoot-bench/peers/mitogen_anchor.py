@@ -132,5 +132,5 @@ def grow(kind, *spec):
 
 
 if __name__ == "__main__":
-    anchor.main(dict(connect=connect, connect_warm=connect_warm, latency=latency, typed=latency, pipeline=pipeline, bulk=bulk,
+    anchor.main(dict(connect=connect, connect_warm=connect_warm, latency=latency, pipeline=pipeline, bulk=bulk,
                      fanout=fanout, idle=lambda kind: fanout(kind, 1), tree=grow))

@@ -245,3 +245,55 @@ fn last_line(mut from: impl Read) -> String {
     let line = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("");
     line.chars().take(200).flat_map(char::escape_default).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, deadline: Duration) -> Run<'static> {
+        Run { argv: ["sh", "-c", script].map(OsString::from).to_vec(), env: Vec::new(), tag: "none", deadline }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn the_last_line_of_an_anchor_is_its_result() {
+        let result = shell("echo '{\"a\": 1}'; echo '{\"b\": 2}'", LONG).once();
+        assert_eq!((&result["a"], result["b"].as_u64()), (&Value::Null, Some(2)));
+        assert!(result["process_s"].as_f64().is_some_and(|s| s > 0.0));
+    }
+
+    #[test]
+    fn a_failing_anchor_is_reported_by_its_last_complaint_escaped() {
+        let result = shell("echo first >&2; printf 'bad \\033[1m\\n\\n' >&2; exit 3", LONG).once();
+        assert_eq!(result["error"], "bad \\u{1b}[1m");
+    }
+
+    #[test]
+    fn an_anchor_that_does_not_end_is_killed_at_its_deadline() {
+        let start = Instant::now();
+        let result = shell("exec sleep 60", Duration::from_millis(100)).once();
+        assert!(result["error"].as_str().is_some_and(|e| e.contains("not done")), "{result}");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_held_anchor_goes_on_when_told_and_is_killed_when_dropped() {
+        let script = "echo '{\"ready\": true}'; read line";
+        let (anchor, first) = shell(script, LONG).held().unwrap();
+        assert_eq!(first["ready"], true);
+        assert!(anchor.finish().is_some());
+        let (anchor, _) = shell("echo '{\"ready\": true}'; exec sleep 60", LONG).held().unwrap();
+        let pid = anchor.pid();
+        drop(anchor);
+        assert!(!crate::proc::is_alive(pid));
+    }
+
+    #[test]
+    fn what_keeps_the_pipe_open_does_not_hold_the_runner_up() {
+        let start = Instant::now();
+        let result = shell("echo '{\"a\": 1}'; sleep 3 & exit 0", LONG).once();
+        assert_eq!(result["a"].as_u64(), Some(1));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+}

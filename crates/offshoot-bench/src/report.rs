@@ -4,7 +4,7 @@
 
 use crate::anchor::Who;
 use crate::contract::median;
-use crate::rows::{Aim, ROWS, Row, Unit, reference, reference_place};
+use crate::rows::{Aim, ROWS, Row, Unit};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -85,10 +85,7 @@ impl<'a> Table<'a> {
     }
 
     fn cell(&self, row: &Row, who: Who) -> String {
-        let mut values = self.values((row.bench, row.variant), who, row.metric);
-        if values.is_empty() && who == reference(row.aim) {
-            values = self.values(reference_place(row), who, row.metric);
-        }
+        let values = self.values((row.bench, row.variant), who, row.metric);
         if values.is_empty() {
             return if self.never(row, who) { "never".into() } else { "–".into() };
         }
@@ -107,22 +104,13 @@ impl<'a> Table<'a> {
         text
     }
 
-    /// Median over the repetitions of ours to the other's in the same one, since the machine drifts; of the medians where they
-    /// were not measured together.
+    /// Median over the repetitions of ours to the other's in the same one, since the machine drifts.
     fn ratio(&self, row: &Row, who: Who) -> Option<f64> {
         let ours = self.values((row.bench, row.variant), Who::Offshoot, row.metric);
-        let theirs = self.values(reference_place(row), who, row.metric);
-        let together = reference_place(row) == (row.bench, row.variant);
-        let paired: Vec<f64> = ours
-            .iter()
-            .filter_map(|(rep, a)| Some(a / theirs.get(rep).filter(|b| **b > 0.0)?))
-            .filter(|_| together)
-            .collect();
-        if !paired.is_empty() {
-            return Some(median(paired));
-        }
-        let (a, b) = (median(ours.into_values().collect()), median(theirs.into_values().collect()));
-        (a > 0.0 && b > 0.0).then(|| a / b)
+        let theirs = self.values((row.bench, row.variant), who, row.metric);
+        let paired: Vec<f64> =
+            ours.iter().filter_map(|(rep, a)| Some(a / theirs.get(rep).filter(|b| **b > 0.0)?)).collect();
+        (!paired.is_empty()).then(|| median(paired))
     }
 
     /// Whether the aim is met, and the number that says so.
@@ -144,7 +132,7 @@ impl<'a> Table<'a> {
                 (ratio >= share, format!(", {}×", digits(ratio)))
             }
             Aim::Plus(more, who) => {
-                let base = median(self.values(reference_place(row), who, row.metric).into_values().collect());
+                let base = median(self.values((row.bench, row.variant), who, row.metric).into_values().collect());
                 if base <= 0.0 {
                     return None;
                 }

@@ -125,8 +125,6 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     m("latency", "local32-0", Pinned, &[Is("latency"), Is("local32"), Is("0"), Count(500, 20)], OWN, 5, 60),
     m("latency", "ssh-0", Pinned, &[Is("latency"), Is("ssh"), Is("0"), Count(2000, 50)], EVERYONE, 5, 90),
     m("latency", "ssh-65536", Pinned, &[Is("latency"), Is("ssh"), Is("65536"), Count(300, 20)], EVERYONE, 5, 90),
-    m("typed", "local-0", Pinned, &[Is("typed"), Is("local"), Is("0"), Count(5000, 100)], &[Mitogen, Offshoot], 9, 60),
-    m("first_typed", "local", Once, &[Is("first_typed"), Is("local")], &[Offshoot], 9, 30),
     m("syscalls", "local-0", Traced, &[Is("latency"), Is("local"), Is("0"), Count(200, 40)], TREES, 2, 90),
     m("pipeline", "local", Pinned, &[Is("pipeline"), Is("local"), Count(20_000, 500)], TREES, 7, 60),
     m("bulk", "local-up", Pinned, &[Is("bulk"), Is("local"), Is("up"), Count(GIB, QUICK_BULK)], TREES, 5, 120),
@@ -204,15 +202,6 @@ pub(crate) const ROWS: &[Row] = &[
     r("no-op call, 32 local hops, one CPU", "latency", "local32-0", "p50_us", Unit::Micros, AtMost(1000.0)),
     r("no-op call over ssh, one CPU", "latency", "ssh-0", "p50_us", Unit::Micros, Times(1.5, Limit)),
     r("64 KiB echo over ssh, one CPU", "latency", "ssh-65536", "p50_us", Unit::Micros, Times(1.3, Limit)),
-    r(
-        "no-op typed call, through agent and worker, one CPU",
-        "typed",
-        "local-0",
-        "p50_us",
-        Unit::Micros,
-        Times(2.5, Limit),
-    ),
-    r("first typed call of a program, local", "first_typed", "local", "first_typed_s", Unit::Seconds, AtMost(0.025)),
     r("pipelined calls per second, local, one CPU", "pipeline", "local", "calls_per_s", Unit::PerSecond, AtLeast(1e6)),
     r("bulk up, local, 1 GiB, one CPU", "bulk", "local-up", "MiB_s", Unit::Rate, Share(0.9, Limit)),
     r("bulk down, local, 1 GiB, one CPU", "bulk", "local-down", "MiB_s", Unit::Rate, Share(0.9, Limit)),
@@ -256,23 +245,6 @@ pub(crate) const ROWS: &[Row] = &[
     r("the same over ssh", "kill", "ssh-tree", "all_gone_s", Unit::Seconds, AtMost(8.0)),
 ];
 
-/// Whose column an aim is a ratio to.
-pub(crate) fn reference(aim: Aim) -> Who {
-    match aim {
-        Times(_, who) | Share(_, who) | Plus(_, who) => who,
-        AtMost(_) | AtLeast(_) => Limit,
-    }
-}
-
-/// Where the reference of a row stands, when it is not in the row's own measurement.
-pub(crate) fn reference_place(row: &Row) -> (&'static str, &'static str) {
-    match row.bench {
-        // The limit of a typed call is the same ping-pong.
-        "typed" => ("latency", row.variant),
-        bench => (bench, row.variant),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,9 +256,7 @@ mod tests {
             let own = find(row.bench, row.variant).unwrap_or_else(|| panic!("no measurement for {:?}", row.title));
             assert!(own.who.contains(&Offshoot), "{:?} without offshoot", row.title);
             if let Times(_, who) | Share(_, who) | Plus(_, who) = row.aim {
-                let (bench, variant) = reference_place(row);
-                let other = find(bench, variant).unwrap_or_else(|| panic!("no reference for {:?}", row.title));
-                assert!(other.who.contains(&who), "{:?} is compared with {who:?}, who takes no part", row.title);
+                assert!(own.who.contains(&who), "{:?} is compared with {who:?}, who takes no part", row.title);
             }
         }
     }
