@@ -46,10 +46,7 @@ impl Finished {
     /// When the code is another, or the process was overdue.
     #[track_caller]
     pub fn expect_code(&self, code: i32) -> &Self {
-        assert!(
-            !self.overdue,
-            "still running at its deadline, expected exit code {code}\n{self}"
-        );
+        assert!(!self.overdue, "still running at its deadline, expected exit code {code}\n{self}");
         assert!(self.code == Some(code), "expected exit code {code}\n{self}");
         self
     }
@@ -63,24 +60,10 @@ impl fmt::Display for Finished {
             self.code,
             self.signal,
             self.elapsed,
-            if self.overdue {
-                ", KILLED AT ITS DEADLINE"
-            } else {
-                ""
-            }
+            if self.overdue { ", KILLED AT ITS DEADLINE" } else { "" }
         )?;
-        writeln!(
-            f,
-            "  stdout ({} bytes): {}",
-            self.stdout.len(),
-            excerpt(&self.stdout)
-        )?;
-        write!(
-            f,
-            "  stderr ({} bytes): {}",
-            self.stderr.len(),
-            excerpt(&self.stderr)
-        )
+        writeln!(f, "  stdout ({} bytes): {}", self.stdout.len(), excerpt(&self.stdout))?;
+        write!(f, "  stderr ({} bytes): {}", self.stderr.len(), excerpt(&self.stderr))
     }
 }
 
@@ -95,11 +78,7 @@ fn excerpt(bytes: &[u8]) -> String {
     const LIMIT: usize = 4000;
     let head = bytes.get(..LIMIT).unwrap_or(bytes);
     let text = head.escape_ascii().to_string().replace("\\n", "\n    ");
-    if bytes.len() > LIMIT {
-        format!("{text} …")
-    } else {
-        text
-    }
+    if bytes.len() > LIMIT { format!("{text} …") } else { text }
 }
 
 /// A process whose output is gathered while it runs.
@@ -118,9 +97,7 @@ fn gather(mut from: impl Read + Send + 'static) -> (Arc<Mutex<Vec<u8>>>, JoinHan
     let thread = thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            into.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(&buffer[..count]);
+            into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
         }
     });
     (kept, thread)
@@ -135,11 +112,7 @@ impl Gathered {
     pub fn start(command: &mut Command, stdin: Option<Vec<u8>>) -> Gathered {
         let started = Instant::now();
         let mut child = command
-            .stdin(if stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -150,14 +123,7 @@ impl Gathered {
             // Not joined: a process that never reads its input holds this thread until it ends. A broken pipe is the process' own choice.
             thread::spawn(move || drop(pipe.write_all(&bytes)));
         }
-        Gathered {
-            child,
-            stdout,
-            stderr,
-            threads: vec![out_thread, err_thread],
-            started,
-            status: None,
-        }
+        Gathered { child, stdout, stderr, threads: vec![out_thread, err_thread], started, status: None }
     }
 
     /// The process' id.
@@ -167,18 +133,12 @@ impl Gathered {
 
     /// The output so far.
     pub fn stdout_so_far(&self) -> Vec<u8> {
-        self.stdout
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The errors so far.
     pub fn stderr_so_far(&self) -> Vec<u8> {
-        self.stderr
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it still runs.
@@ -288,8 +248,8 @@ mod tests {
     #[test]
     fn a_process_that_hangs_is_killed_at_its_deadline_and_called_overdue() {
         let mut told = false;
-        let done = Gathered::start(Command::new("sleep").arg("60"), None)
-            .finish(Duration::from_millis(100), || told = true);
+        let done =
+            Gathered::start(Command::new("sleep").arg("60"), None).finish(Duration::from_millis(100), || told = true);
         assert!(done.overdue && told);
         assert_eq!(done.signal, Some(9));
         assert!(done.elapsed < Duration::from_secs(10));

@@ -34,11 +34,7 @@ pub struct Peer {
 impl Peer {
     /// A plain one, whose name is its alias in the ssh_config.
     pub fn new(name: &str) -> Peer {
-        Peer {
-            name: name.to_string(),
-            profiles: Vec::new(),
-            sshd: Vec::new(),
-        }
+        Peer { name: name.to_string(), profiles: Vec::new(), sshd: Vec::new() }
     }
 
     /// With something wrong with it; needs namespaces.
@@ -99,20 +95,13 @@ impl Fleet {
             }
         }
         let Err(reason) = host::allowed() else {
-            return peers
-                .iter()
-                .try_for_each(|peer| host::available(&peer.profiles));
+            return peers.iter().try_for_each(|peer| host::available(&peer.profiles));
         };
         if let Some(peer) = peers.iter().find(|peer| !peer.profiles.is_empty()) {
-            return Err(Unavailable::because(format!(
-                "host {} needs namespaces: {reason}",
-                peer.name
-            )));
+            return Err(Unavailable::because(format!("host {} needs namespaces: {reason}", peer.name)));
         }
         if rustix::process::geteuid().is_root() && !Path::new("/run/sshd").is_dir() {
-            return Err(Unavailable::because(format!(
-                "sshd as root needs /run/sshd, or namespaces: {reason}"
-            )));
+            return Err(Unavailable::because(format!("sshd as root needs /run/sshd, or namespaces: {reason}")));
         }
         Ok(())
     }
@@ -124,8 +113,7 @@ impl Fleet {
             .tempdir()
             .map_err(|error| Unavailable::because(format!("no temporary folder: {error}")))?;
         // Every account of every host reads the configuration in it.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
-            .map_err(io_error(folder.path()))?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).map_err(io_error(folder.path()))?;
         let public = make_key(&folder.path().join("id"))?;
         let keys = folder.path().join("authorized_keys");
         fs::write(&keys, public + "\n").map_err(io_error(&keys))?;
@@ -175,23 +163,15 @@ impl Fleet {
             starting
                 .into_iter()
                 .map(|(peer, thread)| {
-                    thread.join().unwrap_or_else(|_| {
-                        Err(Unavailable::because(format!(
-                            "starting {} panicked",
-                            peer.name
-                        )))
-                    })
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(Unavailable::because(format!("starting {} panicked", peer.name))))
                 })
                 .collect::<Result<Vec<_>, _>>()
         })?;
         fleet.members = members;
         fleet.write_config()?;
-        for host in fleet
-            .members
-            .iter()
-            .filter_map(|member| member.host.as_ref())
-            .chain(&fleet.control)
-        {
+        for host in fleet.members.iter().filter_map(|member| member.host.as_ref()).chain(&fleet.control) {
             host.watched().accept_files();
             tag.watch(host.watched());
         }
@@ -200,48 +180,22 @@ impl Fleet {
 
     fn start_member(&self, tag: &Tag, index: usize, peer: &Peer) -> Result<Member, Unavailable> {
         let Some(network) = &self.network else {
-            let sshd = Sshd::start(
-                tag,
-                &peer.name,
-                Place::Machine,
-                self.folder.path(),
-                &self.seen_as,
-                &peer.sshd,
-            )?;
-            return Ok(Member {
-                name: peer.name.clone(),
-                sshd,
-                host: None,
-            });
+            let sshd = Sshd::start(tag, &peer.name, Place::Machine, self.folder.path(), &self.seen_as, &peer.sshd)?;
+            return Ok(Member { name: peer.name.clone(), sshd, host: None });
         };
-        let number =
-            u8::try_from(index + 1).map_err(|_| Unavailable::because("more than 255 hosts"))?;
+        let number = u8::try_from(index + 1).map_err(|_| Unavailable::because("more than 255 hosts"))?;
         let address = Ipv4Addr::new(10, 98, number, 1);
         network.add_address(address)?;
         let host = Host::start(&peer.name, self.folder.path(), network, &peer.profiles)?;
         let mut more = peer.sshd.clone();
         if peer.profiles.contains(&Profile::Busybox) {
-            more.extend([
-                "Match User busybox".into(),
-                "ChrootDirectory /srv/busybox".into(),
-            ]);
+            more.extend(["Match User busybox".into(), "ChrootDirectory /srv/busybox".into()]);
         }
-        let sshd = Sshd::start(
-            tag,
-            &peer.name,
-            Place::Host(&host, address),
-            self.folder.path(),
-            &self.seen_as,
-            &more,
-        )?;
+        let sshd = Sshd::start(tag, &peer.name, Place::Host(&host, address), self.folder.path(), &self.seen_as, &more)?;
         if peer.profiles.contains(&Profile::NoProc) {
             host.unmount_proc()?;
         }
-        Ok(Member {
-            name: peer.name.clone(),
-            sshd,
-            host: Some(host),
-        })
+        Ok(Member { name: peer.name.clone(), sshd, host: Some(host) })
     }
 
     fn write_config(&self) -> Result<(), Unavailable> {
@@ -252,17 +206,10 @@ impl Fleet {
             let (address, port) = member.sshd.address();
             // The alias is the name under which the key is known, so the same line serves every way there.
             known += &format!("{} {}\n", member.name, member.sshd.public_key());
-            config += &format!(
-                "Host {}\n  HostName {address}\n  Port {port}\n  HostKeyAlias {}\n",
-                member.name, member.name
-            );
+            config +=
+                &format!("Host {}\n  HostName {address}\n  Port {port}\n  HostKeyAlias {}\n", member.name, member.name);
         }
-        for alias in self
-            .aliases
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .iter()
-        {
+        for alias in self.aliases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
             config += alias;
         }
         config += &format!(
@@ -284,10 +231,7 @@ impl Fleet {
     ///
     /// When the file cannot be written.
     pub fn add_to_config(&self, lines: &str) -> Result<(), Unavailable> {
-        self.aliases
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(format!("{}\n", lines.trim_end()));
+        self.aliases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(format!("{}\n", lines.trim_end()));
         self.write_config()
     }
 
@@ -316,11 +260,7 @@ impl Fleet {
         if name == "control" {
             return self.control.as_ref();
         }
-        self.members
-            .iter()
-            .find(|member| member.name == name)?
-            .host
-            .as_ref()
+        self.members.iter().find(|member| member.name == name)?.host.as_ref()
     }
 
     /// The sshd with that name.
@@ -370,12 +310,11 @@ impl Fleet {
 
     /// The command under test, run in the control host with `-F` the fleet's configuration.
     pub fn offshoot<'a>(&self, tag: &'a Tag, arguments: &[&str]) -> Offshoot<'a> {
+        crate::product::agents();
         Offshoot::in_place(
             tag,
             self.command(crate::product::binary()),
-            self.control
-                .as_ref()
-                .map(|control| control.watched().clone()),
+            self.control.as_ref().map(|control| control.watched().clone()),
             arguments,
             Some(&self.config()),
         )
@@ -411,26 +350,17 @@ impl Fleet {
             None => Command::new(host::fixture_program()),
         };
         let server = Server::start(command, temper)?;
-        self.add_to_config(&format!(
-            "Host {alias}\n  HostName 127.0.0.1\n  Port {}",
-            server.port()
-        ))?;
+        self.add_to_config(&format!("Host {alias}\n  HostName 127.0.0.1\n  Port {}", server.port()))?;
         Ok(server)
     }
 
     /// Everything alive below the sshds, for reports.
     pub fn sessions(&self) -> Vec<Process> {
-        self.members
-            .iter()
-            .flat_map(|member| member.sshd.sessions())
-            .collect()
+        self.members.iter().flat_map(|member| member.sshd.sessions()).collect()
     }
 
     /// The logs of all sshds, for reports.
     pub fn logs(&self) -> String {
-        self.members
-            .iter()
-            .map(|member| format!("--- {}\n{}", member.name, member.sshd.log()))
-            .collect()
+        self.members.iter().map(|member| format!("--- {}\n{}", member.name, member.sshd.log())).collect()
     }
 }

@@ -62,11 +62,7 @@ pub fn build_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has an executable");
     let folder = test.parent().expect("an executable lies in a folder");
     // Tests lie in `deps`, the fixture program beside that folder.
-    if folder.ends_with("deps") {
-        folder.parent().unwrap_or(folder).to_path_buf()
-    } else {
-        folder.to_path_buf()
-    }
+    if folder.ends_with("deps") { folder.parent().unwrap_or(folder).to_path_buf() } else { folder.to_path_buf() }
 }
 
 /// The `offshoot-fixture` program, which cargo builds with the tests.
@@ -75,10 +71,7 @@ pub(crate) fn fixture_program() -> PathBuf {
 }
 
 /// Reads the first line that a child writes, at most `within`; what came instead otherwise.
-pub(crate) fn first_line(
-    from: impl Read + Send + 'static,
-    within: Duration,
-) -> Result<String, String> {
+pub(crate) fn first_line(from: impl Read + Send + 'static, within: Duration) -> Result<String, String> {
     let (tell, line) = mpsc::channel();
     thread::spawn(move || {
         let mut reader = BufReader::new(from);
@@ -103,9 +96,7 @@ pub(crate) fn first_line(
 /// What is missing.
 pub fn allowed() -> Result<(), Unavailable> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Unavailable::because(
-            "needs root for mount, pid and network namespaces",
-        ));
+        return Err(Unavailable::because("needs root for mount, pid and network namespaces"));
     }
     for program in ["unshare", "nsenter", "ip", "mount", "pivot_root"] {
         if find_program(program).is_none() {
@@ -133,10 +124,7 @@ pub fn allowed() -> Result<(), Unavailable> {
     if tried.code == Some(0) {
         Ok(())
     } else {
-        Err(Unavailable::because(format!(
-            "namespaces are refused: {}",
-            tried.err().trim()
-        )))
+        Err(Unavailable::because(format!("namespaces are refused: {}", tried.err().trim())))
     }
 }
 
@@ -167,13 +155,8 @@ impl Held {
             Ok(line) if line == "ready" => Ok(held),
             other => {
                 held.end();
-                let told = log
-                    .and_then(|path| fs::read_to_string(path).ok())
-                    .unwrap_or_default();
-                Err(Unavailable::because(format!(
-                    "{what} did not start: {other:?} {}",
-                    told.trim()
-                )))
+                let told = log.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+                Err(Unavailable::because(format!("{what} did not start: {other:?} {}", told.trim())))
             }
         }
     }
@@ -184,9 +167,7 @@ impl Held {
 
     fn end(&mut self) {
         self.stdin = None;
-        if !bounded::eventually(Duration::from_secs(3), || {
-            !matches!(self.child.try_wait(), Ok(None))
-        }) {
+        if !bounded::eventually(Duration::from_secs(3), || !matches!(self.child.try_wait(), Ok(None))) {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -213,10 +194,7 @@ impl Network {
     /// When the machine does not allow it.
     pub fn start() -> Result<Network, Unavailable> {
         let held = Held::start(
-            Command::new("unshare")
-                .arg("--net")
-                .arg(fixture_program())
-                .arg("hold"),
+            Command::new("unshare").arg("--net").arg(fixture_program()).arg("hold"),
             "a network namespace",
             None,
         )?;
@@ -231,18 +209,12 @@ impl Network {
 
     fn ip(&self, arguments: &[&str]) -> Result<(), Unavailable> {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path()))
-            .arg("ip")
-            .args(arguments);
+        command.arg(format!("--net={}", self.path())).arg("ip").args(arguments);
         let done = bounded::run(&mut command, None, Duration::from_secs(10));
         if done.code == Some(0) {
             Ok(())
         } else {
-            Err(Unavailable::because(format!(
-                "ip {arguments:?}: {}",
-                done.err().trim()
-            )))
+            Err(Unavailable::because(format!("ip {arguments:?}: {}", done.err().trim())))
         }
     }
 
@@ -258,10 +230,7 @@ impl Network {
     /// A command that will run in this network, with everything else as the test has it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path()))
-            .arg("--")
-            .arg(program);
+        command.arg(format!("--net={}", self.path())).arg("--").arg(program);
         command
     }
 }
@@ -278,13 +247,8 @@ pub struct Watched {
 }
 
 /// What sshd and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 5] = [
-    "run/upper/var/log/lastlog",
-    "run/upper/var/log/wtmp",
-    "run/upper/var/log/btmp",
-    "run/utmp",
-    "home/u-fish",
-];
+const WRITTEN_BY_LOGINS: [&str; 5] =
+    ["run/upper/var/log/lastlog", "run/upper/var/log/wtmp", "run/upper/var/log/btmp", "run/utmp", "home/u-fish"];
 
 impl Watched {
     /// The host's name.
@@ -294,10 +258,7 @@ impl Watched {
 
     /// Says that a process belongs to the fixture: its sshd, a server.
     pub fn exempt(&self, pid: i32) {
-        self.fixtures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(pid);
+        self.fixtures.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
     }
 
     /// Whether that pid is one of this host's.
@@ -309,29 +270,17 @@ impl Watched {
     pub fn owns(&self, process: &Process) -> bool {
         process.pid != self.init
             && self.contains(process.pid)
-            && !self
-                .fixtures
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(&process.pid)
+            && !self.fixtures.lock().unwrap_or_else(PoisonError::into_inner).contains(&process.pid)
     }
 
     fn listing(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         let root = PathBuf::from(format!("/proc/{}/root", self.init));
         let mut found = BTreeMap::new();
         // `run/upper` is the copy-on-write layer: whatever was created, changed or removed in any folder that is not a mount of its own.
-        let mut folders: Vec<PathBuf> = [
-            "run",
-            "tmp",
-            "var/tmp",
-            "home",
-            "root",
-            "dev",
-            "srv/busybox/tmp",
-        ]
-        .iter()
-        .map(|place| root.join(place))
-        .collect();
+        let mut folders: Vec<PathBuf> = ["run", "tmp", "var/tmp", "home", "root", "dev", "srv/busybox/tmp"]
+            .iter()
+            .map(|place| root.join(place))
+            .collect();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let path = entry.path();
@@ -341,26 +290,19 @@ impl Watched {
                 let inside = path.strip_prefix(&root).unwrap_or(&path).to_path_buf();
                 if inside.starts_with("run/fixture")
                     || inside.starts_with("dev/pts")
-                    || WRITTEN_BY_LOGINS
-                        .iter()
-                        .any(|known| inside.starts_with(known))
+                    || WRITTEN_BY_LOGINS.iter().any(|known| inside.starts_with(known))
                 {
                     continue;
                 }
                 if metadata.is_dir() {
                     // A folder of the machine gets into the copy-on-write layer when anything in it was touched; only new folders are news.
-                    let known = inside
-                        .strip_prefix("run/upper")
-                        .is_ok_and(|below| Path::new("/").join(below).is_dir());
+                    let known = inside.strip_prefix("run/upper").is_ok_and(|below| Path::new("/").join(below).is_dir());
                     if !known {
                         found.insert(inside, (0, 0, 0));
                     }
                     folders.push(path);
                 } else {
-                    found.insert(
-                        inside,
-                        (metadata.len(), metadata.mtime(), metadata.mtime_nsec()),
-                    );
+                    found.insert(inside, (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
                 }
             }
         }
@@ -380,11 +322,7 @@ impl Watched {
             .into_iter()
             .filter(|(path, what)| accepted.get(path) != Some(what))
             .map(|(path, (length, ..))| {
-                format!(
-                    "{}:/{} ({length} bytes)",
-                    self.name,
-                    path.display().to_string().replace("run/upper/", "")
-                )
+                format!("{}:/{} ({length} bytes)", self.name, path.display().to_string().replace("run/upper/", ""))
             })
             .collect();
         new.sort();
@@ -406,64 +344,29 @@ impl Host {
     /// # Errors
     ///
     /// When the machine does not allow it.
-    pub fn start(
-        name: &str,
-        shared: &Path,
-        network: &Network,
-        profiles: &[Profile],
-    ) -> Result<Host, Unavailable> {
+    pub fn start(name: &str, shared: &Path, network: &Network, profiles: &[Profile]) -> Result<Host, Unavailable> {
         let place = shared.join("hosts").join(name);
-        fs::create_dir_all(&place)
-            .map_err(|error| Unavailable::because(format!("{}: {error}", place.display())))?;
+        fs::create_dir_all(&place).map_err(|error| Unavailable::because(format!("{}: {error}", place.display())))?;
         let mut command = network.command("unshare");
         command
-            .args([
-                "--mount",
-                "--uts",
-                "--pid",
-                "--fork",
-                "--kill-child=KILL",
-                "--propagation",
-                "private",
-                "sh",
-            ])
+            .args(["--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--propagation", "private", "sh"])
             .arg(scripts().join("host.sh"))
             .env("FIXTURE_NAME", name)
             .env("FIXTURE_SHARED", shared)
             .env("FIXTURE_PROGRAMS", crate::product::programs_folder())
             .env("FIXTURE_INIT", fixture_program())
-            .env(
-                "FIXTURE_PROFILES",
-                profiles
-                    .iter()
-                    .map(|profile| profile.name())
-                    .collect::<Vec<_>>()
-                    .join(" "),
-            );
-        let held = Held::start(
-            &mut command,
-            &format!("host {name}"),
-            Some(&shared.join(format!("hosts/{name}.log"))),
-        )?;
+            .env("FIXTURE_PROFILES", profiles.iter().map(|profile| profile.name()).collect::<Vec<_>>().join(" "));
+        let held = Held::start(&mut command, &format!("host {name}"), Some(&shared.join(format!("hosts/{name}.log"))))?;
         let init = process::children(held.pid())
             .first()
             .map(|init| init.pid)
             .ok_or_else(|| Unavailable::because(format!("host {name} has no first process")))?;
         let namespace = process::pid_namespace(init)
             .ok_or_else(|| Unavailable::because(format!("host {name} has no pid namespace")))?;
-        let watched = Watched {
-            name: name.to_string(),
-            init,
-            namespace,
-            fixtures: Mutex::default(),
-            files: Mutex::default(),
-        };
+        let watched =
+            Watched { name: name.to_string(), init, namespace, fixtures: Mutex::default(), files: Mutex::default() };
         watched.accept_files();
-        Ok(Host {
-            held,
-            watched: Arc::new(watched),
-            profiles: profiles.to_vec(),
-        })
+        Ok(Host { held, watched: Arc::new(watched), profiles: profiles.to_vec() })
     }
 
     /// Its name, which is its hostname too.
@@ -491,25 +394,18 @@ impl Host {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(find_program("nsenter").unwrap_or_else(|| "nsenter".into()));
         command
-            .args([
-                "--mount",
-                "--uts",
-                "--net",
-                "--pid",
-                "--target",
-                &self.init().to_string(),
-                "--",
-            ])
+            .args(["--mount", "--uts", "--net", "--pid", "--target", &self.init().to_string(), "--"])
             .arg(program)
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", "/root")
             .env("USER", "root")
             .env("LOGNAME", "root")
             .env("LANG", "C.UTF-8");
+        // `cargo xtask test` looks for this mark of its run afterwards.
+        if let Some(run) = std::env::var_os("OFFSHOOT_TEST_RUN") {
+            command.env("OFFSHOOT_TEST_RUN", run);
+        }
         command
     }
 
@@ -527,18 +423,11 @@ impl Host {
 
     /// Takes /proc away in the host.
     pub(crate) fn unmount_proc(&self) -> Result<(), Unavailable> {
-        let done = bounded::run(
-            self.command("umount").args(["--lazy", "/proc"]),
-            None,
-            Duration::from_secs(10),
-        );
+        let done = bounded::run(self.command("umount").args(["--lazy", "/proc"]), None, Duration::from_secs(10));
         if done.code == Some(0) {
             Ok(())
         } else {
-            Err(Unavailable::because(format!(
-                "umount /proc: {}",
-                done.err().trim()
-            )))
+            Err(Unavailable::because(format!("umount /proc: {}", done.err().trim())))
         }
     }
 
@@ -561,22 +450,16 @@ impl Host {
 pub(crate) fn listens(table: &str, address: Option<Ipv4Addr>, port: u16) -> bool {
     let port = format!("{port:04X}");
     let address = address.map(|address| format!("{:08X}", u32::from_ne_bytes(address.octets())));
-    fs::read_to_string(table)
-        .unwrap_or_default()
-        .lines()
-        .skip(1)
-        .any(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(1);
-            let local = fields.next().unwrap_or_default();
-            let state = fields.nth(1).unwrap_or_default();
-            let (host, local_port) = local.split_once(':').unwrap_or_default();
-            // 0A is TCP_LISTEN.
-            state == "0A"
-                && local_port == port
-                && address
-                    .as_ref()
-                    .is_none_or(|wanted| host == wanted || host == "00000000")
-        })
+    fs::read_to_string(table).unwrap_or_default().lines().skip(1).any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let local = fields.next().unwrap_or_default();
+        let state = fields.nth(1).unwrap_or_default();
+        let (host, local_port) = local.split_once(':').unwrap_or_default();
+        // 0A is TCP_LISTEN.
+        state == "0A"
+            && local_port == port
+            && address.as_ref().is_none_or(|wanted| host == wanted || host == "00000000")
+    })
 }
 
 /// Whether a host with these profiles can be had where hosts can.
@@ -589,22 +472,20 @@ pub fn available(profiles: &[Profile]) -> Result<(), Unavailable> {
         static_busybox()?;
     }
     if profiles.contains(&Profile::NoMemfd) && find_program("perl").is_none() {
-        return Err(Unavailable::because(
-            "perl, which sets the seccomp filter, is not installed",
-        ));
+        return Err(Unavailable::because("perl, which sets the seccomp filter, is not installed"));
     }
     Ok(())
 }
 
 fn static_busybox() -> Result<(), Unavailable> {
-    let busybox =
-        find_program("busybox").ok_or_else(|| Unavailable::because("busybox is not installed"))?;
+    let busybox = find_program("busybox").ok_or_else(|| Unavailable::because("busybox is not installed"))?;
     // A dynamic executable names its loader, which a root of busybox alone does not have.
-    let image = fs::read(&busybox)
-        .map_err(|error| Unavailable::because(format!("{}: {error}", busybox.display())))?;
-    if image.windows(11).take(8192).any(|window| {
-        window == b"/lib/ld-lin" || window == b"/lib64/ld-l" || window == b"/lib/ld-mus"
-    }) {
+    let image = fs::read(&busybox).map_err(|error| Unavailable::because(format!("{}: {error}", busybox.display())))?;
+    if image
+        .windows(11)
+        .take(8192)
+        .any(|window| window == b"/lib/ld-lin" || window == b"/lib64/ld-l" || window == b"/lib/ld-mus")
+    {
         return Err(Unavailable::because("busybox is not static"));
     }
     Ok(())

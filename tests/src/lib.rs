@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 pub mod bounded;
+pub mod expect;
 pub mod fleet;
 pub mod host;
 pub mod not_run;

@@ -116,11 +116,7 @@ impl fmt::Display for Process {
 /// The inode of a process' pid namespace; works for zombies too.
 pub fn pid_namespace(pid: i32) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/pid")).ok()?;
-    link.to_str()?
-        .strip_prefix("pid:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Every process that the test can see, zombies included.
@@ -136,10 +132,7 @@ pub fn all() -> Vec<Process> {
 
 /// The direct children of a process.
 pub fn children(pid: i32) -> Vec<Process> {
-    all()
-        .into_iter()
-        .filter(|process| process.parent == pid)
-        .collect()
+    all().into_iter().filter(|process| process.parent == pid).collect()
 }
 
 /// All that descends from a process, itself not included.
@@ -158,10 +151,7 @@ pub fn descendants(pid: i32) -> Vec<Process> {
         }
         under.extend(more);
     }
-    everything
-        .into_iter()
-        .filter(|process| process.pid != pid && under.contains(&process.pid))
-        .collect()
+    everything.into_iter().filter(|process| process.pid != pid && under.contains(&process.pid)).collect()
 }
 
 #[cfg(test)]
@@ -172,33 +162,19 @@ mod tests {
 
     #[test]
     fn a_child_is_seen_with_its_arguments_and_environment_and_can_be_signalled() {
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .env("OFFSHOOT_PROCESS_TEST", "yes")
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("sleep").arg("60").env("OFFSHOOT_PROCESS_TEST", "yes").spawn().unwrap();
         let pid = child.id() as i32;
         let seen = Process::read(pid).unwrap();
         assert_eq!(seen.parent, std::process::id() as i32);
         assert!(seen.is_live());
-        assert!(
-            descendants(seen.parent)
-                .iter()
-                .any(|process| process.pid == pid)
-        );
+        assert!(descendants(seen.parent).iter().any(|process| process.pid == pid));
         // The environment is that of the new program once execve has happened, which `spawn` waits for.
         assert!(seen.has_env("OFFSHOOT_PROCESS_TEST", "yes"));
         assert!(!seen.has_env("OFFSHOOT_PROCESS_TEST", "ye"));
         assert!(seen.descriptors().iter().any(|(number, _)| *number == 0));
 
-        let impostor = Process {
-            start: seen.start + 1,
-            ..seen.clone()
-        };
-        assert!(
-            !impostor.signal(Signal::KILL),
-            "a process of another start time was signalled"
-        );
+        let impostor = Process { start: seen.start + 1, ..seen.clone() };
+        assert!(!impostor.signal(Signal::KILL), "a process of another start time was signalled");
         assert!(seen.signal(Signal::KILL));
         child.wait().unwrap();
         assert!(seen.refreshed().is_none());

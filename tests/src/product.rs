@@ -32,51 +32,58 @@ pub fn binary() -> &'static Path {
         }
         let folder = build_folder();
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args([
-            "build",
-            "--quiet",
-            "--package",
-            "offshoot-cli",
-            "--bin",
-            "offshoot",
-            "--manifest-path",
-        ]);
+        command.args(["build", "--quiet", "--package", "offshoot-cli", "--bin", "offshoot", "--manifest-path"]);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
-        command
-            .arg("--target-dir")
-            .arg(folder.parent().unwrap_or(&folder));
+        command.arg("--target-dir").arg(folder.parent().unwrap_or(&folder));
         if folder.ends_with("release") {
             command.arg("--release");
         }
         let built = bounded::run(&mut command, None, Duration::from_secs(1200));
-        assert!(
-            built.code == Some(0),
-            "the offshoot command does not build\n{built}"
-        );
+        assert!(built.code == Some(0), "the offshoot command does not build\n{built}");
         folder.join("offshoot")
     })
+}
+
+/// Sees to it that there is an agent for this machine's architecture, for targets that are reached by ssh: with `OFFSHOOT_BIN` whoever set it has done so,
+/// else `cargo xtask agents` does it when none lies in the build folder.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn agents() {
+    static AGENTS: OnceLock<()> = OnceLock::new();
+    AGENTS.get_or_init(|| {
+        let folder = build_folder().with_file_name("agents");
+        let found = std::fs::read_dir(&folder).into_iter().flatten().flatten().any(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.contains(std::env::consts::ARCH) && name.ends_with(".bundle")
+        });
+        if found || std::env::var_os("OFFSHOOT_BIN").is_some() {
+            return;
+        }
+        let triple = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["run", "--quiet", "--package", "xtask", "--manifest-path"]);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
+        command.args(["--", "agents", "--triple", &triple]);
+        let built = bounded::run(&mut command, None, Duration::from_secs(1200));
+        assert!(built.code == Some(0), "the agent for {triple} does not build\n{built}");
+    });
 }
 
 /// The folders that hosts must see: the build folder with the agents beside it, that of `OFFSHOOT_BIN`, and the fixtures' scripts; separated by colons.
 pub(crate) fn programs_folder() -> String {
     let folder = build_folder();
-    let mut folders = vec![
-        folder.parent().unwrap_or(&folder).to_path_buf(),
-        crate::host::scripts(),
-    ];
-    if let Some(own) = std::env::var_os("OFFSHOOT_BIN")
-        .map(PathBuf::from)
-        .and_then(|path| path.parent().map(Path::to_path_buf))
+    let mut folders = vec![folder.parent().unwrap_or(&folder).to_path_buf(), crate::host::scripts()];
+    if let Some(own) =
+        std::env::var_os("OFFSHOOT_BIN").map(PathBuf::from).and_then(|path| path.parent().map(Path::to_path_buf))
         && own.is_absolute()
         && !own.starts_with(&folders[0])
     {
         folders.push(own);
     }
-    folders
-        .iter()
-        .map(|folder| folder.display().to_string())
-        .collect::<Vec<_>>()
-        .join(":")
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":")
 }
 
 /// One run of the command, to be started.
@@ -109,13 +116,7 @@ impl<'a> Offshoot<'a> {
             }
             command.args(rest);
         }
-        Offshoot {
-            tag,
-            command,
-            host,
-            stdin: None,
-            deadline: DEADLINE,
-        }
+        Offshoot { tag, command, host, stdin: None, deadline: DEADLINE }
     }
 
     /// Gives it an input; without, its input is empty.
@@ -144,12 +145,7 @@ impl<'a> Offshoot<'a> {
     /// Starts it.
     pub fn start(mut self) -> Running<'a> {
         let gathered = Gathered::start(&mut self.command, self.stdin.take());
-        Running {
-            tag: self.tag,
-            gathered,
-            host: self.host,
-            deadline: self.deadline,
-        }
+        Running { tag: self.tag, gathered, host: self.host, deadline: self.deadline }
     }
 }
 
@@ -173,25 +169,12 @@ impl Running<'_> {
         bounded::eventually(Duration::from_secs(5), || {
             found = match &self.host {
                 None => Process::read(started),
-                Some(host) => process::children(started)
-                    .into_iter()
-                    .find(|child| host.contains(child.pid)),
+                Some(host) => process::children(started).into_iter().find(|child| host.contains(child.pid)),
             }
-            .filter(|process| {
-                process
-                    .cmdline
-                    .first()
-                    .is_some_and(|name| Path::new(name) == binary())
-            });
+            .filter(|process| process.cmdline.first().is_some_and(|name| Path::new(name) == binary()));
             found.is_some()
         });
-        found.unwrap_or_else(|| {
-            panic!(
-                "the master has not started: {:?}\n{}",
-                Process::read(started),
-                self.report()
-            )
-        })
+        found.unwrap_or_else(|| panic!("the master has not started: {:?}\n{}", Process::read(started), self.report()))
     }
 
     /// The tree as it is now.
@@ -208,15 +191,11 @@ impl Running<'_> {
     pub fn await_output(&mut self, text: &str, within: Duration) {
         let came = bounded::eventually(within, || {
             let out = self.gathered.stdout_so_far();
-            out.windows(text.len())
-                .any(|window| window == text.as_bytes())
-                || !self.gathered.is_running()
+            out.windows(text.len()).any(|window| window == text.as_bytes()) || !self.gathered.is_running()
         });
         let out = self.gathered.stdout_so_far();
         assert!(
-            came && out
-                .windows(text.len())
-                .any(|window| window == text.as_bytes()),
+            came && out.windows(text.len()).any(|window| window == text.as_bytes()),
             "{text:?} has not come within {within:?}\n{}",
             self.report()
         );
@@ -234,11 +213,7 @@ impl Running<'_> {
             tree = self.tree();
             tree.agents.len() == count && tree.supervisors.len() == count
         });
-        assert!(
-            came,
-            "expected {count} agents, each with a supervisor, within {within:?}\n{tree}\n{}",
-            self.report()
-        );
+        assert!(came, "expected {count} agents, each with a supervisor, within {within:?}\n{tree}\n{}", self.report());
         tree
     }
 
@@ -267,11 +242,7 @@ impl Running<'_> {
     pub fn finish_within(self, deadline: Duration) -> Finished {
         let tag = self.tag;
         self.gathered.finish(deadline, || {
-            eprintln!(
-                "{} is overdue; alive:\n{}",
-                tag.name(),
-                listed(&tag.processes())
-            );
+            eprintln!("{} is overdue; alive:\n{}", tag.name(), listed(&tag.processes()));
             tag.kill_everything();
         })
     }

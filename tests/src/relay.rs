@@ -24,10 +24,7 @@ pub struct Knobs {
 impl Knobs {
     /// Sets the one-way delay of what is read from now on.
     pub fn set_delay(&self, delay: Duration) {
-        self.delay.store(
-            delay.as_micros().try_into().unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.delay.store(delay.as_micros().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Stops (true) or resumes (false) passing bytes.
@@ -39,9 +36,7 @@ impl Knobs {
     pub fn obey(&self, lines: impl BufRead) {
         for line in lines.lines().map_while(Result::ok) {
             match line.split_once(' ').unwrap_or((&line, "")) {
-                ("delay", milliseconds) => {
-                    self.set_delay(Duration::from_millis(milliseconds.parse().unwrap_or(0)))
-                }
+                ("delay", milliseconds) => self.set_delay(Duration::from_millis(milliseconds.parse().unwrap_or(0))),
                 ("cut", _) => self.set_cut(true),
                 ("mend", _) => self.set_cut(false),
                 _ => (),
@@ -84,8 +79,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, knobs: &Arc<Knobs>) {
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let due =
-                Instant::now() + Duration::from_micros(reader_knobs.delay.load(Ordering::Relaxed));
+            let due = Instant::now() + Duration::from_micros(reader_knobs.delay.load(Ordering::Relaxed));
             if hold.send((due, buffer[..count].to_vec())).is_err() {
                 break;
             }
@@ -121,16 +115,9 @@ impl Relay {
     /// # Errors
     ///
     /// When it does not come up.
-    pub fn start(
-        mut command: Command,
-        target: SocketAddr,
-        delay: Duration,
-    ) -> Result<Relay, Unavailable> {
-        let (mut child, port) = start_listening(command.args([
-            "relay",
-            &target.to_string(),
-            &delay.as_millis().to_string(),
-        ]))?;
+    pub fn start(mut command: Command, target: SocketAddr, delay: Duration) -> Result<Relay, Unavailable> {
+        let (mut child, port) =
+            start_listening(command.args(["relay", &target.to_string(), &delay.as_millis().to_string()]))?;
         let stdin = child.stdin.take().expect("stdin is on a pipe");
         Ok(Relay { child, stdin, port })
     }
@@ -186,9 +173,7 @@ mod tests {
         let inner = knobs.clone();
         thread::spawn(move || serve(&listener, ([127, 0, 0, 1], echo_port).into(), &inner));
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         (stream, knobs)
     }
 
@@ -202,15 +187,10 @@ mod tests {
         stream.read_exact(&mut back).unwrap();
         let took = started.elapsed();
         assert_eq!(&back, b"ping");
-        assert!(
-            took >= Duration::from_millis(100) && took < Duration::from_secs(2),
-            "{took:?}"
-        );
+        assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(2), "{took:?}");
 
         knobs.set_delay(Duration::from_millis(5));
-        let sent: Vec<u8> = (0..3_000_000_u32)
-            .map(|index| (index.wrapping_mul(7919) >> 5) as u8)
-            .collect();
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|index| (index.wrapping_mul(7919) >> 5) as u8).collect();
         let mut writer = stream.try_clone().unwrap();
         let copy = sent.clone();
         thread::spawn(move || {
@@ -219,28 +199,19 @@ mod tests {
         });
         let mut came = Vec::new();
         stream.read_to_end(&mut came).unwrap();
-        assert!(
-            came == sent,
-            "{} of {} bytes came back, or they differ",
-            came.len(),
-            sent.len()
-        );
+        assert!(came == sent, "{} of {} bytes came back, or they differ", came.len(), sent.len());
     }
 
     #[test]
     fn a_cut_link_passes_nothing_until_it_is_mended() {
         let (mut stream, knobs) = echo();
         knobs.obey(&b"delay 1\ncut\n"[..]);
-        stream
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         stream.write_all(b"ping").unwrap();
         assert!(stream.read(&mut [0; 4]).is_err());
         knobs.obey(&b"mend\n"[..]);
         let mut back = [0; 4];
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"ping");
     }

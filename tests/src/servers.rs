@@ -36,14 +36,9 @@ impl Temper {
 
     /// The temper of that name.
     pub fn named(name: &str) -> Option<Temper> {
-        [
-            Temper::Silent,
-            Temper::Garbage,
-            Temper::HangsUp,
-            Temper::FalseSsh,
-        ]
-        .into_iter()
-        .find(|temper| temper.name() == name)
+        [Temper::Silent, Temper::Garbage, Temper::HangsUp, Temper::FalseSsh]
+            .into_iter()
+            .find(|temper| temper.name() == name)
     }
 }
 
@@ -60,9 +55,7 @@ pub fn serve(listener: &TcpListener, temper: Temper) -> std::io::Result<()> {
 }
 
 fn behave(mut stream: TcpStream, temper: Temper) {
-    let noise: Vec<u8> = (0..4096_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect();
+    let noise: Vec<u8> = (0..4096_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     match temper {
         Temper::HangsUp => {
             let _ = stream.shutdown(Shutdown::Both);
@@ -72,10 +65,7 @@ fn behave(mut stream: TcpStream, temper: Temper) {
             while let Ok(1..) = stream.read(&mut [0; 4096]) {}
         }
         Temper::Garbage => {
-            while stream
-                .write_all(b"\x1b[31mwhat?\x07 \xff\xfe\x00 never heard of that\r\n")
-                .is_ok()
-            {
+            while stream.write_all(b"\x1b[31mwhat?\x07 \xff\xfe\x00 never heard of that\r\n").is_ok() {
                 thread::sleep(Duration::from_millis(20));
             }
         }
@@ -142,9 +132,7 @@ pub(crate) fn start_listening(command: &mut Command) -> Result<(Child, u16), Una
         other => {
             let _ = child.kill();
             let _ = child.wait();
-            Err(Unavailable::because(format!(
-                "the fixture program does not listen: {other:?}"
-            )))
+            Err(Unavailable::because(format!("the fixture program does not listen: {other:?}")))
         }
     }
 }
@@ -168,9 +156,7 @@ mod tests {
         let (listener, port) = listen().unwrap();
         thread::spawn(move || serve(&listener, temper));
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(300)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         stream
     }
 
@@ -179,28 +165,14 @@ mod tests {
         let mut stream = listen_in_thread(Temper::Silent);
         stream.write_all(b"SSH-2.0-x\r\n").unwrap();
         let error = stream.read(&mut [0; 16]).unwrap_err();
-        assert!(
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-            ),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{error}");
     }
 
     #[test]
     fn the_others_say_garbage_or_nothing_at_all() {
         let mut first = [0; 16];
-        assert!(
-            listen_in_thread(Temper::Garbage).read(&mut first).unwrap() > 0 && first[0] == 0x1b
-        );
-        assert!(
-            listen_in_thread(Temper::FalseSsh).read(&mut first).unwrap() > 0
-                && first.starts_with(b"SSH-2.0")
-        );
-        assert_eq!(
-            listen_in_thread(Temper::HangsUp).read(&mut first).unwrap(),
-            0
-        );
+        assert!(listen_in_thread(Temper::Garbage).read(&mut first).unwrap() > 0 && first[0] == 0x1b);
+        assert!(listen_in_thread(Temper::FalseSsh).read(&mut first).unwrap() > 0 && first.starts_with(b"SSH-2.0"));
+        assert_eq!(listen_in_thread(Temper::HangsUp).read(&mut first).unwrap(), 0);
     }
 }

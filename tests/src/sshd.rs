@@ -41,24 +41,15 @@ pub enum Place<'a> {
 /// When ssh-keygen is missing or fails.
 pub fn make_key(path: &Path) -> Result<String, Unavailable> {
     let done = bounded::run(
-        Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
-            .arg(path),
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(path),
         None,
         Duration::from_secs(20),
     );
     if done.code != Some(0) {
-        return Err(Unavailable::because(format!(
-            "ssh-keygen: {}",
-            done.err().trim()
-        )));
+        return Err(Unavailable::because(format!("ssh-keygen: {}", done.err().trim())));
     }
     let public = fs::read_to_string(format!("{}.pub", path.display())).map_err(io_error(path))?;
-    Ok(public
-        .split_whitespace()
-        .take(2)
-        .collect::<Vec<_>>()
-        .join(" "))
+    Ok(public.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
 }
 
 pub(crate) fn io_error(path: &Path) -> impl Fn(io::Error) -> Unavailable + '_ {
@@ -88,8 +79,7 @@ impl Sshd {
         seen_as: &Path,
         more: &[String],
     ) -> Result<Sshd, Unavailable> {
-        let program =
-            find_program("sshd").ok_or_else(|| Unavailable::because("sshd is not installed"))?;
+        let program = find_program("sshd").ok_or_else(|| Unavailable::because("sshd is not installed"))?;
         let (address, port) = match place {
             Place::Host(_, address) => (address, 22),
             Place::Machine => (Ipv4Addr::LOCALHOST, free_port()),
@@ -126,9 +116,7 @@ impl Sshd {
         let mut command = match place {
             Place::Host(host, _) if host.profiles().contains(&Profile::NoMemfd) => {
                 let mut command = host.command("perl");
-                command
-                    .arg(crate::host::scripts().join("no-memfd.pl"))
-                    .arg(&program);
+                command.arg(crate::host::scripts().join("no-memfd.pl")).arg(&program);
                 command
             }
             Place::Host(host, _) => host.command(&program),
@@ -147,9 +135,9 @@ impl Sshd {
         let pid = child.id() as i32;
         let up = match place {
             Place::Host(host, _) => host.await_listener(address, port, Duration::from_secs(20)),
-            Place::Machine => bounded::eventually(Duration::from_secs(20), || {
-                listens("/proc/net/tcp", Some(address), port)
-            }),
+            Place::Machine => {
+                bounded::eventually(Duration::from_secs(20), || listens("/proc/net/tcp", Some(address), port))
+            }
         };
         let listener = match place {
             Place::Host(host, _) => host.inside(pid),
@@ -167,14 +155,7 @@ impl Sshd {
             Place::Host(host, _) => host.watched().exempt(listener.pid),
             Place::Machine => tag.watch_below(listener.pid),
         }
-        Ok(Sshd {
-            child,
-            listener,
-            log,
-            address,
-            port,
-            public_key,
-        })
+        Ok(Sshd { child, listener, log, address, port, public_key })
     }
 
     /// Where it listens.
@@ -194,10 +175,7 @@ impl Sshd {
 
     /// Its sessions: everything below the listener.
     pub fn sessions(&self) -> Vec<Process> {
-        process::descendants(self.listener.pid)
-            .into_iter()
-            .filter(Process::is_live)
-            .collect()
+        process::descendants(self.listener.pid).into_iter().filter(Process::is_live).collect()
     }
 }
 

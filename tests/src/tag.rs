@@ -21,7 +21,7 @@ use crate::process::{self, Process, Signal};
 /// The environment variable that carries the tag.
 pub const VARIABLE: &str = "OFFSHOOT_TEST";
 
-/// One test's mark. Ending the test without [`Tag::assert_nothing_left`] makes the test fail.
+/// One test's mark. Make it before the test's fixtures, so that it goes after them. Ending the test without [`Tag::assert_nothing_left`] makes the test fail.
 #[derive(Debug)]
 pub struct Tag {
     name: String,
@@ -30,6 +30,7 @@ pub struct Tag {
     servers: Mutex<BTreeSet<i32>>,
     places: Vec<PathBuf>,
     files_before: BTreeSet<PathBuf>,
+    descriptors_before: Option<usize>,
     settled: AtomicBool,
 }
 
@@ -41,17 +42,11 @@ impl Tag {
 
     fn with_places(test: &str, places: Vec<PathBuf>) -> Tag {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "{test}.{}.{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("{test}.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let cgroup = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .iter()
             .map(Path::new)
-            .find(|root| {
-                root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists()
-            })
+            .find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists())
             .map(|root| root.join(format!("offshoot-tests.{name}")))
             .filter(|path| fs::create_dir(path).is_ok());
         Tag {
@@ -61,6 +56,7 @@ impl Tag {
             servers: Mutex::default(),
             files_before: suspicious_files(&places),
             places,
+            descriptors_before: descriptors(),
             settled: AtomicBool::new(false),
         }
     }
@@ -76,10 +72,7 @@ impl Tag {
             None => Command::new(program),
             Some(cgroup) => {
                 let mut shell = Command::new("/bin/sh");
-                shell
-                    .args(["-c", "echo 0 >\"$0\" && exec \"$@\""])
-                    .arg(cgroup.join("cgroup.procs"))
-                    .arg(program);
+                shell.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs")).arg(program);
                 shell
             }
         };
@@ -94,38 +87,25 @@ impl Tag {
 
     /// From now on every process in that host that is not the fixture's, and every file that appears there, counts as this test's.
     pub fn watch(&self, host: &Arc<Watched>) {
-        self.hosts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(host.clone());
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).push(host.clone());
     }
 
     /// From now on everything below this process, but not the process, counts as this test's: for a server on the machine itself.
     pub fn watch_below(&self, server: i32) {
-        self.servers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(server);
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(server);
     }
 
     /// Everything of this test that exists, zombies included as far as they can be told; the control group does not list them.
     pub fn everything(&self) -> Vec<Process> {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let below: BTreeSet<i32> = servers
-            .iter()
-            .flat_map(|server| process::descendants(*server))
-            .map(|process| process.pid)
-            .collect();
+        let below: BTreeSet<i32> =
+            servers.iter().flat_map(|server| process::descendants(*server)).map(|process| process.pid).collect();
         let grouped: BTreeSet<i32> = self
             .cgroup
             .iter()
             .filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok())
-            .flat_map(|text| {
-                text.lines()
-                    .filter_map(|line| line.parse().ok())
-                    .collect::<Vec<i32>>()
-            })
+            .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
             .collect();
         let me = std::process::id() as i32;
         process::all()
@@ -142,10 +122,7 @@ impl Tag {
 
     /// Everything of this test that is alive.
     pub fn processes(&self) -> Vec<Process> {
-        self.everything()
-            .into_iter()
-            .filter(Process::is_live)
-            .collect()
+        self.everything().into_iter().filter(Process::is_live).collect()
     }
 
     /// Zombies in the test's hosts whose parent is there too. PID 1 of a host reaps at once, so one that lasts has a parent that does not; the machine's own
@@ -155,11 +132,7 @@ impl Tag {
         process::all()
             .into_iter()
             .filter(|process| !process.is_live())
-            .filter(|process| {
-                hosts
-                    .iter()
-                    .any(|host| host.owns(process) && host.contains(process.parent))
-            })
+            .filter(|process| hosts.iter().any(|host| host.owns(process) && host.contains(process.parent)))
             .collect()
     }
 
@@ -168,9 +141,7 @@ impl Tag {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut files: Vec<String> = hosts.iter().flat_map(|host| host.new_files()).collect();
         files.extend(
-            suspicious_files(&self.places)
-                .difference(&self.files_before)
-                .map(|path| path.display().to_string()),
+            suspicious_files(&self.places).difference(&self.files_before).map(|path| path.display().to_string()),
         );
         files
     }
@@ -208,11 +179,7 @@ impl Tag {
             if started.elapsed() > within {
                 let report = listed(&left);
                 self.kill_everything();
-                panic!(
-                    "{} processes of {} are left after {within:?}:\n{report}",
-                    left.len(),
-                    self.name
-                );
+                panic!("{} processes of {} are left after {within:?}:\n{report}", left.len(), self.name);
             }
             thread::sleep(TICK);
         }
@@ -224,13 +191,7 @@ impl Tag {
             if zombies.is_empty() && files.is_empty() {
                 break;
             }
-            assert!(
-                Instant::now() < patience,
-                "left by {}:\n{}{}",
-                self.name,
-                listed(&zombies),
-                files.join("\n")
-            );
+            assert!(Instant::now() < patience, "left by {}:\n{}{}", self.name, listed(&zombies), files.join("\n"));
             thread::sleep(TICK);
         }
         took
@@ -245,29 +206,41 @@ pub(crate) fn listed(processes: &[Process]) -> String {
     })
 }
 
+/// How many descriptors the test process has open. Only where a process runs one test (cargo nextest): another test's thread opens and closes its own.
+fn descriptors() -> Option<usize> {
+    if std::env::var_os("NEXTEST_EXECUTION_MODE").is_none_or(|mode| mode != "process-per-test") {
+        return None;
+    }
+    fs::read_dir("/proc/self/fd").ok().map(Iterator::count)
+}
+
 /// The places on the machine that an agent could write to.
 fn places() -> Vec<PathBuf> {
-    let own = ["HOME", "XDG_RUNTIME_DIR", "TMPDIR"]
-        .into_iter()
-        .filter_map(std::env::var_os)
-        .map(PathBuf::from);
+    let own = ["HOME", "XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let runtime = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
     ["/tmp", "/dev/shm", "/run", "/var/tmp", "/dev", "/"]
         .iter()
         .map(PathBuf::from)
         .chain(own)
+        .chain([runtime])
         .collect()
 }
 
-/// Names in these places that have the product's name in them. Fixtures' own folders do not.
+/// What in these places looks like ours: a loader's file, or any file, socket or pipe with the product's name in its name. Folders do not count: tests of
+/// other crates, which run at the same time, make their temporary folders with that name.
 fn suspicious_files(places: &[PathBuf]) -> BTreeSet<PathBuf> {
     places
         .iter()
         .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().to_lowercase().contains("offshoot"))
+        .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let nonce = name.strip_prefix(".o").unwrap_or_default();
+            let is_loader = nonce.len() == 22 && nonce.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+            is_loader || name.to_lowercase().contains("offshoot")
         })
+        .map(|entry| entry.path())
         .collect()
 }
 
@@ -279,11 +252,15 @@ impl Drop for Tag {
             crate::bounded::eventually(Duration::from_secs(2), || fs::remove_dir(cgroup).is_ok());
         }
         if !thread::panicking() {
+            // The fixtures of the test are gone by now; threads that gather output end a moment after their process.
+            let back = || descriptors() <= self.descriptors_before;
             assert!(
-                self.settled.load(Ordering::Relaxed),
-                "the test {} never checked what it left",
-                self.name
+                crate::bounded::eventually(Duration::from_secs(2), back),
+                "the test process has {:?} descriptors open and had {:?} before",
+                descriptors(),
+                self.descriptors_before
             );
+            assert!(self.settled.load(Ordering::Relaxed), "the test {} never checked what it left", self.name);
         }
     }
 }
@@ -301,25 +278,15 @@ mod tests {
     #[test]
     fn a_daemon_that_left_its_session_is_found_and_reported_and_killed() {
         let tag = Tag::new("daemon");
-        let mut shell = tag
-            .command("sh")
-            .args(["-c", "(setsid sleep 61 &) ; exit 0"])
-            .spawn()
-            .unwrap();
+        let mut shell = tag.command("sh").args(["-c", "(setsid sleep 61 &) ; exit 0"]).spawn().unwrap();
         shell.wait().unwrap();
         assert!(crate::bounded::eventually(Duration::from_secs(5), || tag
             .processes()
             .iter()
             .any(|process| process.comm == "sleep")));
-        let panic = catch_unwind(AssertUnwindSafe(|| {
-            tag.assert_nothing_left(Duration::from_millis(50))
-        }))
-        .unwrap_err();
+        let panic = catch_unwind(AssertUnwindSafe(|| tag.assert_nothing_left(Duration::from_millis(50)))).unwrap_err();
         let said = message(panic);
-        assert!(
-            said.contains("1 processes of daemon") && said.contains("\"sleep\", \"61\""),
-            "{said}"
-        );
+        assert!(said.contains("1 processes of daemon") && said.contains("\"sleep\", \"61\""), "{said}");
         tag.assert_nothing_left(Duration::from_secs(2));
     }
 
@@ -333,22 +300,13 @@ mod tests {
                 "no control group can be made"
             );
         }
-        let mut shell = tag
-            .command("sh")
-            .args(["-c", "(env -i setsid sleep 62 &) ; exit 0"])
-            .spawn()
-            .unwrap();
+        let mut shell = tag.command("sh").args(["-c", "(env -i setsid sleep 62 &) ; exit 0"]).spawn().unwrap();
         shell.wait().unwrap();
         assert!(crate::bounded::eventually(Duration::from_secs(5), || tag
             .processes()
             .iter()
             .any(|process| process.comm == "sleep")));
-        assert!(
-            catch_unwind(AssertUnwindSafe(
-                || tag.assert_nothing_left(Duration::from_millis(50))
-            ))
-            .is_err()
-        );
+        assert!(catch_unwind(AssertUnwindSafe(|| tag.assert_nothing_left(Duration::from_millis(50)))).is_err());
         tag.assert_nothing_left(Duration::from_secs(2));
     }
 
@@ -356,13 +314,30 @@ mod tests {
     fn a_file_with_our_name_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let tag = Tag::with_places("file", vec![folder.path().to_path_buf()]);
-        let path = folder.path().join("offshoot-left");
-        fs::write(&path, "x").unwrap();
-        let panic =
-            catch_unwind(AssertUnwindSafe(|| tag.assert_nothing_left(Duration::ZERO))).unwrap_err();
-        fs::remove_file(&path).unwrap();
-        assert!(message(panic).contains("offshoot-left"));
+        for name in ["offshoot-left", ".oAbCdEfGhIjKlMnOpQr_-12"] {
+            let path = folder.path().join(name);
+            fs::write(&path, "x").unwrap();
+            let panic = catch_unwind(AssertUnwindSafe(|| tag.assert_nothing_left(Duration::ZERO))).unwrap_err();
+            fs::remove_file(&path).unwrap();
+            assert!(message(panic).contains(name));
+        }
         tag.assert_nothing_left(Duration::ZERO);
+    }
+
+    #[test]
+    fn a_descriptor_left_open_in_the_test_process_is_reported() {
+        if descriptors().is_none() {
+            crate::not_run!(
+                "a_descriptor_left_open_in_the_test_process_is_reported",
+                "needs one process a test, as cargo nextest does"
+            );
+        }
+        let tag = Tag::new("descriptor");
+        tag.assert_nothing_left(Duration::ZERO);
+        let open = fs::File::open("/dev/null").unwrap();
+        let said = message(catch_unwind(AssertUnwindSafe(|| drop(tag))).unwrap_err());
+        drop(open);
+        assert!(said.contains("descriptors open"), "{said}");
     }
 
     #[test]

@@ -27,11 +27,7 @@ pub struct Tree {
 
 /// Whether a process has the name of an agent or a supervisor.
 pub fn is_ours(process: &Process) -> bool {
-    process.comm.starts_with("offshoot:")
-        || process
-            .cmdline
-            .first()
-            .is_some_and(|name| name.starts_with("offshoot:"))
+    process.comm.starts_with("offshoot:") || process.cmdline.first().is_some_and(|name| name.starts_with("offshoot:"))
 }
 
 impl Tree {
@@ -42,11 +38,7 @@ impl Tree {
         let mut tree = Tree::default();
         for process in &all {
             let into = if is_ours(process) {
-                if ours_above(process, &all).is_multiple_of(2) {
-                    &mut tree.supervisors
-                } else {
-                    &mut tree.agents
-                }
+                if ours_above(process, &all).is_multiple_of(2) { &mut tree.supervisors } else { &mut tree.agents }
             } else if process.comm == "ssh" {
                 &mut tree.ssh
             } else if process.comm.starts_with("sshd") {
@@ -66,10 +58,7 @@ impl Tree {
 
     /// The user's processes with that name.
     pub fn named(&self, comm: &str) -> Vec<&Process> {
-        self.others
-            .iter()
-            .filter(|process| process.comm == comm)
-            .collect()
+        self.others.iter().filter(|process| process.comm == comm).collect()
     }
 }
 
@@ -78,11 +67,7 @@ fn ours_above(process: &Process, all: &[Process]) -> usize {
     let mut count = 0;
     let mut at = process;
     // A chain longer than there are processes would be a loop made of reused pids.
-    while let Some(parent) = all
-        .iter()
-        .find(|other| other.pid == at.parent)
-        .filter(|parent| is_ours(parent))
-    {
+    while let Some(parent) = all.iter().find(|other| other.pid == at.parent).filter(|parent| is_ours(parent)) {
         count += 1;
         at = parent;
         if count > all.len() {

@@ -18,9 +18,7 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["init"] => init(),
         ["hold"] => hold(),
-        ["serve", temper] => {
-            Temper::named(temper).map_or_else(|| Err(io::Error::other("unknown temper")), serve)
-        }
+        ["serve", temper] => Temper::named(temper).map_or_else(|| Err(io::Error::other("unknown temper")), serve),
         ["relay", target, delay] => relay(target, delay),
         _ => Err(io::Error::other(
             "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS",
