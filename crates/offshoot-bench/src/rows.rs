@@ -146,8 +146,8 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     m("fanout", "local-200", Held, &[Is("fanout"), Is("local"), Count(200, 10)], TREES, 5, 120),
     m("fanout", "ssh-50", Held, &[Is("fanout"), Is("ssh"), Count(50, 3)], EVERYONE, 3, 120),
     m("scale", "local-2000", Once, &[Is("scale"), Is("local"), Count(2000, 40)], OWN, 3, 180),
-    m("idle", "local", Idle, &[Is("idle"), Is("local")], TREES, 2, 60),
-    m("idle", "ssh", Idle, &[Is("idle"), Is("ssh")], EVERYONE, 2, 60),
+    m("idle", "local", Idle, &[Is("idle"), Is("local")], TREES, 1, 60),
+    m("idle", "ssh", Idle, &[Is("idle"), Is("ssh")], EVERYONE, 1, 60),
     m("kill", "local-tree", Killed, &[Is("tree"), Is("local"), Is("2"), Is("3"), Is("2")], TREES, 5, 60),
     m("kill", "ssh-tree", Killed, &[Is("tree"), Is("ssh"), Is("2"), Is("3"), Is("2")], &[Mitogen, Offshoot], 2, 120),
 ];
@@ -222,7 +222,7 @@ pub(crate) const ROWS: &[Row] = &[
         "local-2000",
         "late_over_early",
         Unit::Number,
-        AtMost(1.3),
+        Times(1.3, Limit),
     ),
     r(
         "a call with all of them open to one alone",
@@ -230,7 +230,7 @@ pub(crate) const ROWS: &[Row] = &[
         "local-2000",
         "among_over_alone",
         Unit::Number,
-        AtMost(1.3),
+        Times(1.3, Limit),
     ),
     r("idle local context, wake-ups per second", "idle", "local", "wakeups_per_s", Unit::Number, AtMost(1.0)),
     r("idle ssh context, wake-ups per second", "idle", "ssh", "wakeups_per_s", Unit::Number, AtMost(3.0)),
@@ -242,7 +242,7 @@ pub(crate) const ROWS: &[Row] = &[
         Unit::Seconds,
         AtMost(0.050),
     ),
-    r("the same over ssh", "kill", "ssh-tree", "all_gone_s", Unit::Seconds, AtMost(8.0)),
+    r("the same over ssh", "kill", "ssh-tree", "all_gone_s", Unit::Seconds, AtMost(6.0)),
 ];
 
 #[cfg(test)]
