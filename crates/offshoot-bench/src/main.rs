@@ -19,6 +19,7 @@ mod shim;
 mod sshd;
 mod suite;
 mod sweep;
+mod watch;
 
 use anchor::Who;
 use anyhow::{Context as _, Result, bail};

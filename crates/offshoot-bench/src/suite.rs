@@ -3,14 +3,15 @@
 //! Owns the run: sshd, relays, scratch folder, result lines. One thread but for the relays. Whatever an anchor leaves behind is
 //! reported with its result, and killed before the next one starts.
 
-use crate::anchor::{Anchor, Programs, Run, Who, wait_readable};
-use crate::contract::{self, monotonic};
+use crate::anchor::{Programs, Run, Who};
+use crate::contract;
 use crate::delay::Delay;
+use crate::floor_build;
 use crate::peers::{EXECNET, MITOGEN, Peers};
 use crate::rows::{How, MEASUREMENTS, Measurement, Word};
 use crate::sshd::Sshd;
-use crate::sweep::{Scratch, handle};
-use crate::{floor_build, proc};
+use crate::sweep::Scratch;
+use crate::watch::{Watch, contexts};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -214,10 +215,14 @@ impl<'a> Suite<'a> {
             }
             How::Counted => self.counted(&mut run)?,
             How::Traced => self.traced(&mut run, &words)?,
-            How::Held => self.held(&run, contexts(&words)),
-            How::Idle => self.idle(&run),
-            How::Killed => self.killed(&run),
+            How::Held => self.watch(&run).held(contexts(&words)),
+            How::Idle => self.watch(&run).idle(self.options.quick),
+            How::Killed => self.watch(&run).killed(self.options.quick),
         })
+    }
+
+    fn watch<'r>(&self, run: &'r Run<'r>) -> Watch<'r> {
+        Watch { run, sshd: self.sshd.pid() }
     }
 
     fn pinned(&self, run: &mut Run<'_>) {
@@ -309,105 +314,10 @@ impl<'a> Suite<'a> {
         }
         Ok(json!({ "syscalls_per_call": (totals[1] as f64 - totals[0] as f64) / (5 * count) as f64 }))
     }
-
-    /// The anchor, what is below it, and what is below our sshd.
-    fn everyone(&self, anchor: &Anchor) -> Vec<u32> {
-        proc::descendants(&[anchor.pid(), self.sshd.pid()])
-    }
-
-    fn held(&self, run: &Run<'_>, contexts: u64) -> Value {
-        let (anchor, mut result) = match ready(run) {
-            Ok(started) => started,
-            Err(result) => return result,
-        };
-        let below = self.everyone(&anchor);
-        let all = [&below[..], &[anchor.pid()]].concat();
-        let cpu = proc::cpu_ns(&all) as f64 / 1e9 + proc::reaped_ticks(&all) as f64 / 100.0;
-        let pss = proc::pss_kib(&below);
-        for (name, value) in [
-            ("processes", json!(below.len())),
-            ("cpu_s", json!(cpu)),
-            ("context_pss_kib", json!(pss as f64 / contexts.max(1) as f64)),
-            ("master_pss_kib", json!(proc::pss_kib(&[anchor.pid()]))),
-            ("master_cpu_s", json!(proc::cpu_ns(&[anchor.pid()]) as f64 / 1e9)),
-        ] {
-            add(&mut result, name, value);
-        }
-        add(&mut result, "shutdown_s", json!(anchor.finish()));
-        result
-    }
-
-    fn idle(&self, run: &Run<'_>) -> Value {
-        let (anchor, mut result) = match ready(run) {
-            Ok(started) => started,
-            Err(result) => return result,
-        };
-        let second = Duration::from_secs(1);
-        std::thread::sleep(second);
-        let below = self.everyone(&anchor);
-        let look = |pids: &[u32]| (proc::switches(pids), proc::cpu_ns(pids));
-        let (start, before, master_before) = (monotonic(), look(&below), look(&[anchor.pid()]));
-        std::thread::sleep(if self.options.quick { 2 * second } else { 20 * second });
-        let (after, master_after) = (look(&below), look(&[anchor.pid()]));
-        let window = monotonic() - start;
-        // A thread that ended takes its counts along.
-        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / window;
-        for (name, value) in [
-            ("window_s", window),
-            ("processes", below.len() as f64),
-            ("wakeups_per_s", rate(after.0, before.0)),
-            ("cpu_ms_per_s", rate(after.1, before.1) / 1e6),
-            ("master_wakeups_per_s", rate(master_after.0, master_before.0)),
-            ("master_cpu_ms_per_s", rate(master_after.1, master_before.1) / 1e6),
-        ] {
-            add(&mut result, name, value.into());
-        }
-        anchor.finish();
-        result
-    }
-
-    fn killed(&self, run: &Run<'_>) -> Value {
-        let (mut anchor, mut result) = match ready(run) {
-            Ok(started) => started,
-            Err(result) => return result,
-        };
-        // What only helped to connect is given time to end.
-        std::thread::sleep(Duration::from_millis(500));
-        let below: Vec<_> = self.everyone(&anchor).into_iter().filter_map(handle).collect();
-        let limit = Duration::from_secs(if self.options.quick { 5 } else { 30 });
-        let start = monotonic();
-        anchor.kill();
-        let mut left = 0;
-        for process in &below {
-            let patience = limit.saturating_sub(Duration::from_secs_f64(monotonic() - start));
-            left += usize::from(!wait_readable(process, patience));
-        }
-        let took = monotonic() - start;
-        add(&mut result, "processes", below.len().into());
-        if left == 0 {
-            add(&mut result, "all_gone_s", took.into());
-        } else {
-            add(&mut result, "never", left.into());
-        }
-        result
-    }
 }
 
-/// Starts an anchor that holds; its own words when it does not get that far.
-fn ready(run: &Run<'_>) -> Result<(Anchor, Value), Value> {
-    match run.held() {
-        Ok((anchor, first)) if first.get("ready").is_some() => Ok((anchor, first)),
-        Ok((_, first)) => Err(first),
-        Err(e) => Err(json!({ "error": format!("{e:#}") })),
-    }
-}
-
-/// The number of contexts of a fan-out.
-fn contexts(words: &[OsString]) -> u64 {
-    words.last().and_then(|w| w.to_str()?.parse().ok()).unwrap_or(1)
-}
-
-fn add(result: &mut Value, name: &str, value: Value) {
+/// Adds a field to a result.
+pub(crate) fn add(result: &mut Value, name: &str, value: Value) {
     if let Some(fields) = result.as_object_mut() {
         fields.insert(name.into(), value);
     }
