@@ -22,7 +22,7 @@ const BUFFER: usize = 256 * 1024;
 /// Bytes of one write of bulk data.
 pub(crate) const CHUNK: usize = 128 * 1024;
 /// Calls made before the measured ones.
-const WARM_UP: usize = 50;
+pub(crate) const WARM_UP: usize = 50;
 
 /// Runs one verb, prints its JSON line.
 pub(crate) fn run(args: &[OsString]) -> ExitCode {

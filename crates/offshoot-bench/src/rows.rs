@@ -48,6 +48,13 @@ pub(crate) struct Measurement {
     pub(crate) deadline: u64,
 }
 
+impl Measurement {
+    /// Whether it needs an sshd.
+    pub(crate) fn over_ssh(&self) -> bool {
+        self.variant.starts_with("ssh")
+    }
+}
+
 /// What a number is, for printing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {

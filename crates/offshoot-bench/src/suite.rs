@@ -64,7 +64,8 @@ struct Suite<'a> {
     options: &'a Options,
     programs: Programs,
     // Before the scratch folder: fields are dropped in this order, and sshd's files lie in that folder.
-    sshd: Sshd,
+    // None where none can be started: what needs it is not measured.
+    sshd: Option<Sshd>,
     scratch: Scratch,
     run: String,
     out: Option<File>,
@@ -90,7 +91,7 @@ impl<'a> Suite<'a> {
         } else {
             None
         };
-        let sshd = Sshd::start(&mut scratch)?;
+        let sshd = Sshd::start(&mut scratch).inspect_err(|e| eprintln!("nothing over ssh is measured: {e:#}")).ok();
         let out = match &options.out {
             Some(path) => Some(
                 File::options()
@@ -147,6 +148,9 @@ impl<'a> Suite<'a> {
     }
 
     fn measure(&mut self, measurement: &Measurement) -> Result<()> {
+        if measurement.over_ssh() && self.sshd.is_none() {
+            return Ok(());
+        }
         let mut who: Vec<Who> = measurement.who.iter().copied().filter(|w| self.options.who.contains(w)).collect();
         let repetitions =
             self.options.repetitions.unwrap_or(if self.options.quick { 1 } else { measurement.repetitions });
@@ -157,7 +161,7 @@ impl<'a> Suite<'a> {
                     continue;
                 };
                 let mut result = self.once(measurement, anchor)?;
-                let left = self.scratch.settle(&[self.sshd.pid()], PATIENCE);
+                let left = self.scratch.settle(&self.servers(), PATIENCE);
                 if result.get("skip").is_some() {
                     out_of_it.insert(one);
                     continue;
@@ -185,13 +189,13 @@ impl<'a> Suite<'a> {
             .collect();
         let mut run = Run {
             argv: [anchor.clone(), words.clone()].concat(),
-            env: vec![
-                ("BENCH_SSH_CONFIG", self.sshd.config().into_os_string()),
-                ("BENCH_STATE", self.scratch.folder().into()),
-            ],
+            env: vec![("BENCH_STATE", self.scratch.folder().into())],
             tag: self.scratch.tag(),
             deadline: Duration::from_secs(measurement.deadline),
         };
+        if let Some(sshd) = &self.sshd {
+            run.env.push(("BENCH_SSH_CONFIG", sshd.config().into_os_string()));
+        }
         if let Some(peers) = &self.programs.peers {
             run.env.push(("BENCH_PY", peers.child.clone().into_os_string()));
         }
@@ -204,9 +208,11 @@ impl<'a> Suite<'a> {
                 result
             }
             How::Delayed(milliseconds) => {
-                let relay = Delay::start(self.sshd.port(), Duration::from_millis(milliseconds))?;
-                let config = self.sshd.write_client_config("ssh_config_delayed", relay.port())?;
-                run.env[0].1 = config.into_os_string();
+                let sshd = self.sshd.as_ref().context("a delay needs the sshd")?;
+                let relay = Delay::start(sshd.port(), Duration::from_millis(milliseconds))?;
+                let config = sshd.write_client_config("ssh_config_delayed", relay.port())?;
+                // The last of a name is what counts.
+                run.env.push(("BENCH_SSH_CONFIG", config.into_os_string()));
                 let mut result = run.once();
                 let (up, down) = relay.bytes();
                 add(&mut result, "tcp_up", up.into());
@@ -221,8 +227,13 @@ impl<'a> Suite<'a> {
         })
     }
 
+    /// What runs all the time, and may have children of a measurement.
+    fn servers(&self) -> Vec<u32> {
+        self.sshd.iter().map(Sshd::pid).collect()
+    }
+
     fn watch<'r>(&self, run: &'r Run<'r>) -> Watch<'r> {
-        Watch { run, sshd: self.sshd.pid() }
+        Watch { run, servers: self.servers() }
     }
 
     fn pinned(&self, run: &mut Run<'_>) {
@@ -239,8 +250,10 @@ impl<'a> Suite<'a> {
 
     /// What sshd starts from now on inherits this.
     fn bind_sshd(&self, cpus: &CpuSet) {
-        let pid = i32::try_from(self.sshd.pid()).ok().and_then(Pid::from_raw);
-        if let Err(e) = sched_setaffinity(pid, cpus) {
+        let pid = self.sshd.as_ref().and_then(|s| Pid::from_raw(i32::try_from(s.pid()).ok()?));
+        if let Some(pid) = pid
+            && let Err(e) = sched_setaffinity(Some(pid), cpus)
+        {
             eprintln!("cannot bind the sshd to a CPU: {e}");
         }
     }
@@ -264,7 +277,7 @@ impl<'a> Suite<'a> {
             ("PATH", with_shim),
         ]);
         let mut result = run.once();
-        self.scratch.settle(&[self.sshd.pid()], PATIENCE);
+        self.scratch.settle(&self.servers(), PATIENCE);
         let Some(connected) = result.get("mono_connected").and_then(Value::as_f64) else {
             return Ok(result);
         };
@@ -307,7 +320,7 @@ impl<'a> Suite<'a> {
             if result.get("error").or_else(|| result.get("skip")).is_some() {
                 return Ok(result);
             }
-            self.scratch.settle(&[self.sshd.pid()], PATIENCE);
+            self.scratch.settle(&self.servers(), PATIENCE);
             totals.push(
                 traced_total(&std::fs::read_to_string(&log).unwrap_or_default()).context("strace printed no total")?,
             );

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// An anchor to start, and the sshd below which its far processes appear.
+/// An anchor to start, and the servers below which its far processes appear.
 pub(crate) struct Watch<'a> {
     pub(crate) run: &'a Run<'a>,
-    pub(crate) sshd: u32,
+    pub(crate) servers: Vec<u32>,
 }
 
 impl Watch<'_> {
-    /// The anchor, what is below it, and what is below our sshd.
+    /// The anchor, what is below it, and what is below our servers.
     fn everyone(&self, anchor: &Anchor) -> Vec<u32> {
-        proc::descendants(&[anchor.pid(), self.sshd])
+        proc::descendants(&[&self.servers[..], &[anchor.pid()]].concat())
     }
 
     /// Memory and CPU time of a fan-out of so many contexts.
