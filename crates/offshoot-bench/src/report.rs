@@ -204,18 +204,14 @@ pub(crate) fn render(lines: &[Value]) -> String {
 
 fn environment(facts: &Value) -> String {
     let text = |name: &str| facts[name].as_str().unwrap_or("").to_owned();
-    let mut line = format!(
-        "{} × {}, Linux {}, {}, {}, Mitogen {}, execnet {}; revision {}; limit: {}.",
-        facts["cpus"],
-        text("cpu"),
-        text("kernel"),
-        text("ssh"),
-        text("python"),
-        text("mitogen"),
-        text("execnet"),
-        text("revision"),
-        text("limit")
-    );
+    let peers = match text("python") {
+        python if python.is_empty() => String::new(),
+        python => format!("{python}, Mitogen {}, execnet {}", text("mitogen"), text("execnet")),
+    };
+    let machine = format!("{} × {}", facts["cpus"], text("cpu"));
+    let parts = [machine, format!("Linux {}", text("kernel")), text("ssh"), peers];
+    let parts: Vec<String> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    let mut line = format!("{}; revision {}; limit: {}.", parts.join(", "), text("revision"), text("limit"));
     if facts["debug_build"] == true {
         line.push_str(" **A debug build: these numbers say nothing.**");
     }
