@@ -68,10 +68,7 @@ impl Cancel {
         let id = state.next;
         state.next += 1;
         state.wake.push((id, Box::new(wake)));
-        Subscription {
-            cancel: self.clone(),
-            id,
-        }
+        Subscription { cancel: self.clone(), id }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,9 +84,7 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Cancel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cancel")
-            .field("cancelled", &self.is_cancelled())
-            .finish_non_exhaustive()
+        f.debug_struct("Cancel").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
     }
 }
 

@@ -13,10 +13,7 @@ pub(crate) struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines {
-            total: 30_000,
-            stage: 10_000,
-        }
+        Deadlines { total: 30_000, stage: 10_000 }
     }
 }
 
@@ -53,22 +50,8 @@ mod tests {
     #[test]
     fn a_tool_gives_up_a_second_before_we_do() {
         assert_eq!(Deadlines::default().tool_seconds(), 9);
-        assert_eq!(
-            Deadlines {
-                total: 4_500,
-                stage: 10_000
-            }
-            .tool_seconds(),
-            3
-        );
-        assert_eq!(
-            Deadlines {
-                total: 500,
-                stage: 10_000
-            }
-            .tool_seconds(),
-            1
-        );
+        assert_eq!(Deadlines { total: 4_500, stage: 10_000 }.tool_seconds(), 3);
+        assert_eq!(Deadlines { total: 500, stage: 10_000 }.tool_seconds(), 1);
     }
 
     #[test]

@@ -6,10 +6,14 @@ pub mod bootstrap;
 pub mod bundle;
 mod cancel;
 mod deadlines;
+mod engine;
 pub mod methods;
 mod names;
 mod target;
 
 pub use cancel::{Cancel, Subscription};
+pub use engine::{
+    AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, connect,
+};
 pub use names::NameError;
 pub use target::{Target, TargetError, TargetProblem};

@@ -65,19 +65,11 @@ impl FromStr for Target {
         let mut start = 0;
         for (index, hop) in text.split('/').enumerate() {
             let end = start + hop.len();
-            let error = |problem| TargetError {
-                target: text.to_owned(),
-                index,
-                span: (start, end),
-                problem,
-            };
+            let error = |problem| TargetError { target: text.to_owned(), index, span: (start, end), problem };
             if index == Limits::DEPTH {
                 return Err(error(TargetProblem::TooDeep));
             }
-            hops.push(
-                hop.parse()
-                    .map_err(|problem: HopError| error(problem.into()))?,
-            );
+            hops.push(hop.parse().map_err(|problem: HopError| error(problem.into()))?);
             start = end + 1;
         }
         Ok(Target { hops })
@@ -168,10 +160,7 @@ mod tests {
         assert_eq!(hops("local/local/local"), ["local", "local", "local"]);
         assert_eq!(hops("ssh:web1"), ["web1"]);
         assert_eq!(hops("ssh:dmw@web1:22"), ["dmw@web1:22"]);
-        assert_eq!(
-            hops("[::1]:22/dmw@[fe80::1%eth0]"),
-            ["[::1]:22", "dmw@[fe80::1%eth0]"]
-        );
+        assert_eq!(hops("[::1]:22/dmw@[fe80::1%eth0]"), ["[::1]:22", "dmw@[fe80::1%eth0]"]);
         assert_eq!(hops("corp@example.org@web1"), ["corp@example.org@web1"]);
         assert_eq!(hops("web1:022"), ["web1:22"]);
     }
@@ -181,10 +170,7 @@ mod tests {
         assert_eq!(hops("ssh:local"), ["ssh:local"]);
         assert_eq!(hops("ssh:docker:22"), ["ssh:docker:22"]);
         assert_eq!(hops("dmw@docker:22"), ["dmw@docker:22"]);
-        assert_eq!(
-            "ssh:local".parse::<Target>().unwrap().hops(),
-            [Hop::Ssh(Ssh::to("local"))]
-        );
+        assert_eq!("ssh:local".parse::<Target>().unwrap().hops(), [Hop::Ssh(Ssh::to("local"))]);
     }
 
     #[test]

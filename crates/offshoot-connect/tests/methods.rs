@@ -21,9 +21,7 @@ fn line(ssh: &Ssh) -> String {
 }
 
 fn problem(ssh: &Ssh) -> (&'static str, OptionProblem) {
-    let RecipeError {
-        option, problem, ..
-    } = ssh.recipe().expect_err("a refusal");
+    let RecipeError { option, problem, .. } = ssh.recipe().expect_err("a refusal");
     (option, problem)
 }
 
@@ -35,9 +33,7 @@ const FORCED: &str = "ssh -T -a -x -o RemoteCommand=none -o RequestTTY=no -o Cle
 fn a_plain_login_is_this_argument_list() {
     assert_eq!(
         line(&Ssh::to("web1")),
-        format!(
-            "{FORCED} -o ConnectTimeout=9 -o Compression=no -o BatchMode=yes -o LogLevel=INFO -- web1 PROBE"
-        )
+        format!("{FORCED} -o ConnectTimeout=9 -o Compression=no -o BatchMode=yes -o LogLevel=INFO -- web1 PROBE")
     );
 }
 
@@ -64,14 +60,8 @@ fn every_option_has_its_place_before_the_host_and_after_what_is_forced() {
         )
     );
     assert!(line(&Ssh::to("[fe80::1%eth0]:22")).ends_with(" -- fe80::1%eth0 PROBE"));
-    assert!(
-        line(&Ssh::to("a").known_hosts(KnownHosts::Strict))
-            .contains(" -o StrictHostKeyChecking=yes ")
-    );
-    assert!(
-        line(&Ssh::to("a").known_hosts(KnownHosts::Off))
-            .contains(" -o UserKnownHostsFile=/dev/null ")
-    );
+    assert!(line(&Ssh::to("a").known_hosts(KnownHosts::Strict)).contains(" -o StrictHostKeyChecking=yes "));
+    assert!(line(&Ssh::to("a").known_hosts(KnownHosts::Off)).contains(" -o UserKnownHostsFile=/dev/null "));
 }
 
 #[test]
@@ -88,14 +78,7 @@ fn recipes_carry_names_deadlines_and_the_triple() {
     assert_eq!((recipe.deadline_ms, recipe.stage_ms), (60_000, 20_000));
     assert_eq!(recipe.triple.as_deref(), Some("x86_64-unknown-linux-musl"));
     let local = Recipe::from(Local::new().connect_timeout(Duration::from_secs(3)));
-    assert_eq!(
-        (
-            local.default_name().as_str(),
-            local.deadline_ms,
-            local.start
-        ),
-        ("local", 3_000, Start::Local)
-    );
+    assert_eq!((local.default_name().as_str(), local.deadline_ms, local.start), ("local", 3_000, Start::Local));
 }
 
 #[test]
@@ -107,65 +90,26 @@ fn a_recipe_fits_a_frame_with_room_to_spare() {
 
 #[test]
 fn s17_no_host_user_or_value_can_be_read_as_an_option_or_carry_control_characters() {
-    assert_eq!(
-        problem(&Ssh::to("-oProxyCommand=id")),
-        ("host", NameError::Option.into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("-l@web1")),
-        ("user", NameError::Option.into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("web1").user("-lroot")),
-        ("user", NameError::Option.into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("web1").user("")),
-        ("user", NameError::Empty.into())
-    );
+    assert_eq!(problem(&Ssh::to("-oProxyCommand=id")), ("host", NameError::Option.into()));
+    assert_eq!(problem(&Ssh::to("-l@web1")), ("user", NameError::Option.into()));
+    assert_eq!(problem(&Ssh::to("web1").user("-lroot")), ("user", NameError::Option.into()));
+    assert_eq!(problem(&Ssh::to("web1").user("")), ("user", NameError::Empty.into()));
     assert_eq!(problem(&Ssh::to("")), ("host", NameError::Empty.into()));
-    assert_eq!(
-        problem(&Ssh::to("web1\n-v")),
-        ("host", NameError::Character('\n').into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("a`id`")),
-        ("host", NameError::Character('`').into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("web1").user("$(id)")),
-        ("user", NameError::Character('$').into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("web1").port(0)),
-        ("port", OptionProblem::Port)
-    );
+    assert_eq!(problem(&Ssh::to("web1\n-v")), ("host", NameError::Character('\n').into()));
+    assert_eq!(problem(&Ssh::to("a`id`")), ("host", NameError::Character('`').into()));
+    assert_eq!(problem(&Ssh::to("web1").user("$(id)")), ("user", NameError::Character('$').into()));
+    assert_eq!(problem(&Ssh::to("web1").port(0)), ("port", OptionProblem::Port));
     assert_eq!(problem(&Ssh::to("web1:+22")), ("port", OptionProblem::Port));
-    assert_eq!(
-        problem(&Ssh::to("web1").identity("-F/etc/x")),
-        ("identity", NameError::Option.into())
-    );
+    assert_eq!(problem(&Ssh::to("web1").identity("-F/etc/x")), ("identity", NameError::Option.into()));
     assert_eq!(
         problem(&Ssh::to("web1").config("a\u{1b}b")),
         ("configuration file", NameError::Character('\u{1b}').into())
     );
-    assert_eq!(
-        problem(&Ssh::to("web1").program("")),
-        ("program", NameError::Empty.into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("web1").triple("x y")),
-        ("triple", NameError::Character(' ').into())
-    );
-    assert_eq!(
-        problem(&Ssh::to("h".repeat(256))),
-        ("host", NameError::TooLong(256).into())
-    );
+    assert_eq!(problem(&Ssh::to("web1").program("")), ("program", NameError::Empty.into()));
+    assert_eq!(problem(&Ssh::to("web1").triple("x y")), ("triple", NameError::Character(' ').into()));
+    assert_eq!(problem(&Ssh::to("h".repeat(256))), ("host", NameError::TooLong(256).into()));
     // The host alone would fit, the context's name would not.
-    assert_eq!(
-        problem(&Ssh::to("h".repeat(255))),
-        ("host", NameError::TooLong(255).into())
-    );
+    assert_eq!(problem(&Ssh::to("h".repeat(255))), ("host", NameError::TooLong(255).into()));
     assert!(Ssh::to("h".repeat(Limits::NAME - 4)).recipe().is_ok());
     assert_eq!(
         problem(&(0..65).fold(Ssh::to("a"), |ssh, _| ssh.option("A=b"))),
@@ -182,12 +126,7 @@ fn s17_no_argument_of_a_recipe_is_handed_to_a_shell_of_ours() {
     // The tool is started directly: its name is the first argument, and no other one is a shell's.
     let argv = argv(&Ssh::to("web1"));
     assert_eq!(argv[0], "ssh");
-    assert!(
-        !argv
-            .iter()
-            .any(|arg| arg == "-c" || arg.ends_with("/sh") || arg == "sh"),
-        "{argv:?}"
-    );
+    assert!(!argv.iter().any(|arg| arg == "-c" || arg.ends_with("/sh") || arg == "sh"), "{argv:?}");
 }
 
 #[test]
@@ -212,25 +151,10 @@ fn s18_forwarding_local_commands_and_whatever_is_forced_cannot_be_asked_for() {
         "SessionType=none",
         "ForkAfterAuthentication=yes",
     ] {
-        assert_eq!(
-            problem(&Ssh::to("web1").option(option)),
-            ("option", OptionProblem::Forced),
-            "{option}"
-        );
+        assert_eq!(problem(&Ssh::to("web1").option(option)), ("option", OptionProblem::Forced), "{option}");
     }
-    for option in [
-        "",
-        "=x",
-        "User",
-        "User=",
-        "a-b=c",
-        "-oX=y",
-        "User=a\nForwardAgent=yes",
-    ] {
-        assert!(
-            Ssh::to("web1").option(option).recipe().is_err(),
-            "{option:?}"
-        );
+    for option in ["", "=x", "User", "User=", "a-b=c", "-oX=y", "User=a\nForwardAgent=yes"] {
+        assert!(Ssh::to("web1").option(option).recipe().is_err(), "{option:?}");
     }
 }
 
@@ -253,23 +177,13 @@ fn s18_a_hostile_configuration_turns_nothing_on() {
     let output = match Command::new("ssh").args(&args[1..]).output() {
         Ok(output) => output,
         Err(error) => {
-            println!(
-                "not run: s18_a_hostile_configuration_turns_nothing_on: no ssh here ({error})"
-            );
+            println!("not run: s18_a_hostile_configuration_turns_nothing_on: no ssh here ({error})");
             return;
         }
     };
     let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let used = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
-            .unwrap_or("(unset)")
-    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let used = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).unwrap_or("(unset)");
     for (key, expected) in [
         ("forwardagent", "no"),
         ("forwardx11", "no"),
@@ -295,10 +209,7 @@ fn s18_a_hostile_configuration_turns_nothing_on() {
 
 #[test]
 fn secrets_and_texts_of_errors_are_escaped() {
-    let error = Ssh::to("web\u{1b}[31m")
-        .recipe()
-        .expect_err("a refusal")
-        .to_string();
+    let error = Ssh::to("web\u{1b}[31m").recipe().expect_err("a refusal").to_string();
     assert_eq!(error, "ssh: the host `web\\u{1b}[31m`: holds '\\u{1b}'");
 }
 
@@ -314,16 +225,13 @@ fn host() -> impl Strategy<Value = String> {
 fn hop() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("local".to_owned()),
-        (
-            prop::option::of("[a-zA-Z0-9._][a-zA-Z0-9._@+-]{0,10}"),
-            host(),
-            prop::option::of(1..=u16::MAX)
-        )
-            .prop_map(|(user, host, port)| {
+        (prop::option::of("[a-zA-Z0-9._][a-zA-Z0-9._@+-]{0,10}"), host(), prop::option::of(1..=u16::MAX)).prop_map(
+            |(user, host, port)| {
                 let user = user.map_or(String::new(), |user| format!("{user}@"));
                 let port = port.map_or(String::new(), |port| format!(":{port}"));
                 format!("ssh:{user}{host}{port}")
-            }),
+            }
+        ),
     ]
 }
 

@@ -50,9 +50,7 @@ impl Method for Local {
 
 impl From<Local> for Recipe {
     fn from(local: Local) -> Recipe {
-        local
-            .deadlines
-            .apply(Recipe::new("local", "", Start::Local))
+        local.deadlines.apply(Recipe::new("local", "", Start::Local))
     }
 }
 

@@ -11,6 +11,7 @@ mod ssh;
 
 use std::fmt;
 
+use offshoot_wire::escape::escaped;
 use offshoot_wire::{Failure, FailureKind, Recipe};
 
 use crate::names::NameError;
@@ -96,16 +97,15 @@ impl From<RecipeError> for Failure {
 /// Text of a user or of elsewhere, quoted, escaped and short enough for an error message.
 pub(crate) fn shown(text: &str) -> String {
     const MOST: usize = 80;
-    let mut out = String::from("`");
-    let mut rest = text.chars();
-    out.extend(rest.by_ref().take(MOST).flat_map(char::escape_debug));
-    out.push_str(if rest.next().is_some() { "…`" } else { "`" });
-    out
+    let cut: String = text.chars().take(MOST).collect();
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    format!("`{}{more}`", escaped(cut.as_bytes()))
 }
 
 /// One hop of a target path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant)] // a path has a few hops, and most of them are ssh
 pub enum Hop {
     /// The same machine, the same user.
     Local(Local),
@@ -187,11 +187,7 @@ pub enum HopError {
 }
 
 fn known() -> String {
-    let names: Vec<&str> = METHODS
-        .iter()
-        .filter(|(_, parse)| parse.is_some())
-        .map(|(name, _)| *name)
-        .collect();
+    let names: Vec<&str> = METHODS.iter().filter(|(_, parse)| parse.is_some()).map(|(name, _)| *name).collect();
     names.join(", ")
 }
 
@@ -211,10 +207,7 @@ impl std::str::FromStr for Hop {
             return Ok(Hop::Local(Local::new()));
         }
         // A user or a bracket before the first colon: the colon can only belong to the place.
-        let Some((word, rest)) = text
-            .split_once(':')
-            .filter(|(word, _)| !word.contains(['@', '[']))
-        else {
+        let Some((word, rest)) = text.split_once(':').filter(|(word, _)| !word.contains(['@', '['])) else {
             return Ok(ssh::hop(Some(text))?);
         };
         if let Some((name, parse)) = METHODS.iter().find(|(name, _)| *name == word) {
@@ -241,7 +234,7 @@ mod tests {
 
     #[test]
     fn foreign_text_in_an_error_is_escaped_and_cut() {
-        assert_eq!(shown("a\u{1b}[2J\n"), "`a\\u{1b}[2J\\n`");
+        assert_eq!(shown("a\u{1b}[2J\n"), "`a\\x1b[2J\\x0a`");
         assert_eq!(shown(&"x".repeat(100)).chars().count(), 83);
     }
 }

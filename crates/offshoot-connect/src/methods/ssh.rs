@@ -224,9 +224,7 @@ impl Ssh {
 
     /// Whether the place alone would be read as something else than an ssh host.
     pub(super) fn needs_method(&self) -> bool {
-        self.place
-            .as_ref()
-            .is_ok_and(|place| place.user.is_none() && super::is_method(&place.host))
+        self.place.as_ref().is_ok_and(|place| place.user.is_none() && super::is_method(&place.host))
     }
 
     /// The argument list, with the probe's place at its end.
@@ -270,25 +268,13 @@ impl Ssh {
                 option(&mut argv, "GlobalKnownHostsFile", "/dev/null");
             }
         }
-        option(
-            &mut argv,
-            "ConnectTimeout",
-            &self.deadlines.tool_seconds().to_string(),
-        );
-        option(
-            &mut argv,
-            "Compression",
-            if self.compression { "yes" } else { "no" },
-        );
+        option(&mut argv, "ConnectTimeout", &self.deadlines.tool_seconds().to_string());
+        option(&mut argv, "Compression", if self.compression { "yes" } else { "no" });
         if self.batch {
             option(&mut argv, "BatchMode", "yes");
         }
         if let Some(interval) = self.keepalive {
-            option(
-                &mut argv,
-                "ServerAliveInterval",
-                &interval.as_secs().max(1).to_string(),
-            );
+            option(&mut argv, "ServerAliveInterval", &interval.as_secs().max(1).to_string());
             option(&mut argv, "ServerAliveCountMax", "3");
         }
         // A configuration with `LogLevel QUIET` would hide the texts that errors are told from.
@@ -316,25 +302,14 @@ impl Method for Ssh {
         // The context's name, `ssh:` and this, has to fit a hello.
         let most = Limits::NAME - "ssh:".len();
         if target.len() > most {
-            return Err(wrong(
-                "host",
-                &target,
-                NameError::TooLong(target.len()).into(),
-            ));
+            return Err(wrong("host", &target, NameError::TooLong(target.len()).into()));
         }
         if let Some(triple) = &self.triple {
             checked("triple", triple, names::host(triple))?;
         }
         // No LC_ALL: ssh has no translations, and would pass it on to the target (Debian's `SendEnv LANG LC_*`).
         let env = vec![("SSH_ASKPASS_REQUIRE".to_owned(), "never".to_owned())];
-        let mut recipe = Recipe::new(
-            "ssh",
-            target,
-            Start::Shell {
-                argv: self.argv(place)?,
-                env,
-            },
-        );
+        let mut recipe = Recipe::new("ssh", target, Start::Shell { argv: self.argv(place)?, env });
         recipe.hints = hints::all(place);
         recipe.triple.clone_from(&self.triple);
         Ok(self.deadlines.apply(recipe))
@@ -358,32 +333,15 @@ pub(super) fn hop(place: Option<&str>) -> Result<Hop, RecipeError> {
 }
 
 fn wrong(option: &'static str, value: &str, problem: OptionProblem) -> RecipeError {
-    RecipeError {
-        method: "ssh",
-        option,
-        value: value.to_owned(),
-        problem,
-    }
+    RecipeError { method: "ssh", option, value: value.to_owned(), problem }
 }
 
-fn checked(
-    option: &'static str,
-    value: &str,
-    result: Result<(), NameError>,
-) -> Result<(), RecipeError> {
+fn checked(option: &'static str, value: &str, result: Result<(), NameError>) -> Result<(), RecipeError> {
     result.map_err(|problem| wrong(option, value, problem.into()))
 }
 
 fn at_most(option: &'static str, count: usize, most: usize) -> Result<(), RecipeError> {
-    if count > most {
-        Err(wrong(
-            option,
-            &count.to_string(),
-            OptionProblem::TooMany(most),
-        ))
-    } else {
-        Ok(())
-    }
+    if count > most { Err(wrong(option, &count.to_string(), OptionProblem::TooMany(most))) } else { Ok(()) }
 }
 
 /// An `-o` option of the user's: a key and a value, nothing that undoes what is forced.
@@ -396,10 +354,7 @@ fn extra_option(option: &str) -> Result<(), RecipeError> {
         return Err(wrong("option", option, OptionProblem::KeyValue));
     }
     let forced = FORCED.iter().map(|(forced, _)| forced);
-    if forced
-        .chain(REFUSED)
-        .any(|forced| forced.eq_ignore_ascii_case(key))
-    {
+    if forced.chain(REFUSED).any(|forced| forced.eq_ignore_ascii_case(key)) {
         return Err(wrong("option", option, OptionProblem::Forced));
     }
     Ok(())

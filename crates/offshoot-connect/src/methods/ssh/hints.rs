@@ -9,15 +9,12 @@ use super::place::Place;
 
 const KEY_CHANGED: &str = "the host has another key than the known one: if it was installed anew, check the new key and \
                            run `ssh-keygen -R HOST`; if not, somebody may be in between";
-const KEY_UNKNOWN: &str =
-    "log in once with plain ssh to check and add the key of HOST, or choose accept-new";
+const KEY_UNKNOWN: &str = "log in once with plain ssh to check and add the key of HOST, or choose accept-new";
 const ACCOUNT: &str = "the account may not run commands there; use another one";
 const NO_SSH_THERE: &str = "what answers on that port is no ssh server";
 const NETWORK: &str = "check the name, the port and the network from the machine that logs in";
-const SIGN: &str =
-    "a key was found but could not sign: unlock it, touch the token, or choose another key with -i";
-const SECRET: &str =
-    "give a key that the server accepts, by ssh-agent or -i; passwords cannot be given yet";
+const SIGN: &str = "a key was found but could not sign: unlock it, touch the token, or choose another key with -i";
+const SECRET: &str = "give a key that the server accepts, by ssh-agent or -i; passwords cannot be given yet";
 
 const fn auth(failure: AuthFailure) -> Meaning {
     Meaning::Auth(failure)
@@ -76,10 +73,6 @@ pub(super) fn all(place: &Place) -> Vec<Hint> {
     let host = place.known_as();
     TEXTS
         .iter()
-        .map(|&(text, means, advice)| Hint {
-            text: text.to_owned(),
-            means,
-            advice: advice.replace("HOST", &host),
-        })
+        .map(|&(text, means, advice)| Hint { text: text.to_owned(), means, advice: advice.replace("HOST", &host) })
         .collect()
 }

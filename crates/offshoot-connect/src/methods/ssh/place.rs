@@ -34,14 +34,8 @@ impl Place {
                 None => (rest, None),
             }
         };
-        let port = port
-            .map(|text| number(text).ok_or_else(|| wrong("port", text, OptionProblem::Port)))
-            .transpose()?;
-        Ok(Place {
-            user: user.map(str::to_owned),
-            host: host.to_owned(),
-            port,
-        })
+        let port = port.map(|text| number(text).ok_or_else(|| wrong("port", text, OptionProblem::Port))).transpose()?;
+        Ok(Place { user: user.map(str::to_owned), host: host.to_owned(), port })
     }
 
     /// Checks the parts (S17).

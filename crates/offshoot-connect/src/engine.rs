@@ -1,0 +1,204 @@
+//! The engine that runs recipes: from plain data to a link whose other end has said hello.
+//!
+//! Owns the start of the tool, the pumping of its pipes through the [bootstrap](crate::bootstrap), the deadlines, the
+//! reading of failures, and the clean-up. Must not know frames, the routing, or what the preamble says. Blocking: it
+//! runs on a thread of the caller's, one connect at a time; it starts no thread of its own (but for the one per child
+//! that [`offshoot_mux::Child`] needs on kernels without pidfd).
+
+// A failure is made once per connect, and goes to the requester as it is: a box would only be unpacked again.
+#![allow(clippy::result_large_err)]
+
+mod classify;
+mod local;
+mod pump;
+mod shell;
+mod tool;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use offshoot_mux::Child;
+use offshoot_wire::{ChildHello, ConnectStage, Failure, Recipe, Start};
+
+use crate::Cancel;
+use crate::bundle::Bundle;
+
+/// The first argument of a process that is to become an agent, whichever program it is. An argument and no variable of
+/// the environment, so that what the agent starts does not inherit it.
+pub const AGENT_ARGUMENT: &str = "offshoot-agent";
+
+/// How to start this context's own image, for local contexts.
+///
+/// The image is started with descriptor 0 as the link, in a session of its own, with the [arguments](Self::arguments).
+pub trait LocalImage: Send + Sync {
+    /// The image.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says why there is none; it is returned as it is.
+    fn image(&self) -> Result<Image<'_>, Failure>;
+
+    /// The arguments behind `argv[0]`: [`AGENT_ARGUMENT`] alone by default.
+    fn arguments(&self) -> Vec<OsString> {
+        vec![AGENT_ARGUMENT.into()]
+    }
+}
+
+/// An executable.
+#[derive(Clone, Copy, Debug)]
+pub enum Image<'a> {
+    /// A file by its path.
+    Path(&'a Path),
+    /// An open file, such as a sealed memfd: all that are started from it share its pages.
+    Open(BorrowedFd<'a>),
+}
+
+/// Where the agents for other machines come from.
+pub trait Payloads: Send + Sync {
+    /// The agent for a target triple. May block, until the deadline at most; a cancellation should end it at once (see
+    /// [`Cancel::subscribe`]).
+    ///
+    /// # Errors
+    /// A [`Failure`] that says why there is none and what to do; it is returned as it is.
+    fn bundle(&self, triple: &str, deadline: Instant, cancel: &Cancel) -> Result<Bundle, Failure>;
+
+    /// Called at the start of a connect that may need an agent, with the triple if it is known already: the agent, if
+    /// it is at hand without waiting. Where agents have to be fetched, this is the time to begin with the likely one: a
+    /// login takes longer than that.
+    fn at_hand(&self, _triple: Option<&str>) -> Option<Bundle> {
+        None
+    }
+}
+
+/// One connect.
+pub struct Connecting<'a> {
+    /// What to run.
+    pub recipe: &'a Recipe,
+    /// Random, for this connect alone; the child's hello must bring it back.
+    pub nonce: [u8; 16],
+    /// The first bytes to send on the link: the encoded parent hello, and first frames, which must hold no secret.
+    pub preamble: Vec<u8>,
+    /// A variable that everything below carries in its environment, and its value: by it what is left of a tree can be
+    /// found.
+    pub tree_tag: (&'a str, String),
+    /// What the new process is called in `ps`: printable ASCII, not empty.
+    pub process_name: &'a str,
+    /// The image of local contexts.
+    pub image: &'a dyn LocalImage,
+    /// The agents for other machines.
+    pub payloads: &'a dyn Payloads,
+    /// Ends the connect within milliseconds.
+    pub cancel: &'a Cancel,
+    /// The name of the context that runs this connect, when it is not the master: for the hints of login errors.
+    pub behind: Option<&'a str>,
+}
+
+impl fmt::Debug for Connecting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The preamble holds the child's key (S19).
+        f.debug_struct("Connecting").field("recipe", &self.recipe.default_name()).finish_non_exhaustive()
+    }
+}
+
+/// The descriptors of a link: non-blocking, closed on exec.
+#[derive(Debug)]
+pub enum LinkIo {
+    /// One socket for both directions.
+    Socket(OwnedFd),
+    /// The two pipes of a tool.
+    Pipes {
+        /// From the child: the tool's stdout.
+        read: OwnedFd,
+        /// To the child: the tool's stdin.
+        write: OwnedFd,
+    },
+}
+
+/// A link whose other end has said hello.
+#[derive(Debug)]
+pub struct Connected {
+    /// The link. All of the preamble has been written to it.
+    pub link: LinkIo,
+    /// The tool, or for a local context its supervisor: the leader of its own session and group. Dropping it kills it.
+    pub child: Child,
+    /// The tool's error output, non-blocking. It must be drained, or the tool stalls.
+    pub stderr: OwnedFd,
+    /// The last of the error output so far, raw; at most 16 KiB.
+    pub stderr_tail: Vec<u8>,
+    /// What came from the link: the child's hello from its first byte on, and what came behind it.
+    pub received: Vec<u8>,
+    /// The hello, parsed, its nonce checked.
+    pub hello: ChildHello,
+    /// The protocol version that both ends speak.
+    pub version: u16,
+    /// The stages in order, with the time from the start of the connect to the end of each.
+    pub stages: Vec<(ConnectStage, Duration)>,
+}
+
+/// Runs a recipe. It returns when the child has said hello, or when the connect failed, within the recipe's deadlines
+/// and at most 2 s for the clean-up.
+///
+/// # Errors
+/// A [`Failure`] with its stage or reason as the kind, what was seen (raw: escape it for display) and what to do next.
+/// The tool and its process group are ended and reaped, and every descriptor is closed. `ran` is
+/// [`Ran::NotSent`](offshoot_wire::Ran::NotSent): there is no context that could have run anything.
+pub fn connect(connecting: Connecting<'_>) -> Result<Connected, Failure> {
+    let clock = Clock::new(connecting.recipe);
+    if connecting.cancel.is_cancelled() {
+        return Err(classify::cancelled(ConnectStage::Start));
+    }
+    match &connecting.recipe.start {
+        Start::Local => local::connect(&connecting, clock),
+        Start::Shell { argv, env } => shell::connect(&connecting, clock, argv, env),
+    }
+}
+
+/// The deadlines of a connect and the times of its stages.
+struct Clock {
+    started: Instant,
+    deadline: Instant,
+    silence: Duration,
+    stage: ConnectStage,
+    stages: Vec<(ConnectStage, Duration)>,
+}
+
+impl Clock {
+    fn new(recipe: &Recipe) -> Clock {
+        let started = Instant::now();
+        Clock {
+            started,
+            deadline: started + Duration::from_millis(recipe.deadline_ms.into()),
+            silence: Duration::from_millis(recipe.stage_ms.into()),
+            stage: ConnectStage::Start,
+            stages: Vec::new(),
+        }
+    }
+
+    fn enter(&mut self, stage: ConnectStage, now: Instant) {
+        if stage != self.stage {
+            self.stages.push((self.stage, now - self.started));
+            self.stage = stage;
+        }
+    }
+
+    /// When to give up: at the whole's deadline, or when the stage was silent for too long.
+    fn until(&self, heard: Instant) -> Instant {
+        self.deadline.min(heard + self.silence)
+    }
+
+    /// The failure of giving up now.
+    fn timeout(&self, now: Instant) -> Failure {
+        if now >= self.deadline {
+            classify::timeout(self.stage, "the whole connect took longer than", self.deadline - self.started)
+        } else {
+            classify::timeout(self.stage, "nothing came for", self.silence)
+        }
+    }
+
+    fn finish(mut self) -> Vec<(ConnectStage, Duration)> {
+        self.stages.push((self.stage, self.started.elapsed()));
+        self.stages
+    }
+}

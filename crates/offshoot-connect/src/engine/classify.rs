@@ -1,0 +1,287 @@
+//! What a failed connect means: from a tool's texts, exit and silence to a [`Failure`] with a kind and advice.
+//!
+//! Owns the words. Pure: it looks at what was collected and starts nothing. Texts of a tool are only ever searched, and
+//! quoted escaped.
+
+use std::fmt::Display;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use offshoot_mux::SpawnError;
+use offshoot_wire::escape::escaped;
+use offshoot_wire::{
+    AuthFailure, ChildHello, ConnectStage, Failure, FailureKind, HelloError, Hint, HostKeyFailure, Meaning,
+    ParsedHello, Recipe, Resource, parse_hello,
+};
+
+use crate::bootstrap::{BootstrapError, ErrorKind, LoaderStep};
+
+/// How much of each stream a failure shows; together they fit [`Limits::SEEN`](offshoot_wire::Limits::SEEN).
+const SHOWN: usize = 2000;
+
+/// How much of a tool's line a message quotes, in bytes.
+const QUOTED: usize = 200;
+
+/// What is known when a connect through a tool fails.
+pub(super) struct Scene<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) behind: Option<&'a str>,
+    pub(super) stage: ConnectStage,
+    pub(super) exit: Option<ExitStatus>,
+    pub(super) stdout: &'a [u8],
+    pub(super) stderr: &'a [u8],
+}
+
+impl Scene<'_> {
+    /// The bootstrap gave up.
+    pub(super) fn failed(&self, error: &BootstrapError) -> Failure {
+        let failure = match &error.kind {
+            ErrorKind::Ended => return self.ended(&error.hint),
+            ErrorKind::Timeout => {
+                let limit = Duration::from_millis(self.recipe.stage_ms.into());
+                return self.given_up(timeout(self.stage, "nothing came for", limit).hint(&error.hint));
+            }
+            ErrorKind::System { system: name } | ErrorKind::Machine { machine: name } => {
+                Failure::new(FailureKind::NoAgent(name.clone()), error.kind.to_string())
+            }
+            ErrorKind::NoExec { .. } => Failure::new(FailureKind::NoExec, error.kind.to_string()),
+            ErrorKind::Loader { step, errno } => {
+                let resource = exhausted(*errno).or((*step == LoaderStep::Memory).then_some(Resource::Memory));
+                let kind = resource.map_or(FailureKind::Connect(self.stage), FailureKind::Exhausted);
+                Failure::new(kind, error.kind.to_string())
+            }
+            _ => Failure::new(FailureKind::Connect(self.stage), error.kind.to_string()),
+        };
+        failure.seen(&self.seen()).hint(&error.hint)
+    }
+
+    /// A deadline passed: with what was asked, if the last that came is a question.
+    pub(super) fn given_up(&self, failure: Failure) -> Failure {
+        let asked = [self.stderr, self.stdout].into_iter().find_map(question);
+        match asked.filter(|_| self.in_login()) {
+            Some((means, line)) => self.meant(means, &line, "it waits for an answer that nobody can give"),
+            None => failure.seen(&self.seen()),
+        }
+    }
+
+    /// The link ended between the hello's first byte and its last.
+    pub(super) fn cut(&self) -> Failure {
+        ended(self.stage, &self.recipe.method, self.exit).seen(&self.seen())
+    }
+
+    /// The tool's output ended before an agent said hello.
+    fn ended(&self, hint: &str) -> Failure {
+        let texts = [self.stderr, self.stdout];
+        let known = texts.into_iter().find_map(|text| self.known(text));
+        match known {
+            Some((hint, line)) => self.meant(hint.means, &line, &hint.advice),
+            None => {
+                let hint = match self.exit.and_then(|exit| exit.code()) {
+                    Some(0) if self.in_login() => {
+                        "the login ran something else than the command it was given: a forced command, or a shell \
+                         that takes none; what it printed says more"
+                    }
+                    _ => hint,
+                };
+                ended(self.stage, &self.recipe.method, self.exit).seen(&self.seen()).hint(hint)
+            }
+        }
+    }
+
+    /// The first of the recipe's hints that fits a line of `text`, with that line. Once the marker came the login is
+    /// over, and texts about it are somebody else's.
+    fn known(&self, text: &[u8]) -> Option<(&Hint, String)> {
+        let text = String::from_utf8_lossy(text);
+        let hints = self.recipe.hints.iter();
+        let mut hints = hints.filter(|hint| self.in_login() || hint.means == Meaning::Unreachable);
+        hints.find_map(|hint| text.lines().find(|line| fits(&hint.text, line)).map(|line| (hint, quoted(line))))
+    }
+
+    fn meant(&self, means: Meaning, line: &str, advice: &str) -> Failure {
+        let (kind, what) = match means {
+            Meaning::Auth(auth) => (FailureKind::Auth(auth), auth_text(auth)),
+            Meaning::HostKey(HostKeyFailure::Unknown) => {
+                (FailureKind::HostKey(HostKeyFailure::Unknown), "the host's key is not known")
+            }
+            Meaning::HostKey(HostKeyFailure::Changed) => {
+                (FailureKind::HostKey(HostKeyFailure::Changed), "the host's key is not the one that is known")
+            }
+            Meaning::Unreachable if self.in_login() => {
+                (FailureKind::Connect(ConnectStage::Login), "the host cannot be reached")
+            }
+            Meaning::Unreachable => (FailureKind::Connect(self.stage), "the connection broke"),
+            Meaning::Usage => (FailureKind::Connect(ConnectStage::Start), "the tool cannot work with these options"),
+        };
+        let exit = match self.exit {
+            Some(exit) => format!(" ({} {})", self.recipe.method, how(Some(exit))),
+            None => String::new(),
+        };
+        let hops = match (means, self.behind) {
+            (Meaning::Auth(_) | Meaning::HostKey(HostKeyFailure::Unknown), Some(via)) => format!(
+                "; this login is made on {}, with the keys, agent and known hosts that are there: where keys must \
+                 not leave this machine, log in with ssh's ProxyJump instead of a hop",
+                escaped(via.as_bytes())
+            ),
+            _ => String::new(),
+        };
+        Failure::new(kind, format!("{what}: {line}{exit}")).seen(&self.seen()).hint(format!("{advice}{hops}"))
+    }
+
+    /// Whether the login's own words can still be what comes.
+    fn in_login(&self) -> bool {
+        matches!(self.stage, ConnectStage::Start | ConnectStage::Login | ConnectStage::Probe)
+    }
+
+    /// The last of both streams, raw.
+    fn seen(&self) -> Vec<u8> {
+        let last = |text: &[u8]| text[text.len().saturating_sub(SHOWN)..].to_vec();
+        let mut seen = last(self.stdout);
+        if !seen.is_empty() && !self.stderr.is_empty() && !seen.ends_with(b"\n") {
+            seen.push(b'\n');
+        }
+        seen.extend(last(self.stderr));
+        seen
+    }
+}
+
+fn auth_text(auth: AuthFailure) -> &'static str {
+    match auth {
+        AuthFailure::PasswordRequired => "the login wants a password or another secret, and none was given",
+        AuthFailure::PasswordIncorrect => "the password is wrong",
+        AuthFailure::Rejected => "no key was accepted",
+        AuthFailure::PromptTimeout => "the question for the password did not come",
+        AuthFailure::TtyRequired => "the login wants a terminal",
+        AuthFailure::NotAllowed => "the account may not do this",
+    }
+}
+
+/// Whether a line holds the pattern; `*` stands for any text.
+fn fits(pattern: &str, line: &str) -> bool {
+    let mut rest = line;
+    pattern.split('*').all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+/// A line of a tool for a message: trimmed, escaped, cut.
+fn quoted(line: &str) -> String {
+    let line = line.trim();
+    let end = (0..=line.len().min(QUOTED)).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+    escaped(&line.as_bytes()[..end]).to_string()
+}
+
+/// What the last line asks for, if it is a question for a secret or about a host key.
+fn question(text: &[u8]) -> Option<(Meaning, String)> {
+    const SECRETS: &[&str] = &["password", "passphrase", "passcode", "verification code", "one-time", "otp", "pin "];
+    let text = String::from_utf8_lossy(text);
+    let line = text.rsplit(['\n', '\r']).next()?.trim();
+    let lower = line.to_lowercase();
+    if lower.contains("(yes/no") {
+        return Some((Meaning::HostKey(HostKeyFailure::Unknown), quoted(line)));
+    }
+    let asks = line.ends_with([':', '?', '>']) && SECRETS.iter().any(|word| lower.contains(word));
+    asks.then(|| (Meaning::Auth(AuthFailure::PasswordRequired), quoted(line)))
+}
+
+/// How a process ended, behind its name.
+fn how(exit: Option<ExitStatus>) -> String {
+    match exit {
+        None => "closed its output".to_owned(),
+        Some(exit) => match (exit.code(), exit.signal()) {
+            (Some(code), _) => format!("exited with status {code}"),
+            (None, Some(signal)) => format!("was ended by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        },
+    }
+}
+
+/// `who` ended before the stage was over.
+pub(super) fn ended(stage: ConnectStage, who: &str, exit: Option<ExitStatus>) -> Failure {
+    let who = escaped(who.as_bytes());
+    Failure::new(FailureKind::Connect(stage), format!("{who} {} while {stage}", how(exit)))
+}
+
+/// A stage or the whole took too long; `what` goes before the time.
+pub(super) fn timeout(stage: ConnectStage, what: &str, limit: Duration) -> Failure {
+    let message = format!("{what} {:.1} s while {stage}", limit.as_secs_f64());
+    Failure::new(FailureKind::StageTimeout(stage), message)
+}
+
+/// The requester took it back.
+pub(super) fn cancelled(stage: ConnectStage) -> Failure {
+    Failure::new(FailureKind::Cancelled, format!("the connect was cancelled while {stage}"))
+}
+
+/// The recipe cannot be run by anybody.
+pub(super) fn malformed(problem: &dyn Display) -> Failure {
+    Failure::new(FailureKind::Malformed, problem.to_string())
+}
+
+/// An error of the operating system on this side.
+pub(super) fn os_error(stage: ConnectStage, what: &str, error: &io::Error) -> Failure {
+    let resource = match error.kind() {
+        io::ErrorKind::OutOfMemory => Some(Resource::Memory),
+        io::ErrorKind::StorageFull => Some(Resource::Disk),
+        _ => error.raw_os_error().and_then(exhausted),
+    };
+    let kind = resource.map_or(FailureKind::Connect(stage), FailureKind::Exhausted);
+    let hint = match resource {
+        Some(Resource::Descriptors) => "raise `ulimit -n`, or connect to fewer targets at once",
+        Some(Resource::Processes) => "raise `ulimit -u`, or connect to fewer targets at once",
+        Some(Resource::Memory | Resource::Disk) | None => "",
+    };
+    Failure::new(kind, format!("{what}: {error}")).hint(hint)
+}
+
+/// A tool that does not start.
+pub(super) fn tool_error(program: &str, error: &SpawnError) -> Failure {
+    let failure = spawn_error(&format!("the program {}", escaped(program.as_bytes())), error);
+    match error.io().kind() {
+        io::ErrorKind::NotFound => failure.hint("install it on the machine that logs in, or give its path"),
+        _ => failure,
+    }
+}
+
+/// Something of ours that does not start.
+pub(super) fn spawn_error(what: &str, error: &SpawnError) -> Failure {
+    let stage = ConnectStage::Start;
+    match error.io().kind() {
+        io::ErrorKind::NotFound => Failure::new(FailureKind::Connect(stage), format!("{what} is not there")),
+        io::ErrorKind::InvalidInput => malformed(error),
+        _ => os_error(stage, &format!("cannot start {what}"), error.io()),
+    }
+}
+
+/// The resource that an errno says has run out. The numbers are those of Linux, where agents run.
+fn exhausted(errno: i32) -> Option<Resource> {
+    match errno {
+        23 | 24 => Some(Resource::Descriptors), // ENFILE, EMFILE
+        11 => Some(Resource::Processes),        // EAGAIN, of clone
+        12 => Some(Resource::Memory),           // ENOMEM
+        28 => Some(Resource::Disk),             // ENOSPC
+        _ => None,
+    }
+}
+
+/// The hello at the front of what came; `None` while it is not whole.
+pub(super) fn hello(received: &[u8], nonce: &[u8; 16]) -> Result<Option<ParsedHello<ChildHello>>, Failure> {
+    let result = match parse_hello::<ChildHello>(received) {
+        Ok(Some(parsed)) if parsed.hello.nonce != *nonce => Err(HelloError::Nonce),
+        result => result,
+    };
+    result.map_err(|error| {
+        let hint = match error {
+            HelloError::Version { .. } => "the agent is of another version: build the agents of this one",
+            _ => "what answered is not the agent that was sent",
+        };
+        Failure::new(FailureKind::Connect(ConnectStage::Hello), error.to_string())
+            .seen(&received[..received.len().min(SHOWN)])
+            .hint(hint)
+    })
+}

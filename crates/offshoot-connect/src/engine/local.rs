@@ -1,0 +1,124 @@
+//! Local contexts: the own image on one end of a socketpair.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use offshoot_mux::{Interest, Spawn, Stdio, io as fd};
+use offshoot_wire::{ConnectStage, Failure};
+
+use super::pump::Pump;
+use super::tool::Tool;
+use super::{Clock, Connected, Connecting, Image, LinkIo, classify};
+
+/// Between TERM and KILL: a supervisor ends what it guards.
+const GRACE: Duration = Duration::from_millis(1500);
+
+/// What a supervisor may say before its hello: the hello and first frames fit many times.
+const BUFFER: usize = 16 << 10;
+
+pub(super) fn connect(connecting: &Connecting<'_>, mut clock: Clock) -> Result<Connected, Failure> {
+    let image = connecting.image.image()?;
+    let mut pump = Pump::new(connecting.cancel).map_err(prepare)?;
+    let (ours, theirs) = fd::socketpair().map_err(prepare)?;
+    fd::set_nonblocking(&ours, true).map_err(prepare)?;
+    let (stderr, output) = fd::pipe().map_err(prepare)?;
+    // The socket takes it all, unless it is larger than any preamble that we know.
+    let mut unsent = &connecting.preamble[..];
+    write(&ours, &mut unsent).map_err(prepare)?;
+    let mut tool = start(connecting, image, theirs, stderr, output)?;
+    // Bound last, so dropped first: the end of its link is what a guard understands best.
+    let ours = ours;
+    let interest = if unsent.is_empty() { Interest::Read } else { Interest::Both };
+    pump.add(ours.as_fd(), interest).map_err(prepare)?;
+    if let Some(stderr) = tool.stderr() {
+        pump.add(stderr.as_fd(), Interest::Read).map_err(prepare)?;
+    }
+    clock.enter(ConnectStage::Hello, Instant::now());
+
+    let mut received = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut heard = Instant::now();
+    let mut hello = None;
+    let hello = loop {
+        if connecting.cancel.is_cancelled() {
+            return Err(classify::cancelled(clock.stage));
+        }
+        let mut more = tool.drain(&mut buffer);
+        let mut ended = write(&ours, &mut unsent).is_err();
+        if hello.is_none() {
+            match fd::read(&ours, &mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => ended = true,
+                Ok(n) => {
+                    received.extend_from_slice(&buffer[..n]);
+                    heard = Instant::now();
+                    more = true;
+                }
+            }
+            hello = classify::hello(&received, &connecting.nonce)?;
+        }
+        match hello.take() {
+            Some(hello) if unsent.is_empty() => break hello,
+            _ if ended => {
+                let exit = tool.last_words(&mut buffer);
+                return Err(classify::ended(clock.stage, "the agent", exit).seen(tool.tail()).hint(NO_AGENT));
+            }
+            waiting => hello = waiting,
+        }
+        let now = Instant::now();
+        let until = clock.until(heard);
+        if now >= until {
+            return Err(clock.timeout(now).seen(tool.tail()).hint(SILENT));
+        }
+        if !more {
+            pump.wait(until).map_err(prepare)?;
+        }
+    };
+    drop(pump);
+    tool.into_connected(LinkIo::Socket(ours), received, hello, clock)
+}
+
+const NO_AGENT: &str = "the image that was started is no agent, or it could not run here; what it printed says more";
+const SILENT: &str = "the agent was started and does not answer: it is stopped, or the machine is overloaded";
+
+fn prepare(error: io::Error) -> Failure {
+    classify::os_error(ConnectStage::Start, "cannot prepare a local context", &error)
+}
+
+/// Writes as much as the socket takes.
+fn write(socket: &OwnedFd, unsent: &mut &[u8]) -> io::Result<()> {
+    while !unsent.is_empty() {
+        match fd::write(socket, unsent) {
+            Ok(n) => *unsent = &unsent[n..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn start(
+    connecting: &Connecting<'_>,
+    image: Image<'_>,
+    link: OwnedFd,
+    stderr: OwnedFd,
+    output: OwnedFd,
+) -> Result<Tool, Failure> {
+    let spawn = match image {
+        Image::Path(path) => Spawn::new(path).argv0(connecting.process_name),
+        Image::Open(file) => Spawn::image(file, connecting.process_name),
+    };
+    let (key, value) = &connecting.tree_tag;
+    let child = spawn
+        .args(connecting.image.arguments())
+        .env(*key, value)
+        // Not ours to share: Ctrl-C on the master's terminal must not reach it.
+        .session()
+        .stdin(link)
+        .stdout(Stdio::Borrowed(output.as_fd()))
+        .stderr(Stdio::Borrowed(output.as_fd()))
+        .start()
+        .map_err(|error| classify::spawn_error("the agent's image", &error))?;
+    Tool::new(child, stderr, GRACE).map_err(prepare)
+}

@@ -1,0 +1,311 @@
+//! Tools that lead to a shell: their pipes, driven through the bootstrap.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use offshoot_mux::{Interest, Spawn, io as fd};
+use offshoot_wire::{ChildHello, ConnectStage, Failure, Limits, ParsedHello, Start};
+
+use super::classify::{self, Scene};
+use super::pump::Pump;
+use super::tool::{LAST_WORDS, Tool};
+use super::{AGENT_ARGUMENT, Clock, Connected, Connecting, LinkIo};
+use crate::bootstrap::{Bootstrap, Event, Exit, Hold, Options, Stage};
+
+/// Between TERM and KILL: ssh ends at once, and what its other end guards ends with the connection.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// What is read at a time: a pipe's size.
+const BUFFER: usize = 64 << 10;
+
+/// What is taken of a link before it is handed over: a hello and the first answers fit many times.
+const RECEIVED: usize = 256 << 10;
+
+pub(super) fn connect(
+    connecting: &Connecting<'_>,
+    clock: Clock,
+    argv: &[String],
+    env: &[(String, String)],
+) -> Result<Connected, Failure> {
+    let recipe = connecting.recipe;
+    let assume = connecting.payloads.at_hand(recipe.triple.as_deref());
+    let mut options = Options::new(connecting.nonce);
+    let (key, value) = &connecting.tree_tag;
+    options.tree_tag = Some(((*key).to_owned(), value.clone()));
+    options.process_name = connecting.process_name.to_owned();
+    options.args = vec![AGENT_ARGUMENT.to_owned()];
+    options.stage_timeout = clock.silence;
+    // Without a triple nothing can go at once; `Bootstrap` holds until the marker then.
+    options.hold = Hold::No;
+    options.preamble = connecting.preamble.clone();
+    options.assume = recipe.triple.as_ref().and(assume);
+    let bootstrap = Bootstrap::new(options, Instant::now()).map_err(|error| classify::malformed(&error))?;
+
+    let mut pump = Pump::new(connecting.cancel).map_err(prepare)?;
+    let (stdin, to_tool) = fd::pipe().map_err(prepare)?;
+    let (from_tool, stdout) = fd::pipe().map_err(prepare)?;
+    let (stderr, errors) = fd::pipe().map_err(prepare)?;
+    fd::set_nonblocking(&to_tool, true).map_err(prepare)?;
+    fd::set_nonblocking(&from_tool, true).map_err(prepare)?;
+
+    let Some((program, args)) = argv.split_first() else {
+        return Err(classify::malformed(&"the recipe has no command"));
+    };
+    let probe = bootstrap.probe_command();
+    let args = args.iter().map(|arg| if arg == Start::PROBE { &probe } else { arg });
+    let mut spawn = Spawn::new(program.as_str()).args(args).env(*key, value);
+    for (key, value) in env {
+        spawn = spawn.env(key, value);
+    }
+    // A session of its own, so without a terminal: a prompt has nobody to ask and fails at once.
+    let child = spawn.session().stdin(stdin).stdout(stdout).stderr(errors).start();
+    let child = child.map_err(|error| classify::tool_error(program, &error))?;
+    let tool = Tool::new(child, stderr, GRACE).map_err(prepare)?;
+    // Bound after the tool, so closed before it is ended.
+    let (from_tool, to_tool) = (from_tool, to_tool);
+
+    pump.add(from_tool.as_fd(), Interest::Read).map_err(prepare)?;
+    pump.add(to_tool.as_fd(), Interest::Write).map_err(prepare)?;
+    if let Some(stderr) = tool.stderr() {
+        pump.add(stderr.as_fd(), Interest::Read).map_err(prepare)?;
+    }
+    if let Some(Ok(exit)) = tool.child().map(|child| child.exit_fd()) {
+        pump.add(exit, Interest::Read).map_err(prepare)?;
+    }
+    let mut session = Session {
+        write: Some(to_tool),
+        read: Some(from_tool),
+        tool,
+        connecting,
+        bootstrap,
+        clock,
+        piece: Bytes::new(),
+        said: Vec::new(),
+        received: None,
+        heard: Instant::now(),
+        silent_since: None,
+        more: false,
+    };
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        if let Some(hello) = session.turn(&mut buffer)? {
+            return session.finish(hello);
+        }
+        if !session.more {
+            pump.wait(session.until()).map_err(prepare)?;
+        }
+    }
+}
+
+fn prepare(error: io::Error) -> Failure {
+    classify::os_error(ConnectStage::Start, "cannot prepare the connection tool", &error)
+}
+
+/// The state of one connect. The pipes come first: they are closed before the tool is ended.
+struct Session<'a> {
+    /// To the tool's stdin; `None` when the tool reads no more.
+    write: Option<OwnedFd>,
+    /// From the tool's stdout; `None` at its end.
+    read: Option<OwnedFd>,
+    tool: Tool,
+    connecting: &'a Connecting<'a>,
+    bootstrap: Bootstrap,
+    clock: Clock,
+    /// What is being written.
+    piece: Bytes,
+    /// The last of the tool's output, for errors.
+    said: Vec<u8>,
+    /// What came from the hello on.
+    received: Option<Vec<u8>>,
+    /// When the last byte of that came.
+    heard: Instant,
+    /// When the output ended.
+    silent_since: Option<Instant>,
+    /// There may be more to read at once.
+    more: bool,
+}
+
+impl Session<'_> {
+    /// Does all that can be done without waiting. The hello, once it is there and all of the preamble is sent.
+    fn turn(&mut self, buffer: &mut [u8]) -> Result<Option<ParsedHello<ChildHello>>, Failure> {
+        if self.connecting.cancel.is_cancelled() {
+            return Err(classify::cancelled(self.clock.stage));
+        }
+        // Before the reading: what an ended tool wrote is in the pipe by now.
+        let exit = self.tool.exit();
+        self.more = self.tool.drain(buffer);
+        self.read(buffer);
+        while let Some(event) = self.bootstrap.poll_event() {
+            self.event(event)?;
+        }
+        self.clock.enter(self.stage(self.bootstrap.stage()), Instant::now());
+        if let Some(received) = &self.received
+            && let Some(hello) = classify::hello(received, &self.connecting.nonce)?
+            && self.write()
+        {
+            return Ok(Some(hello));
+        }
+        self.write();
+        let now = Instant::now();
+        if self.is_over(exit, now) {
+            return Err(self.over(exit, buffer));
+        }
+        self.bootstrap.handle_timeout(now);
+        if let Some(event) = self.bootstrap.poll_event() {
+            self.event(event)?;
+        }
+        if now >= self.clock.deadline || (self.received.is_some() && now >= self.clock.until(self.heard)) {
+            return Err(self.scene(exit).given_up(self.clock.timeout(now)));
+        }
+        Ok(None)
+    }
+
+    /// Reads once from the tool.
+    fn read(&mut self, buffer: &mut [u8]) {
+        let Some(read) = &self.read else { return };
+        // The hello is there, and what we have to send is not taken: the pipe keeps the rest.
+        if self.received.as_ref().is_some_and(|received| received.len() >= RECEIVED) {
+            return;
+        }
+        match fd::read(read, buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.read = None,
+            Ok(n) => {
+                self.more = true;
+                let bytes = &buffer[..n];
+                self.heard = Instant::now();
+                match &mut self.received {
+                    Some(received) => received.extend_from_slice(bytes),
+                    None => {
+                        self.said.extend_from_slice(bytes);
+                        let excess = self.said.len().saturating_sub(Limits::SEEN);
+                        self.said.drain(..excess);
+                        self.bootstrap.handle_bytes(bytes, self.heard);
+                    }
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::NeedBundle { triple, .. } => {
+                self.clock.enter(ConnectStage::Payload, Instant::now());
+                let Connecting { payloads, cancel, .. } = self.connecting;
+                let bundle = payloads.bundle(triple, self.clock.deadline, cancel);
+                if cancel.is_cancelled() {
+                    return Err(classify::cancelled(self.clock.stage));
+                }
+                self.bootstrap.provide(&bundle?, Instant::now());
+                Ok(())
+            }
+            Event::Started { rest } => {
+                self.received = Some(rest);
+                Ok(())
+            }
+            Event::Failed(error) => {
+                self.clock.enter(self.stage(error.stage), Instant::now());
+                let exit = self.tool.exit();
+                Err(self.scene(exit).failed(&error))
+            }
+        }
+    }
+
+    fn stage(&self, stage: Stage) -> ConnectStage {
+        match stage {
+            _ if self.received.is_some() => ConnectStage::Hello,
+            // The first byte on its output means that the login's shell runs.
+            Stage::Login if self.said.is_empty() => ConnectStage::Login,
+            Stage::Login => ConnectStage::Probe,
+            Stage::Agent => ConnectStage::Payload,
+            Stage::Place | Stage::Start => ConnectStage::Agent,
+        }
+    }
+
+    /// Writes what the tool takes. Whether all is written.
+    fn write(&mut self) -> bool {
+        loop {
+            if self.piece.is_empty() {
+                match self.bootstrap.poll_output(Instant::now()) {
+                    Some(piece) => self.piece = piece,
+                    None => return true,
+                }
+            }
+            let Some(write) = &self.write else { return false };
+            match fd::write(write, &self.piece) {
+                Ok(n) => self.piece.advance(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // It reads no more. Its output or its end says why.
+                Err(_) => self.write = None,
+            }
+        }
+    }
+
+    /// Whether nothing can come any more, or the tool had its time to end after its output did.
+    fn is_over(&mut self, exit: Option<ExitStatus>, now: Instant) -> bool {
+        if self.read.is_none() {
+            let since = *self.silent_since.get_or_insert(now);
+            exit.is_some() || now >= since + LAST_WORDS
+        } else {
+            // Something else still holds the pipe, but what the tool wrote has been read.
+            exit.is_some() && !self.more
+        }
+    }
+
+    fn over(&mut self, exit: Option<ExitStatus>, buffer: &mut [u8]) -> Failure {
+        let exit = exit.or_else(|| self.tool.last_words(buffer));
+        if self.received.is_some() {
+            return self.scene(exit).cut();
+        }
+        self.bootstrap.handle_eof(match exit {
+            Some(status) => match status.code() {
+                Some(code) => Exit::Code(code),
+                None => status.signal().map_or(Exit::Unknown, Exit::Signal),
+            },
+            None => Exit::Unknown,
+        });
+        match self.bootstrap.poll_event() {
+            Some(Event::Failed(error)) => {
+                self.clock.enter(self.stage(error.stage), Instant::now());
+                self.scene(exit).failed(&error)
+            }
+            _ => self.scene(exit).cut(),
+        }
+    }
+
+    fn scene(&self, exit: Option<ExitStatus>) -> Scene<'_> {
+        Scene {
+            recipe: self.connecting.recipe,
+            behind: self.connecting.behind,
+            stage: self.clock.stage,
+            exit,
+            stdout: &self.said,
+            stderr: self.tool.tail(),
+        }
+    }
+
+    /// When [`turn`](Self::turn) has something to do though nothing happens.
+    fn until(&self) -> Instant {
+        let stage = match self.received {
+            Some(_) => Some(self.heard + self.clock.silence),
+            None => self.bootstrap.poll_timeout(),
+        };
+        let last = self.silent_since.map(|since| since + LAST_WORDS);
+        [stage, last].into_iter().flatten().fold(self.clock.deadline, Instant::min)
+    }
+
+    fn finish(self, hello: ParsedHello<ChildHello>) -> Result<Connected, Failure> {
+        let Session { write, read, tool, clock, received, connecting, .. } = self;
+        match (read, write, received) {
+            (Some(read), Some(write), Some(received)) => {
+                tool.into_connected(LinkIo::Pipes { read, write }, received, hello, clock)
+            }
+            // One direction has ended already: there is no link.
+            _ => Err(classify::ended(ConnectStage::Hello, &connecting.recipe.method, None)),
+        }
+    }
+}
