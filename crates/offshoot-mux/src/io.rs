@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+
 use crate::sys;
 
 /// Reads at most `buffer.len()` bytes; zero is the end of the file.
@@ -17,6 +19,31 @@ use crate::sys;
 /// What `read(2)` reports, but EINTR.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     again(|| sys::fd::read(fd.as_fd(), buffer))
+}
+
+/// Appends what one read gives to a buffer, at most `most` bytes; zero is the end of the file. The buffer grows for it
+/// as needed, and is not cleared first: for bulk this saves a pass over the memory.
+///
+/// # Errors
+///
+/// What `read(2)` reports, but EINTR.
+pub fn read_into(fd: impl AsFd, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    again(|| sys::fd::read_into(fd.as_fd(), buffer, most))
+}
+
+/// Puts the null device in the place of standard input and standard output: for a program of ours whose link came by
+/// them and lives on under other numbers. Without a null device (a bare chroot) both become a pipe without other end.
+///
+/// # Errors
+///
+/// Out of descriptors.
+pub fn detach_standard_streams() -> io::Result<()> {
+    let (input, output) = match null() {
+        Ok(null) => (dup_cloexec(&null)?, null),
+        Err(_) => (pipe()?.0, pipe()?.1),
+    };
+    sys::fd::place(input.as_fd(), 0)?;
+    sys::fd::place(output.as_fd(), 1)
 }
 
 /// Writes some of the bytes and says how many.

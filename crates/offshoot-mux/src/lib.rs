@@ -29,3 +29,6 @@ pub use signals::{Signals, ignore_sigpipe, reset_all_signals};
 pub use spawn::{Limit, Spawn, SpawnError, Stdio};
 pub use timers::{TimerId, Timers};
 pub use wake::{Ready, WakeFd, WakeFlag, wait_readable};
+
+#[cfg(loom)]
+pub use wake::Bell;

@@ -1,7 +1,10 @@
 //! Reading, writing and flags of descriptors.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use bytes::BytesMut;
 
 use super::{check, check_len};
 
@@ -18,6 +21,28 @@ pub(crate) unsafe fn own(raw: RawFd) -> OwnedFd {
 pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `len` bytes into the live slice.
     check_len(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Reads into memory that holds nothing yet, and says how much of it does now.
+pub(crate) fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into the live slice, and reads none of them.
+    check_len(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Appends what one read gives, at most `most` bytes.
+pub(crate) fn read_into(fd: BorrowedFd<'_>, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    buffer.reserve(most);
+    let n = read_uninit(fd, &mut buffer.spare_capacity_mut()[..most])?;
+    // SAFETY: the kernel has written the first `n` bytes of the spare capacity.
+    unsafe { buffer.set_len(buffer.len() + n) };
+    Ok(n)
+}
+
+/// Makes descriptor `number` another one for what `fd` is; what was open there is closed.
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: takes two numbers. The standard streams, the only ones this is used for, have no owner in Rust.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    Ok(())
 }
 
 pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {

@@ -1,0 +1,356 @@
+//! Every interleaving of the wake-up flag and of the leader/follower boundary, on a model of the kernel.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p offshoot-mux --release --test loom --target-dir target/loom`
+#![cfg(loom)]
+
+use std::sync::Arc as StdArc;
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+use offshoot_mux::lead::{Baton, Slot, Turn};
+use offshoot_mux::{WakeFd, WakeFlag};
+
+/// The largest preemption count tried: two catch nearly every known mistake of this kind, three are affordable here.
+fn model(f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(f);
+}
+
+/// An eventfd that a poll waits for.
+#[derive(Default)]
+struct Doorbell {
+    rung: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Doorbell {
+    fn new() -> Self {
+        Doorbell { rung: Mutex::new(0), changed: Condvar::new() }
+    }
+
+    fn ring(&self) {
+        *self.rung.lock().unwrap() += 1;
+        self.changed.notify_all();
+    }
+
+    fn poll(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while *rung == 0 {
+            rung = self.changed.wait(rung).unwrap();
+        }
+        *rung = 0;
+    }
+}
+
+#[test]
+fn a_sleeper_misses_no_work_of_two_wakers() {
+    model(|| {
+        let shared = Arc::new((WakeFlag::new(), Doorbell::new(), AtomicUsize::new(0)));
+        let wakers: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let (flag, bell, work) = &*shared;
+                    work.fetch_add(1, Ordering::Relaxed);
+                    if flag.notify() {
+                        bell.ring();
+                    }
+                })
+            })
+            .collect();
+        let (flag, bell, work) = &*shared;
+        // A lost wake-up shows as a deadlock here.
+        while work.load(Ordering::Relaxed) < 2 {
+            if flag.begin_sleep() {
+                bell.poll();
+            }
+            flag.end_sleep();
+        }
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
+    });
+}
+
+#[test]
+fn a_bell_rings_at_most_once_per_sleep() {
+    model(|| {
+        let shared = Arc::new((WakeFlag::new(), AtomicUsize::new(0)));
+        assert!(shared.0.begin_sleep());
+        let wakers: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    if shared.0.notify() {
+                        shared.1.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
+        assert_eq!(shared.1.load(Ordering::Relaxed), 1);
+        assert!(shared.0.end_sleep());
+    });
+}
+
+/// The kernel's side of one link: bytes (numbers of slots answered), the broker's edge-triggered interest, the bells of
+/// the callers.
+struct Kernel {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    bytes: Vec<usize>,
+    armed: bool,
+    edge: bool,
+    over: bool,
+    rung: [bool; 2],
+}
+
+impl Kernel {
+    fn new() -> Self {
+        let state = State { bytes: Vec::new(), armed: true, edge: false, over: false, rung: [false; 2] };
+        Kernel { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn deliver(&self, slot: usize) {
+        self.change(|state| {
+            state.bytes.push(slot);
+            state.edge |= state.armed;
+        });
+    }
+
+    fn suspend(&self) {
+        self.change(|state| state.armed = false);
+    }
+
+    fn resume(&self) {
+        self.change(|state| {
+            state.armed = true;
+            state.edge |= !state.bytes.is_empty();
+        });
+    }
+
+    /// `poll(2)` of a caller: whether the link is readable.
+    fn poll(&self, caller: usize) -> bool {
+        let mut state = self.state.lock().unwrap();
+        while state.bytes.is_empty() && !state.rung[caller] {
+            state = self.changed.wait(state).unwrap();
+        }
+        state.rung[caller] = false;
+        !state.bytes.is_empty()
+    }
+
+    /// `epoll_wait` of the broker: `false` when the test is over.
+    fn next_edge(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        while !state.edge && !state.over {
+            state = self.changed.wait(state).unwrap();
+        }
+        std::mem::take(&mut state.edge)
+    }
+
+    fn read(&self) -> Option<usize> {
+        self.state.lock().unwrap().bytes.pop()
+    }
+}
+
+struct Link {
+    kernel: StdArc<Kernel>,
+    baton: Baton,
+    slots: Vec<Slot<usize>>,
+    reading: AtomicBool,
+}
+
+impl Link {
+    fn new(slots: usize) -> StdArc<Self> {
+        StdArc::new(Link {
+            kernel: StdArc::new(Kernel::new()),
+            baton: Baton::new(),
+            slots: (0..slots).map(|_| Slot::new()).collect(),
+            reading: AtomicBool::new(false),
+        })
+    }
+
+    fn read(&self) {
+        assert!(!self.reading.swap(true, Ordering::SeqCst), "two readers");
+        while let Some(slot) = self.kernel.read() {
+            assert!(self.slots[slot].complete(slot), "completed twice");
+        }
+        self.reading.store(false, Ordering::SeqCst);
+    }
+
+    fn broker(&self) {
+        while self.kernel.next_edge() {
+            if let Turn::Read(_turn) = self.baton.turn() {
+                self.read();
+            }
+        }
+    }
+
+    fn wake_fd(&self, caller: usize) -> Arc<WakeFd> {
+        let kernel = StdArc::clone(&self.kernel);
+        Arc::new(WakeFd::with_bell(offshoot_mux::Bell(Box::new(move || {
+            kernel.change(|state| state.rung[caller] = true);
+        }))))
+    }
+
+    /// A call whose request is on its way: as the documentation of `lead` has it.
+    fn call(&self, caller: usize) -> usize {
+        let wake = self.wake_fd(caller);
+        wake.acknowledge();
+        if let Some(lead) = self.baton.try_lead(&wake, || self.kernel.resume()) {
+            self.kernel.suspend();
+            self.slots[caller].attach(&wake);
+            while !self.slots[caller].is_done() && !lead.is_closed() {
+                let readable = wake.flag().begin_sleep() && self.kernel.poll(caller);
+                wake.flag().end_sleep();
+                if readable {
+                    self.read();
+                }
+            }
+        }
+        self.slots[caller].wait(None).unwrap()
+    }
+}
+
+#[test]
+fn one_caller_and_the_broker_share_a_link() {
+    model(|| {
+        let link = Link::new(1);
+        let broker = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || link.broker())
+        };
+        let caller = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || assert_eq!(link.call(0), 0))
+        };
+        link.kernel.deliver(0);
+        caller.join().unwrap();
+        link.kernel.change(|state| state.over = true);
+        broker.join().unwrap();
+    });
+}
+
+#[test]
+fn two_callers_and_the_broker_share_a_link() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let link = Link::new(2);
+        let broker = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || link.broker())
+        };
+        let other = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || assert_eq!(link.call(1), 1))
+        };
+        link.kernel.deliver(1);
+        link.kernel.deliver(0);
+        assert_eq!(link.call(0), 0);
+        other.join().unwrap();
+        link.kernel.change(|state| state.over = true);
+        broker.join().unwrap();
+    });
+}
+
+#[test]
+fn bytes_that_arrive_while_a_leader_lets_go_reach_the_broker() {
+    model(|| {
+        // The leader's own slot is completed by another thread; the answer to slot 1 comes at any moment.
+        let link = Link::new(2);
+        let leader = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || assert_eq!(link.call(0), 7))
+        };
+        let broker = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || {
+                assert!(link.slots[0].complete(7));
+                link.broker();
+            })
+        };
+        link.kernel.deliver(1);
+        assert_eq!(link.slots[1].wait(None), Some(1));
+        leader.join().unwrap();
+        link.kernel.change(|state| state.over = true);
+        broker.join().unwrap();
+    });
+}
+
+#[test]
+fn closing_a_led_link_ends_the_leader() {
+    model(|| {
+        let link = Link::new(1);
+        let leader = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || link.call(0))
+        };
+        link.baton.close();
+        // As a node does: the link's end completes what waits for it.
+        link.slots[0].complete(9);
+        assert_eq!(leader.join().unwrap(), 9);
+        assert!(matches!(link.baton.turn(), Turn::Closed));
+        assert!(link.baton.try_lead(&link.wake_fd(0), || ()).is_none());
+    });
+}
+
+#[test]
+fn a_leader_leaves_a_closed_link_before_its_slot_is_done() {
+    model(|| {
+        let link = Link::new(1);
+        let wake = link.wake_fd(0);
+        let closer = {
+            let link = StdArc::clone(&link);
+            thread::spawn(move || link.baton.close())
+        };
+        wake.acknowledge();
+        if let Some(lead) = link.baton.try_lead(&wake, || link.kernel.resume()) {
+            while !lead.is_closed() {
+                if wake.flag().begin_sleep() {
+                    link.kernel.poll(0);
+                }
+                wake.flag().end_sleep();
+            }
+        }
+        closer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_value_is_either_taken_or_refused() {
+    model(|| {
+        let slot = Arc::new(Slot::new());
+        let completer = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.complete(1))
+        };
+        let taken = slot.close();
+        assert_eq!(completer.join().unwrap(), taken.is_some());
+    });
+}
+
+#[test]
+fn two_completers_complete_once() {
+    model(|| {
+        let slot = Arc::new(Slot::new());
+        let completers: Vec<_> = (0..2)
+            .map(|number| {
+                let slot = Arc::clone(&slot);
+                thread::spawn(move || slot.complete(number))
+            })
+            .collect();
+        let value: usize = slot.wait(None).unwrap();
+        for (number, completer) in completers.into_iter().enumerate() {
+            assert_eq!(completer.join().unwrap(), number == value);
+        }
+    });
+}
