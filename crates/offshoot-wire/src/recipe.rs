@@ -32,7 +32,7 @@ impl Start {
 /// A text that a tool prints when it fails, and what it means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
-    /// The tool's text; the tool's error output is searched for it.
+    /// The tool's text; each line of the tool's output is searched for it. `*` stands for any text.
     pub text: String,
     /// What it means for the error's kind.
     pub means: Meaning,
