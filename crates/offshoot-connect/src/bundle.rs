@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Bundle {
-        let agent: Vec<u8> = (0..2_000u32).map(|n| (n * n >> 7) as u8).collect();
+        let agent: Vec<u8> = (0..2_000u32).map(|n| ((n * n) >> 7) as u8).collect();
         let deflated = miniz_oxide::deflate::compress_to_vec(&agent, 9);
         Bundle::new(
             "x86_64-unknown-linux-musl",

@@ -1,0 +1,83 @@
+//! Running a program that is in memory.
+
+use crate::sys;
+
+/// Becomes the program `image`; returns the errno of the last attempt.
+///
+/// In order: a memfd, run by `execveat`, else through `/proc/self/fd`; else, with `path`, a file of that name, which
+/// exists no longer once the program runs.
+///
+/// # Safety
+///
+/// `argv` and `envp` must be null-terminated arrays of C strings, `argv` with at least one; `path` a C string.
+pub unsafe fn become_program<const LAST: bool>(
+    image: &[u8],
+    argv: *const *const u8,
+    envp: *const *const u8,
+    path: Option<*const u8>,
+) -> isize {
+    const CLOEXEC_SEALING: usize = 3;
+    const EXEC: usize = 0x10;
+    const NUMBER: usize = 9;
+    const PATH: &[u8; 16] = b"/proc/self/fd/9\0";
+    // SAFETY: `argv` has a first element, and all pointers are passed on as the caller promised them.
+    unsafe {
+        let mut fd = sys::memfd(*argv, EXEC | CLOEXEC_SEALING);
+        // Kernels before 6.3 do not know the flag; later ones may insist on it.
+        if fd == sys::EINVAL {
+            fd = sys::memfd(*argv, CLOEXEC_SEALING);
+        }
+        let mut errno = fd;
+        if fd >= 0 {
+            // A number known beforehand, for the path. The agent closes what it does not know, so none is closed here.
+            sys::renumber(fd as usize, NUMBER);
+            let fd = NUMBER;
+            errno = sys::write(fd, image);
+            if errno > 0 {
+                sys::seal(fd);
+                sys::exec_fd(fd, argv, envp);
+                errno = sys::exec(PATH.as_ptr(), argv, envp);
+            }
+        }
+        // That a file could be made in memory does not mean that it may be executed.
+        let Some(path) = path else { return errno };
+        let file = sys::create(path);
+        if file < 0 {
+            return file;
+        }
+        errno = sys::write(file as usize, image);
+        sys::close(file as usize);
+        if errno > 0 {
+            if LAST {
+                unlink_once_running(path);
+            }
+            // Stage 1 is told its path and unlinks it itself.
+            errno = sys::exec(path, argv, envp);
+        }
+        sys::unlink(path);
+        errno
+    }
+}
+
+/// Leaves a process that unlinks `path` when this one has become another program, or has ended.
+///
+/// # Safety
+///
+/// `path` must be a C string.
+unsafe fn unlink_once_running(path: *const u8) {
+    let Ok([read, write]) = sys::pipe() else { return };
+    let child = sys::fork();
+    if child == 0 {
+        // A child of ours would become a child that the agent does not know.
+        if sys::fork() == 0 {
+            sys::close(write as usize);
+            sys::wait_for_end(read as usize);
+            // SAFETY: the caller's promise.
+            unsafe { sys::unlink(path) };
+        }
+        sys::exit(0);
+    }
+    if child > 0 {
+        sys::wait(child as usize);
+    }
+}
