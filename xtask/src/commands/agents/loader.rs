@@ -1,22 +1,31 @@
-//! The loader's two stages, which put the agent into RAM on a target.
+//! The loader's two stages, which put the agent into RAM on a target. Which compiler and linker build them is decided
+//! here; how is the business of `offshoot-loader`.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
+use offshoot_loader::build::{Loader, Options};
 
 use super::toolchain::Found;
 use super::triples::Triple;
+use super::zig;
 use crate::workspace::Workspace;
 
-/// The stages as they are sent.
-pub(super) struct Loader {
-    pub(super) stage0: Vec<u8>,
-    pub(super) stage1: Vec<u8>,
-}
-
-/// Builds both stages.
+/// Builds both stages with the usual compiler, or with the second one where the usual one has neither `core` for the
+/// triple nor the sources to build it from.
 ///
 /// # Errors
 ///
-/// Until offshoot-loader has its executables, always.
-pub(super) fn build(_: &Workspace, triple: &Triple, _: &Found) -> Result<Loader> {
-    bail!("cannot build the loader for {}: offshoot-loader has no executables", triple.name)
+/// When there is no linker, or the build fails.
+pub(super) fn build(workspace: &Workspace, triple: &Triple, found: &Found) -> Result<Loader> {
+    let folder = super::folder(workspace).join("build-loader");
+    let mut options = Options::new(&folder);
+    let usual = found.rust.has_core(triple) || found.rust.has_sources();
+    if !usual {
+        options.rustc = found.fallback.as_ref().map(|rust| rust.rustc.clone());
+    }
+    options.linker = match found.rust.lld() {
+        Some(lld) => lld,
+        None => zig::lld_script(&folder)?,
+    };
+    offshoot_loader::build::build(triple.name, &options)
+        .with_context(|| format!("the loader for {} cannot be built", triple.name))
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use offshoot_connect::bundle::Bundle;
+use offshoot_loader::build::Loader;
 
 use self::toolchain::{Found, Recipe};
 use self::triples::Triple;
@@ -228,7 +229,7 @@ fn one(workspace: &Workspace, triple: &'static Triple, wanted: &Wanted, out: &Pa
 }
 
 /// The bundle; compressing is slow, so the one in `path` is taken where it holds the same agent.
-fn packed(path: &Path, triple: &Triple, loader: &loader::Loader, agent: &[u8]) -> Result<Bundle> {
+fn packed(path: &Path, triple: &Triple, loader: &Loader, agent: &[u8]) -> Result<Bundle> {
     let there = std::fs::read(path).ok().and_then(|bytes| Bundle::decode(bytes).ok());
     if let Some(bundle) = there
         && bundle.triple() == triple.name

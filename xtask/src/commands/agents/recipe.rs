@@ -126,13 +126,15 @@ fn sysroot_with_musl(rust: &Rust, target: &Path, triple: &Triple, musl: &Path) -
             std::fs::copy(&path, own.join(name)).with_context(|| format!("cannot copy {}", path.display()))?;
         }
     }
-    let script = target.join(format!("rustc-{}", triple.name));
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-    let text = format!("#!/bin/sh\nexec {} --sysroot {} \"$@\"\n", quoted(&rust.rustc), quoted(&sysroot));
-    std::fs::write(&script, text)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, mode)?;
-    Ok(script)
+    // What a C compiler would bring. Nothing in the agent needs it (panics abort, no C++), so empty archives, which the
+    // linker takes for objects too, stand in.
+    for name in ["crtbegin.o", "crtbeginS.o", "crtend.o", "crtendS.o", "libunwind.a"] {
+        if !own.join(name).exists() {
+            std::fs::write(own.join(name), "!<arch>\n")?;
+        }
+    }
+    let [rustc, sysroot] = [&rust.rustc, &sysroot].map(|path| zig::quoted(&path.to_string_lossy()));
+    zig::written(target.join(format!("rustc-{}", triple.name)), &format!("{rustc} --sysroot {sysroot}"))
 }
 
 /// Checks that an executable is static and of the triple.

@@ -72,12 +72,21 @@ impl Rust {
 
     /// Whether std was built for the triple beforehand.
     pub fn has_std(&self, triple: &Triple) -> bool {
+        self.has_library(triple, "libstd-")
+    }
+
+    /// Whether core was.
+    pub fn has_core(&self, triple: &Triple) -> bool {
+        self.has_library(triple, "libcore-")
+    }
+
+    fn has_library(&self, triple: &Triple, beginning: &str) -> bool {
         let Ok(entries) = std::fs::read_dir(self.rustlib().join(triple.name).join("lib")) else {
             return false;
         };
         entries.flatten().any(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("libstd-") && name.ends_with(".rlib")
+            name.starts_with(beginning) && name.ends_with(".rlib")
         })
     }
 
@@ -235,11 +244,16 @@ impl Found {
             None => "no musl (OFFSHOOT_MUSL)",
         };
         let _ = write!(text, "\n  fallback       {rustc}, {zig}, {musl}");
-        let _ = write!(
-            text,
-            "\nfix: rustup target add {name} && rustup component add rust-src\n or: install rustc-web, \
-             rust-web-src and libstd-rust-web-dev (apt) and ziglang (pip), then run again"
-        );
+        text.push_str("\nfix: ");
+        if !matches!(recipe, Some(Recipe::B | Recipe::C)) {
+            let _ = write!(text, "rustup target add {name} && rustup component add rust-src\n or: ");
+        }
+        text.push_str("install rustc-web, rust-web-src and libstd-rust-web-dev (apt), and ");
+        let linker = match recipe {
+            Some(Recipe::C) => "musl-dev of the target's architecture (apt)",
+            _ => "ziglang (pip)",
+        };
+        let _ = write!(text, "{linker}, then run again");
         text
     }
 }

@@ -4,8 +4,8 @@
 //! that calls `xtask zig-link`, which drops those and calls zig.
 
 use std::ffi::OsString;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,22 +43,35 @@ pub fn find() -> Option<Vec<String>> {
 ///
 /// When it cannot be written.
 pub fn script(folder: &Path, triple: &Triple) -> Result<PathBuf> {
-    let path = folder.join(format!("zig-link-{}", triple.zig));
     let own = std::env::current_exe().context("cannot find this program")?;
-    let text = format!(
-        "#!/bin/sh\nexec '{}' zig-link {} -- \"$@\"\n",
-        own.display().to_string().replace('\'', "'\\''"),
-        triple.zig
-    );
-    std::fs::create_dir_all(folder)?;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o755)
-        .open(&path)
+    let line = [&own.display().to_string(), "zig-link", triple.zig, "--"].map(quoted).join(" ");
+    written(folder.join(format!("zig-link-{}", triple.zig)), &line)
+}
+
+/// Writes the script that calls the `ld.lld` inside zig.
+///
+/// # Errors
+///
+/// When there is no zig, or the script cannot be written.
+pub fn lld_script(folder: &Path) -> Result<PathBuf> {
+    let zig = find().context("no rust-lld, and no zig (OFFSHOOT_ZIG)")?;
+    let words: Vec<String> = zig.iter().map(|word| quoted(word)).collect();
+    written(folder.join("zig-ld.lld"), &format!("{} ld.lld", words.join(" ")))
+}
+
+/// As one word of a shell's line.
+pub(super) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// An executable script that runs `line` with the script's own arguments after it.
+pub(super) fn written(path: PathBuf, line: &str) -> Result<PathBuf> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&path, format!("#!/bin/sh\nexec {line} \"$@\"\n"))
+        .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o755)))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    file.write_all(text.as_bytes())?;
     Ok(path)
 }
 
