@@ -6,6 +6,8 @@
 #![allow(clippy::result_large_err)] // as in the engine: a failure is returned as it is
 
 mod fixture;
+mod real_ssh;
+mod sshd;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
