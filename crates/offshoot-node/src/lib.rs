@@ -1,1 +1,40 @@
-//! One running offshoot node: broker thread, services and blocking handles.
+//! One running node of an offshoot tree: the broker thread, the core behind its lock, the services, and the blocking
+//! handles that programs hold.
+//!
+//! Owns [`Root`] (a tree in a process of the user's), [`Context`] and [`Command`] (what programs do with it), and
+//! [`agent`] (what a bootstrapped process does). Must not know remote functions or the command line. The handles block
+//! and may be used from any thread; the broker never blocks.
+//!
+//! Most programs use this crate through the facade `offshoot`, which adds the search for agents.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod agent;
+mod broker;
+mod command;
+mod connecting;
+mod context;
+mod error;
+mod identity;
+mod image;
+mod link;
+mod links;
+mod options;
+mod pending;
+mod root;
+mod services;
+mod shared;
+mod sources;
+mod state;
+mod supervise;
+mod via;
+
+pub use command::{Command, Event, ExitStatus, Finished, Input, Output, Process, Stdio};
+pub use context::Context;
+pub use error::Error;
+pub use identity::{TRIPLE, VERSION, process_name};
+pub use image::OwnImage;
+pub use options::{CONNECTS, Options};
+pub use pending::Pending;
+pub use root::Root;
+pub use via::Via;

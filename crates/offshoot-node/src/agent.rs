@@ -1,0 +1,166 @@
+//! A process that becomes an agent: two processes from one image, the guard and the node.
+//!
+//! The process that the connection tool started stays as the *supervisor*, since ssh's server, sudo and container tools
+//! wait for exactly that one; its child is the *agent*. Each watches the other, and whichever survives ends everything
+//! that descends from the two. Runs before any other thread of the process.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use offshoot_connect::AGENT_ARGUMENT;
+use offshoot_mux::process::{self, Fork};
+use offshoot_mux::{Interest, Poller, Signals, io as fd, wait_readable};
+use offshoot_route::{Node, Time};
+use offshoot_wire::{Hello, ParentHello, ParsedHello, parse_hello};
+
+use crate::link::LinkFds;
+use crate::links::NewLink;
+use crate::options::{CONNECTS, Options};
+use crate::services::Identity;
+use crate::shared::Shared;
+use crate::sources::Source;
+use crate::state::{State, Timer};
+use crate::{OwnImage, broker, identity, supervise};
+
+/// How long the parent has for its hello: it sends it together with the agent itself.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// What an agent that cannot even start exits with: as of a usage error.
+const FAILED: u8 = 125;
+
+/// Whether this process was started to become a local agent.
+pub fn is_wanted() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == AGENT_ARGUMENT)
+}
+
+/// Becomes an agent: the link is descriptor 0 (for a local context), or 0 and 1. Returns when the link has ended and
+/// everything below is gone, with the status to exit with.
+///
+/// Must be called on the main thread before any other is started; everything that `main` would do comes after, and so
+/// never, in such a process.
+pub fn run() -> u8 {
+    match start(is_wanted()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("offshoot agent: cannot start: {error}");
+            FAILED
+        }
+    }
+}
+
+fn start(local: bool) -> io::Result<u8> {
+    offshoot_mux::reset_all_signals();
+    offshoot_mux::ignore_sigpipe();
+    let fds = take_link(local)?;
+    // The folder it was started from must not be held; the home of what it starts is asked for each time.
+    std::env::set_current_dir("/")?;
+    // A dump would hold other contexts' data. No boundary against the same user.
+    process::set_dumpable(false)?;
+    process::set_child_subreaper()?;
+    let guards = supervise::Guards::new()?;
+    let supervisor = process::id();
+    match process::fork_single_threaded()? {
+        Fork::Parent(agent) => {
+            drop(fds);
+            Ok(supervise::supervise(agent, guards))
+        }
+        Fork::Child => {
+            let (watchdog, guard) = guards.agent(supervisor)?;
+            serve(fds, watchdog, guard)?;
+            Ok(0)
+        }
+    }
+}
+
+/// Takes the link's descriptors and puts the null device in their places.
+fn take_link(local: bool) -> io::Result<LinkFds> {
+    let stdin = io::stdin();
+    let fds = if local {
+        LinkFds::Socket(fd::dup_cloexec(&stdin)?)
+    } else {
+        LinkFds::Pipes { read: fd::dup_cloexec(&stdin)?, write: fd::dup_cloexec(io::stdout())? }
+    };
+    fd::detach_standard_streams()?;
+    Ok(fds)
+}
+
+/// The agent proper: greets, runs the node until the link ends, and sweeps.
+fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
+    process::setsid()?;
+    let signals = Signals::new(&supervise::SIGNALS)?;
+    let mut received = Vec::new();
+    let parent = read_hello(&fds, &mut received)?;
+    let ParsedHello { hello, length, .. } = parent;
+    received.drain(..length);
+    let _ = process::set_process_name(&hello.process_name);
+
+    let mut greeting = Vec::new();
+    let own = identity::hello(hello.nonce);
+    own.put(&mut greeting);
+    let write = match &fds {
+        LinkFds::Socket(fd) | LinkFds::Pipes { write: fd, .. } => fd,
+    };
+    fd::write_all(write, &greeting, Some(Instant::now() + HELLO))?;
+
+    let options = Options {
+        route: offshoot_route::Config::default(),
+        connects: CONNECTS,
+        image: Arc::new(OwnImage::new()?),
+        payloads: None,
+        process_name: hello.process_name.clone(),
+    };
+    let mut poller = Poller::new()?;
+    let started = Instant::now();
+    let (core, link) = Node::child(options.route.clone(), &hello, Time::from_micros(0));
+    let mut state = State::new(core);
+    state.services.connects.set_tree_tag(&hello.tree);
+    state.services.identity = Some(Identity { name: hello.name.clone(), path: hello.path.clone(), hello: own });
+    state.services.reaper = Some(offshoot_mux::Reaper);
+    let registry = poller.registry();
+    let token = state.sources.insert(Source::Signals);
+    registry.add(signals.as_fd(), token, Interest::Read)?;
+    state.services.signals = Some(signals);
+    let token = state.sources.insert(Source::Guard);
+    registry.add(guard.as_fd(), token, Interest::Read)?;
+    let every = Duration::from_millis(u64::from(hello.heartbeat_ms));
+    state.services.watchdog = Some((watchdog, every));
+    state.after(every, Timer::Watchdog);
+
+    let shared = Arc::new(Shared::new(state, registry, poller.waker(), options, started));
+    let new = NewLink { fds, received, tool: None, child: None };
+    shared.with(|state, now| state.adopt(&shared, link, new, now))?;
+    let reason = broker::run(&shared, &mut poller);
+    log::debug!("the agent ends: {reason}");
+    drop(guard);
+    supervise::sweep();
+    Ok(())
+}
+
+/// Reads the parent's hello and whatever came with it.
+fn read_hello(fds: &LinkFds, received: &mut Vec<u8>) -> io::Result<ParsedHello<ParentHello>> {
+    let (LinkFds::Socket(read) | LinkFds::Pipes { read, .. }) = fds;
+    let deadline = Instant::now() + HELLO;
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match parse_hello(received) {
+            Ok(Some(hello)) => return Ok(hello),
+            Ok(None) => {}
+            Err(error) => return Err(io::Error::new(ErrorKind::InvalidData, error)),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(ErrorKind::TimedOut, "no hello from the parent"));
+        }
+        if wait_readable(&[read.as_fd()], Some(left))?.is_empty() {
+            continue;
+        }
+        match fd::read(read, &mut buffer) {
+            Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the link ended before the parent's hello")),
+            Ok(n) => received.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Contexts, as the user holds them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use offshoot_connect::methods::{Local, Method, Ssh};
+use offshoot_wire::{
+    Address, ChildHello, ConnectReply, ConnectSpec, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb, encode,
+};
+
+use crate::command::Command;
+use crate::pending::{Exchange, Pending, decoded};
+use crate::shared::Shared;
+use crate::via::Via;
+use crate::{Error, connecting};
+
+/// A context of the tree: an agent on another machine, in another account or container, or the root itself.
+///
+/// A handle: cloning it is cheap, and any number of threads may use it. The context lives until it is
+/// [shut down](Context::shutdown), its parent ends, or the tree does; dropping handles does not end it.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    address: Address,
+    name: String,
+    path: Arc<str>,
+    hello: Option<ChildHello>,
+}
+
+impl Context {
+    pub(crate) fn root(shared: Arc<Shared>) -> Context {
+        let inner = Inner { shared, address: Address::ROOT, name: String::new(), path: Arc::from(""), hello: None };
+        Context(Arc::new(inner))
+    }
+
+    fn below(&self, reply: ConnectReply) -> Context {
+        let path =
+            if self.0.path.is_empty() { reply.name.clone() } else { format!("{} -> {}", self.0.path, reply.name) };
+        Context(Arc::new(Inner {
+            shared: Arc::clone(&self.0.shared),
+            address: reply.address,
+            name: reply.name,
+            path: Arc::from(path),
+            hello: Some(reply.hello),
+        }))
+    }
+
+    /// Its own name, by default `method:target`: `ssh:web1`. Empty for the root.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The names from the root's child down to it, joined with ` -> `.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// Where it sits in the tree.
+    pub fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    /// What it said of itself when it started: host, user, process, triple. From another machine: escape the texts
+    /// before showing them. `None` for the root.
+    pub fn hello(&self) -> Option<&ChildHello> {
+        self.0.hello.as_ref()
+    }
+
+    /// A local context below this one: same machine, same user. Call `connect` on it.
+    pub fn local(&self) -> Via<Local> {
+        Via::new(self.clone(), Local::new())
+    }
+
+    /// A context that this one logs in to by ssh, with this one's keys and known hosts. `target` is `[user@]host[:port]`.
+    pub fn ssh(&self, target: impl AsRef<str>) -> Via<Ssh> {
+        Via::new(self.clone(), Ssh::to(target))
+    }
+
+    /// Starts a context below this one by a method or a recipe and waits for it.
+    ///
+    /// # Errors
+    /// An option that cannot be right; or the stage that failed, why, what was seen and what to do next. Ends at the
+    /// latest with the recipe's deadline.
+    pub fn connect(&self, method: impl Method) -> Result<Context, Error> {
+        match self.connect_all([method]).pop() {
+            Some(result) => result,
+            None => Err(self.error(Failure::new(FailureKind::Malformed, "no recipe"))),
+        }
+    }
+
+    /// Starts contexts below this one side by side, as many at once as this context's limit allows, and waits for all.
+    /// The results are in the order of the methods; one that fails hides no other.
+    pub fn connect_all<M: Method>(&self, methods: impl IntoIterator<Item = M>) -> Vec<Result<Context, Error>> {
+        let specs: Vec<Result<ConnectSpec, Failure>> = methods
+            .into_iter()
+            .map(|method| {
+                let recipe = method.recipe()?;
+                Ok(ConnectSpec { recipe, name: None, process_name: self.0.shared.options.process_name.clone() })
+            })
+            .collect();
+        if self.0.address.depth() == 0 { self.connect_here(specs) } else { self.connect_there(specs) }
+    }
+
+    /// The path of a context to be.
+    fn path_below(&self, spec: &ConnectSpec) -> Arc<str> {
+        let name = spec.name.clone().unwrap_or_else(|| spec.recipe.default_name());
+        if self.0.path.is_empty() { Arc::from(name) } else { Arc::from(format!("{} -> {name}", self.0.path)) }
+    }
+
+    /// This process runs the recipes.
+    fn connect_here(&self, specs: Vec<Result<ConnectSpec, Failure>>) -> Vec<Result<Context, Error>> {
+        let paths: Vec<Arc<str>> =
+            specs.iter().map(|spec| spec.as_ref().map_or(Arc::from(""), |spec| self.path_below(spec))).collect();
+        let replies = connecting::connect_here(&self.0.shared, specs);
+        let results = replies.into_iter().zip(paths);
+        results
+            .map(|(reply, path)| match reply {
+                Ok(reply) => Ok(self.below(reply)),
+                Err(failure) => Err(Error::new(failure, &*path)),
+            })
+            .collect()
+    }
+
+    /// The context runs the recipes. All are asked before the first answer is awaited.
+    fn connect_there(&self, specs: Vec<Result<ConnectSpec, Failure>>) -> Vec<Result<Context, Error>> {
+        let asked: Vec<Result<Exchange, Error>> = specs
+            .into_iter()
+            .map(|spec| {
+                let spec = spec.map_err(|failure| self.error(failure))?;
+                let path = self.path_below(&spec);
+                Exchange::ask(&self.0.shared, &self.0.address, &path, Verb::Connect, encode(&spec).into())
+            })
+            .collect();
+        let answered = asked.into_iter().map(|exchange| {
+            let exchange = exchange?;
+            let reply: ConnectReply = decoded(&exchange.answer(None)?).map_err(|failure| exchange.error(failure))?;
+            self.check_below(&reply).map_err(|failure| exchange.error(failure))?;
+            Ok(self.below(reply))
+        });
+        answered.collect()
+    }
+
+    /// A child that another context reports must be that context's own child.
+    fn check_below(&self, reply: &ConnectReply) -> Result<(), Failure> {
+        if reply.address.parent().as_ref() == Some(&self.0.address) {
+            Ok(())
+        } else {
+            Err(Failure::new(FailureKind::Malformed, "it reported a new context that is not its child"))
+        }
+    }
+
+    /// A program to run in this context; see [`Command`].
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        Command::new(self.clone(), program.as_ref())
+    }
+
+    /// Sends bytes there and back: the cheapest call, answered by the agent itself.
+    ///
+    /// # Errors
+    /// How the context was lost; [`FailureKind::TooLarge`] for more than a frame holds.
+    pub fn echo(&self, bytes: &[u8]) -> Result<Bytes, Error> {
+        self.start_echo(bytes)?.wait()
+    }
+
+    /// As [`echo`](Self::echo), without waiting.
+    ///
+    /// # Errors
+    /// When it cannot even be sent.
+    pub fn start_echo(&self, bytes: &[u8]) -> Result<Pending<Bytes>, Error> {
+        Ok(Pending::new(self.ask(Verb::Echo, Bytes::copy_from_slice(bytes))?, Ok))
+    }
+
+    /// How long a message takes there and back.
+    ///
+    /// # Errors
+    /// How the context was lost.
+    pub fn ping(&self) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.echo(b"")?;
+        Ok(start.elapsed())
+    }
+
+    /// What the context has to say of itself and of its children.
+    ///
+    /// # Errors
+    /// How the context was lost.
+    pub fn info(&self) -> Result<NodeInfo, Error> {
+        Pending::new(self.ask(Verb::Info, Bytes::new())?, |body| decoded(&body)).wait()
+    }
+
+    /// Ends the context and everything below it: processes get TERM, after the grace KILL. Waits until it is gone.
+    ///
+    /// # Errors
+    /// [`FailureKind::NoRoute`] when it was gone already.
+    pub fn shutdown(&self) -> Result<(), Error> {
+        self.ask(Verb::Shutdown, encode(&ShutdownNotice { grace_ms: 5000, kill_ms: 2000 }).into())?
+            .answer(None)
+            .map(drop)
+            .or_else(|error| match error.kind() {
+                // It ended before its answer was out: that is what was asked.
+                FailureKind::PeerLost(_) => Ok(()),
+                _ => Err(error),
+            })
+    }
+
+    pub(crate) fn ask(&self, verb: Verb, body: Bytes) -> Result<Exchange, Error> {
+        Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body)
+    }
+
+    pub(crate) fn error(&self, failure: Failure) -> Error {
+        Error::new(failure, &*self.0.path)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("address", &self.0.address).field("path", &self.0.path).finish()
+    }
+}

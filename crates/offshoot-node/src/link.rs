@@ -1,0 +1,208 @@
+//! One link's descriptors and buffers: how bytes get from a descriptor to the core and back.
+//!
+//! Must not know frames: the core takes and gives bytes. Touched under the node's lock, but for [`LinkIo`], which a
+//! thread that reads the link keeps while it sleeps outside the lock.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use offshoot_mux::lead::Baton;
+use offshoot_mux::{Interest, OutQueue, Registry, Token, io as fd};
+use offshoot_route::Transmit;
+
+/// The most that one turn reads from a link, and the most that it writes: 128 KiB, so that replies are read in time
+/// however much there is to write.
+pub(crate) const TURN: usize = 128 * 1024;
+
+/// The most that waits in the output buffer of a link, beyond what the core holds back: two turns.
+const OUT_LIMIT: usize = 4 * TURN;
+
+/// The descriptors of a link.
+#[derive(Debug)]
+pub(crate) enum LinkFds {
+    /// One socket for both directions.
+    Socket(OwnedFd),
+    /// A pipe for each.
+    Pipes { read: OwnedFd, write: OwnedFd },
+}
+
+/// What a thread that reads the link needs.
+#[derive(Debug)]
+pub(crate) struct LinkIo {
+    fds: LinkFds,
+    pub(crate) baton: Baton,
+    read_token: Token,
+    write_token: Token,
+}
+
+impl LinkIo {
+    pub(crate) fn read_fd(&self) -> BorrowedFd<'_> {
+        match &self.fds {
+            LinkFds::Socket(fd) | LinkFds::Pipes { read: fd, .. } => fd.as_fd(),
+        }
+    }
+
+    fn write_fd(&self) -> BorrowedFd<'_> {
+        match &self.fds {
+            LinkFds::Socket(fd) | LinkFds::Pipes { write: fd, .. } => fd.as_fd(),
+        }
+    }
+
+    pub(crate) fn read_token(&self) -> Token {
+        self.read_token
+    }
+}
+
+/// How a turn of reading or writing ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nothing more for now: an event follows.
+    Rest,
+    /// There is more: come back without waiting for an event.
+    More,
+    /// The other end closed, or the descriptor failed.
+    Ended,
+}
+
+/// A link's buffers.
+pub(crate) struct Link {
+    pub(crate) io: Arc<LinkIo>,
+    input: BytesMut,
+    output: OutQueue,
+    /// Whether the poller tells when the descriptor can be written.
+    awaiting_room: bool,
+}
+
+/// Lets the core write into the output buffer.
+struct Out<'a>(&'a mut OutQueue);
+
+impl Transmit for Out<'_> {
+    fn small(&mut self, bytes: &[u8]) {
+        let taken = self.0.push_small(bytes);
+        debug_assert!(taken.is_ok(), "the core wrote more than it was asked for");
+    }
+
+    fn large(&mut self, bytes: Bytes) {
+        let taken = self.0.push_large(bytes);
+        debug_assert!(taken.is_ok(), "the core wrote more than it was asked for");
+    }
+}
+
+impl Link {
+    /// Registers the descriptors, non-blocking from here on.
+    ///
+    /// # Errors
+    /// What the poller reports: out of memory or of watches.
+    pub(crate) fn new(
+        fds: LinkFds,
+        read_token: Token,
+        write_token: Token,
+        registry: &Registry,
+        received: &[u8],
+    ) -> io::Result<Link> {
+        let io = LinkIo { fds, baton: Baton::new(), read_token, write_token };
+        fd::set_nonblocking(io.read_fd(), true)?;
+        fd::set_nonblocking(io.write_fd(), true)?;
+        registry.add(io.read_fd(), read_token, Interest::Read)?;
+        Ok(Link {
+            io: Arc::new(io),
+            input: BytesMut::from(received),
+            output: OutQueue::new(OUT_LIMIT),
+            awaiting_room: false,
+        })
+    }
+
+    /// What was read and not yet taken by the core.
+    pub(crate) fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    /// Reads once, at most a turn's worth.
+    pub(crate) fn read(&mut self) -> Turn {
+        match fd::read_into(self.io.read_fd(), &mut self.input, TURN) {
+            Ok(0) => Turn::Ended,
+            Ok(TURN) => Turn::More,
+            Ok(_) => Turn::Rest,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::Rest,
+            Err(_) => Turn::Ended,
+        }
+    }
+
+    /// Writes at most a turn's worth of what `fill` yields. `fill` is asked for so many bytes and answers whether it has
+    /// more.
+    pub(crate) fn write(
+        &mut self,
+        registry: &Registry,
+        mut fill: impl FnMut(usize, &mut dyn Transmit) -> bool,
+    ) -> Turn {
+        let mut budget = TURN;
+        loop {
+            // Only what the descriptor is about to take is asked for, so that a call overtakes bulk in the core, where
+            // lanes are, and not behind it here, where there is one queue.
+            let more = if self.output.len() < TURN / 2 { fill(TURN / 2, &mut Out(&mut self.output)) } else { true };
+            if self.output.is_empty() {
+                return self.wait_for_room(registry, false);
+            }
+            let Ok(progress) = self.output.write_to(self.io.write_fd(), budget) else { return Turn::Ended };
+            budget = budget.saturating_sub(progress.written);
+            if progress.blocked {
+                return self.wait_for_room(registry, true);
+            }
+            if progress.empty && !more {
+                return self.wait_for_room(registry, false);
+            }
+            if budget == 0 {
+                return Turn::More;
+            }
+        }
+    }
+
+    /// Whether the poller watches for room: then no thread may take over the reading, since that ends the watch.
+    pub(crate) fn is_awaiting_room(&self) -> bool {
+        self.awaiting_room
+    }
+
+    /// Sets the watch for room again after a thread that read the link has handed it back.
+    pub(crate) fn rearm(&mut self, registry: &Registry) -> Turn {
+        match &self.io.fds {
+            LinkFds::Socket(fd) if self.awaiting_room => {
+                match registry.set(fd.as_fd(), self.io.read_token, Interest::Both) {
+                    Ok(()) => Turn::Rest,
+                    Err(_) => Turn::Ended,
+                }
+            }
+            _ => Turn::Rest,
+        }
+    }
+
+    /// Asks the poller to tell, or no longer tell, when the descriptor can be written.
+    fn wait_for_room(&mut self, registry: &Registry, wanted: bool) -> Turn {
+        if self.awaiting_room == wanted {
+            return Turn::Rest;
+        }
+        self.awaiting_room = wanted;
+        let io = &self.io;
+        let done = match (&io.fds, wanted) {
+            // One descriptor has one registration. A thread that leads sets it back to reading alone when it is done:
+            // it then calls `rearm`.
+            (LinkFds::Socket(fd), true) => registry.set(fd.as_fd(), io.read_token, Interest::Both),
+            (LinkFds::Socket(fd), false) => registry.set(fd.as_fd(), io.read_token, Interest::Read),
+            (LinkFds::Pipes { write, .. }, true) => registry.add(write.as_fd(), io.write_token, Interest::Write),
+            (LinkFds::Pipes { write, .. }, false) => registry.remove(write.as_fd()),
+        };
+        if done.is_ok() { Turn::Rest } else { Turn::Ended }
+    }
+
+    /// Stops all reading and writing; the descriptors close when the last thread that reads lets go.
+    pub(crate) fn close(&mut self, registry: &Registry) {
+        self.io.baton.close();
+        // An error means that it is not registered: that is what is wanted.
+        let _ = registry.remove(self.io.read_fd());
+        if self.awaiting_room && matches!(self.io.fds, LinkFds::Pipes { .. }) {
+            let _ = registry.remove(self.io.write_fd());
+        }
+        self.output.clear();
+    }
+}

@@ -1,0 +1,281 @@
+//! The links of a node and the tools they run through, from the first byte to the reaped process.
+//!
+//! Runs under the node's lock. A link ends in this order: its reading ends; for a moment its tool may still tell why;
+//! the core learns of it; the descriptors close; the tool ends by itself or is ended; it is reaped.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use offshoot_mux::{Child, Interest, Token, io as fd};
+use offshoot_route::{LinkId, Time};
+use offshoot_wire::{ConnectReply, LostReason};
+
+use crate::link::{Link, LinkFds, LinkIo};
+use crate::shared::Shared;
+use crate::sources::{Source, Sources};
+use crate::state::{State, Timer};
+
+/// How long a link's end waits for its tool to tell why: a fraction of the 250 ms in which calls below it must end.
+const REASON: Duration = Duration::from_millis(80);
+
+/// How long a tool has to end by itself once its link is closed, then after TERM. The agent behind it may take 5 s to
+/// end what it started.
+const TOOL_ENDS: [Duration; 2] = [Duration::from_secs(7), Duration::from_secs(1)];
+
+/// How much of a tool's error output is kept: what an error shows, with room for a banner.
+const STDERR_TAIL: usize = 8 * 1024;
+
+/// The process that the connect started: ssh, or the supervisor of a local context.
+pub(crate) struct Tool {
+    child: Child,
+    exit_token: Token,
+    stderr: Option<(OwnedFd, Token)>,
+    tail: Vec<u8>,
+    exited: Option<LostReason>,
+}
+
+/// A link with all that belongs to it.
+pub(crate) struct Entry {
+    link: Option<Link>,
+    tokens: [Token; 2],
+    tool: Option<Tool>,
+    /// What the context below said of itself; `None` for the parent link.
+    pub(crate) child: Option<ConnectReply>,
+}
+
+/// All links of a node. An entry lives until its link is closed and its tool is reaped.
+#[derive(Default)]
+pub(crate) struct Links {
+    entries: HashMap<LinkId, Entry>,
+}
+
+/// A connect's result, as the node takes it over.
+pub(crate) struct NewLink {
+    pub(crate) fds: LinkFds,
+    pub(crate) received: Vec<u8>,
+    pub(crate) tool: Option<(Child, Option<OwnedFd>)>,
+    pub(crate) child: Option<ConnectReply>,
+}
+
+impl Links {
+    pub(crate) fn link_mut(&mut self, link: LinkId) -> Option<&mut Link> {
+        self.entries.get_mut(&link)?.link.as_mut()
+    }
+
+    pub(crate) fn io(&self, link: LinkId) -> Option<Arc<LinkIo>> {
+        Some(Arc::clone(&self.entries.get(&link)?.link.as_ref()?.io))
+    }
+
+    /// The contexts directly below that are up.
+    pub(crate) fn children(&self) -> Vec<ConnectReply> {
+        let mut children: Vec<ConnectReply> = self
+            .entries
+            .values()
+            .filter(|entry| entry.link.is_some())
+            .filter_map(|entry| entry.child.clone())
+            .collect();
+        children.sort_by(|a, b| a.address.cmp(&b.address));
+        children
+    }
+
+    /// The links to children that are up.
+    pub(crate) fn down(&self) -> Vec<LinkId> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.child.is_some() && entry.link.is_some())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Whether every link below is closed and every tool reaped.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.entries.values().all(|entry| entry.child.is_none() && entry.tool.is_none())
+    }
+
+    /// Reads the error output of a link's tool into its tail.
+    pub(crate) fn drain_stderr(&mut self, shared: &Shared, sources: &mut Sources, link: LinkId) {
+        if let Some(tool) = self.entries.get_mut(&link).and_then(|entry| entry.tool.as_mut()) {
+            tool.drain(shared, sources);
+        }
+    }
+}
+
+impl Tool {
+    fn drain(&mut self, shared: &Shared, sources: &mut Sources) {
+        let Some((stderr, token)) = &self.stderr else { return };
+        let mut buffer = [0; 4096];
+        loop {
+            match fd::read(stderr, &mut buffer) {
+                Ok(n @ 1..) => {
+                    self.tail.extend_from_slice(&buffer[..n]);
+                    let excess = self.tail.len().saturating_sub(STDERR_TAIL);
+                    self.tail.drain(..excess);
+                    if n < buffer.len() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => break,
+            }
+        }
+        // Not an error: a descriptor that is closed anyway.
+        let _ = shared.registry.remove(stderr.as_fd());
+        sources.remove(*token);
+        self.stderr = None;
+    }
+
+    fn close(&mut self, shared: &Shared, sources: &mut Sources) {
+        self.drain(shared, sources);
+        if let Some((stderr, token)) = self.stderr.take() {
+            let _ = shared.registry.remove(stderr.as_fd());
+            sources.remove(token);
+        }
+        if let Ok(exit) = self.child.exit_fd() {
+            let _ = shared.registry.remove(exit);
+        }
+        sources.remove(self.exit_token);
+    }
+}
+
+impl State {
+    /// Takes over the descriptors and the tool of a link that the core knows already, and gives the core what came.
+    ///
+    /// # Errors
+    /// What the poller reports; everything given is closed and the tool is ended.
+    pub(crate) fn adopt(&mut self, shared: &Arc<Shared>, id: LinkId, new: NewLink, now: Time) -> io::Result<()> {
+        let tokens = [self.sources.insert(Source::LinkRead(id)), self.sources.insert(Source::LinkWrite(id))];
+        let tool = match new.tool {
+            Some((child, stderr)) => Some(self.adopt_tool(shared, id, child, stderr)?),
+            None => None,
+        };
+        let link = Link::new(new.fds, tokens[0], tokens[1], &shared.registry, &new.received);
+        let mut entry = Entry { link: None, tokens, tool, child: new.child };
+        let result = link.map(|link| entry.link = Some(link));
+        self.links.entries.insert(id, entry);
+        match result {
+            Ok(()) => {
+                if let Some(link) = self.links.link_mut(id) {
+                    self.core.handle_bytes(id, link.input(), now);
+                }
+                self.write_link(shared, id, now);
+                Ok(())
+            }
+            Err(error) => {
+                self.end_tool(shared, id, 1);
+                Err(error)
+            }
+        }
+    }
+
+    fn adopt_tool(&mut self, shared: &Shared, id: LinkId, child: Child, stderr: Option<OwnedFd>) -> io::Result<Tool> {
+        let exit_token = self.sources.insert(Source::ToolExit(id));
+        shared.registry.add(child.exit_fd()?, exit_token, Interest::Read)?;
+        let stderr = match stderr {
+            Some(stderr) => {
+                fd::set_nonblocking(&stderr, true)?;
+                let token = self.sources.insert(Source::ToolStderr(id));
+                shared.registry.add(stderr.as_fd(), token, Interest::Read)?;
+                Some((stderr, token))
+            }
+            None => None,
+        };
+        Ok(Tool { child, exit_token, stderr, tail: Vec::new(), exited: None })
+    }
+
+    /// Reading ended. The tool may be about to tell why.
+    pub(crate) fn link_ended(&mut self, shared: &Arc<Shared>, id: LinkId, now: Time) {
+        let Some(entry) = self.links.entries.get_mut(&id) else { return };
+        if let Some(link) = &mut entry.link {
+            // No more events: the end would be told again and again.
+            let _ = shared.registry.remove(link.io.read_fd());
+            link.io.baton.close();
+        }
+        match &entry.tool {
+            Some(Tool { exited: None, .. }) => {
+                self.after(REASON, Timer::LinkReason(id));
+            }
+            Some(Tool { exited: Some(reason), .. }) => {
+                let reason = reason.clone();
+                self.link_down(shared, id, reason, now);
+            }
+            None => self.link_down(shared, id, LostReason::LinkEnd, now),
+        }
+    }
+
+    /// The tool has had its time to tell why the link ended.
+    pub(crate) fn link_reason_due(&mut self, shared: &Arc<Shared>, id: LinkId, now: Time) {
+        let told = self.links.entries.get(&id).and_then(|entry| entry.tool.as_ref()?.exited.clone());
+        self.link_down(shared, id, told.unwrap_or(LostReason::LinkEnd), now);
+    }
+
+    /// The link is over: the core learns of it and the descriptors close.
+    pub(crate) fn link_down(&mut self, shared: &Arc<Shared>, id: LinkId, reason: LostReason, now: Time) {
+        let Some(entry) = self.links.entries.get_mut(&id) else { return };
+        let Some(mut link) = entry.link.take() else { return };
+        link.close(&shared.registry);
+        for token in entry.tokens {
+            self.sources.remove(token);
+        }
+        self.core.link_down(id, reason, now);
+        match &entry.tool {
+            Some(Tool { exited: None, .. }) => {
+                self.after(TOOL_ENDS[0], Timer::ToolEnd(id, 0));
+            }
+            Some(_) | None => self.entry_over(shared, id),
+        }
+    }
+
+    /// The tool's process ended.
+    pub(crate) fn tool_exited(&mut self, shared: &Arc<Shared>, id: LinkId, now: Time) {
+        let Some(entry) = self.links.entries.get_mut(&id) else { return };
+        let Some(tool) = &mut entry.tool else { return };
+        let Ok(Some(status)) = tool.child.try_wait() else { return };
+        let reason = match status.signal() {
+            Some(signal) => LostReason::Signalled(signal),
+            None => LostReason::Exited(status.code().unwrap_or(-1)),
+        };
+        tool.exited = Some(reason.clone());
+        tool.close(shared, &mut self.sources);
+        if !tool.tail.is_empty() {
+            log::debug!("the tool of a link ended, its last words: {}", tool.tail.escape_ascii());
+        }
+        match &entry.link {
+            // What it wrote before it ended is still to be read; the end of reading comes by itself, unless something
+            // else holds the descriptors open.
+            Some(link) if !link.io.baton.is_closed() => {
+                self.after(REASON, Timer::LinkReason(id));
+            }
+            Some(_) => self.link_down(shared, id, reason, now),
+            None => self.entry_over(shared, id),
+        }
+    }
+
+    /// A link's tool has had its time: TERM, then KILL.
+    pub(crate) fn end_tool(&mut self, _shared: &Arc<Shared>, id: LinkId, step: u8) {
+        const SIGTERM: i32 = 15;
+        const SIGKILL: i32 = 9;
+        let Some(tool) = self.links.entries.get(&id).and_then(|entry| entry.tool.as_ref()) else { return };
+        // An error means that it has ended: that is what is wanted.
+        let _ = tool.child.signal(if step == 0 { SIGTERM } else { SIGKILL });
+        if step == 0 {
+            self.after(TOOL_ENDS[1], Timer::ToolEnd(id, 1));
+        }
+    }
+
+    /// Ends the tools of all links that are closed, at once.
+    pub(crate) fn end_tools(&mut self, shared: &Arc<Shared>) {
+        let ids: Vec<LinkId> = self.links.entries.keys().copied().collect();
+        for id in ids {
+            self.end_tool(shared, id, 1);
+        }
+    }
+
+    fn entry_over(&mut self, shared: &Arc<Shared>, id: LinkId) {
+        self.links.entries.remove(&id);
+        self.check_ended(shared);
+    }
+}

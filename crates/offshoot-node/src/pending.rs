@@ -1,0 +1,152 @@
+//! One exchange that this process asked, as its threads hold it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use offshoot_mux::lead::Slot;
+use offshoot_route::{ExchangeId, Time};
+use offshoot_wire::{Address, Failure, FailureKind, Ran, Verb};
+
+use crate::Error;
+use crate::shared::{Elapsed, Shared, Ticket};
+use crate::state::State;
+
+/// How often a request that found no room is tried again without being told.
+const ROOM: Duration = Duration::from_millis(100);
+
+/// An exchange under way. Dropping it cancels what was asked.
+pub(crate) struct Exchange {
+    shared: Arc<Shared>,
+    id: ExchangeId,
+    path: Arc<str>,
+}
+
+impl Exchange {
+    /// Asks `dst` for `verb`. What can be sent at once is sent from this thread. Blocks while as many requests are under
+    /// way as the core allows.
+    pub(crate) fn ask(
+        shared: &Arc<Shared>,
+        dst: &Address,
+        path: &Arc<str>,
+        verb: Verb,
+        body: Bytes,
+    ) -> Result<Exchange, Error> {
+        loop {
+            let asked = shared.with(|state, now| match state.core.request(dst, verb, body.clone(), None, now) {
+                Ok(id) => {
+                    state.track(id, dst);
+                    Ok(Ok(id))
+                }
+                Err(failure) if failure.kind == FailureKind::Busy => {
+                    let ticket: Ticket = Arc::new(Slot::new());
+                    state.await_room(dst, &ticket);
+                    Err(ticket)
+                }
+                Err(failure) => Ok(Err(failure)),
+            });
+            match asked {
+                Ok(Ok(id)) => return Ok(Exchange { shared: Arc::clone(shared), id, path: Arc::clone(path) }),
+                Ok(Err(failure)) => return Err(Error::new(failure, &**path)),
+                // As many requests wait as may: so does this thread. Looked at again in any case, since a place also
+                // becomes free by answers that other threads wait for.
+                Err(ticket) => {
+                    ticket.wait(Some(Instant::now() + ROOM));
+                }
+            }
+        }
+    }
+
+    /// Runs `command` on the state with this exchange.
+    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut State, ExchangeId, Time) -> R) -> R {
+        self.shared.with(|state, now| command(state, self.id, now))
+    }
+
+    /// Waits until `ready` finds what it looks for; it is asked under the lock.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut(&mut State, ExchangeId, Time) -> Option<T>,
+    ) -> Result<T, Elapsed> {
+        self.shared.wait(self.id, deadline, |state, now| ready(state, self.id, now))
+    }
+
+    /// Waits for the answer.
+    pub(crate) fn answer(&self, deadline: Option<Instant>) -> Result<Bytes, Error> {
+        let answer = self.wait(deadline, |state, id, _| state.asked(id)?.result.clone());
+        match answer {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(failure)) => Err(self.error(failure)),
+            Err(Elapsed) => Err(self.error(elapsed())),
+        }
+    }
+
+    /// An error of this exchange.
+    pub(crate) fn error(&self, failure: Failure) -> Error {
+        Error::new(failure, &*self.path)
+    }
+}
+
+/// The failure of a wait that ended without an answer.
+fn elapsed() -> Failure {
+    Failure::new(FailureKind::Timeout, "the wait was ended by its deadline").ran(Ran::MaybeExecuted)
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.shared.with(|state, now| state.forget(self.id, now));
+    }
+}
+
+/// An answer that is on its way. Dropping it cancels what was asked.
+///
+/// `Send`: it can be waited for on another thread than the one that asked.
+pub struct Pending<T> {
+    exchange: Exchange,
+    decode: fn(Bytes) -> Result<T, Failure>,
+}
+
+impl<T> Pending<T> {
+    pub(crate) fn new(exchange: Exchange, decode: fn(Bytes) -> Result<T, Failure>) -> Pending<T> {
+        Pending { exchange, decode }
+    }
+
+    /// Waits for the answer, however long it takes. It does end: the context answers or is lost.
+    ///
+    /// # Errors
+    /// What the context answers, or how it was lost.
+    pub fn wait(self) -> Result<T, Error> {
+        self.finish(None)
+    }
+
+    /// As [`wait`](Self::wait), at most for `timeout`; then what was asked is cancelled.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), or [`FailureKind::Timeout`].
+    pub fn wait_timeout(self, timeout: Duration) -> Result<T, Error> {
+        self.finish(Instant::now().checked_add(timeout))
+    }
+
+    /// Whether the answer is there.
+    pub fn is_done(&self) -> bool {
+        self.exchange.with(|state, id, _| state.asked(id).is_none_or(|asked| asked.result.is_some()))
+    }
+
+    fn finish(self, deadline: Option<Instant>) -> Result<T, Error> {
+        let body = self.exchange.answer(deadline)?;
+        (self.decode)(body).map_err(|failure| self.exchange.error(failure))
+    }
+}
+
+impl<T> std::fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("path", &self.exchange.path).finish_non_exhaustive()
+    }
+}
+
+/// Decodes the answer of a built-in verb. A context of another build may say something else: an error, not a panic.
+pub(crate) fn decoded<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    offshoot_wire::decode(body).map_err(|error| {
+        Failure::new(FailureKind::Malformed, format!("the answer cannot be decoded: {error}")).ran(Ran::Executed)
+    })
+}

@@ -1,0 +1,245 @@
+//! Connect: child contexts, started for requests or by this process's own threads.
+//!
+//! The engine that runs a recipe blocks, so each connect has a thread while it lasts; at most so many at once, the rest
+//! wait their turn. Here is what happens before and after, under the node's lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use offshoot_connect::Cancel;
+use offshoot_mux::lead::Slot;
+use offshoot_route::{ExchangeId, LinkId, Time};
+use offshoot_wire::{Address, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Hello, encode};
+
+use crate::connecting;
+use crate::error::os_failure;
+use crate::links::NewLink;
+use crate::shared::{Shared, Ticket};
+use crate::state::{Phase, State};
+
+/// How many connects may wait their turn. More are refused: each holds a request of up to a frame.
+const QUEUE: usize = 20_000;
+
+/// A connect that waits its turn.
+enum Waiting {
+    /// A request's.
+    Request(ExchangeId, ConnectSpec),
+    /// One of a thread of this process.
+    Thread(Ticket),
+}
+
+/// The connects of a node.
+#[derive(Default)]
+pub(crate) struct Connects {
+    running: usize,
+    queue: VecDeque<Waiting>,
+    /// How those that run are ended early, by a number of their own.
+    cancels: HashMap<u64, (Option<ExchangeId>, Cancel)>,
+    started: u64,
+    jobs: u64,
+    tree_tag: Option<String>,
+}
+
+/// What a connect needs of the core: a place in the tree, and what the new context is told first.
+pub(crate) struct Place {
+    pub(crate) link: LinkId,
+    pub(crate) address: Address,
+    pub(crate) name: String,
+    pub(crate) nonce: [u8; 16],
+    pub(crate) preamble: Vec<u8>,
+    pub(crate) tree_tag: String,
+    pub(crate) cancel: Cancel,
+    /// The names down to this context, unless it is the root.
+    pub(crate) behind: Option<String>,
+    number: u64,
+}
+
+impl Connects {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running == 0
+    }
+
+    /// The variable that marks everything below the tree's root.
+    pub(crate) fn tree_tag(&self) -> Option<(&'static str, &str)> {
+        Some((connecting::TREE, self.tree_tag.as_deref()?))
+    }
+
+    pub(crate) fn set_tree_tag(&mut self, tree: &[u8; 16]) {
+        self.tree_tag = Some(tree.iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+
+    /// A mark for what one request starts: unique in the tree.
+    pub(crate) fn next_job_tag(&mut self, address: &Address) -> String {
+        self.jobs += 1;
+        format!("{}{address}#{}", self.tree_tag.as_deref().unwrap_or_default(), self.jobs)
+    }
+}
+
+impl State {
+    /// A connect for a request: now, or when its turn comes.
+    pub(crate) fn connect_for(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: ConnectSpec, now: Time) {
+        if self.services.connects.running < shared.options.connects {
+            self.start_connect(shared, id, spec, now);
+        } else if self.services.connects.queue.len() < QUEUE {
+            self.services.connects.queue.push_back(Waiting::Request(id, spec));
+        } else {
+            let failure = Failure::new(FailureKind::Busy, format!("{QUEUE} connects wait already"));
+            self.core.fail(id, failure, now);
+        }
+    }
+
+    fn start_connect(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: ConnectSpec, now: Time) {
+        self.services.connects.running += 1;
+        let theirs = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("offshoot-connect".into()).spawn(move || {
+            let result = connecting::run(&theirs, spec, Some(id));
+            theirs.with(|state, now| {
+                match result {
+                    Ok(reply) => state.core.reply(id, Bytes::from(encode(&reply)), now),
+                    Err(failure) => state.core.fail(id, failure, now),
+                }
+                state.connect_over(&theirs, now);
+            });
+        });
+        if let Err(error) = thread {
+            self.core.fail(id, os_failure("no thread for the connect", &error), now);
+            self.connect_over(shared, now);
+        }
+    }
+
+    /// A thread of this process wants to connect: `true` when it may at once, else `ticket` is completed when it may.
+    pub(crate) fn may_connect(&mut self, shared: &Shared, ticket: &Ticket) -> bool {
+        let connects = &mut self.services.connects;
+        if connects.running < shared.options.connects {
+            connects.running += 1;
+            return true;
+        }
+        connects.queue.push_back(Waiting::Thread(Arc::clone(ticket)));
+        false
+    }
+
+    /// A connect is over: the next one's turn.
+    pub(crate) fn connect_over(&mut self, shared: &Arc<Shared>, now: Time) {
+        self.services.connects.running -= 1;
+        match self.services.connects.queue.pop_front() {
+            Some(Waiting::Request(id, spec)) => self.start_connect(shared, id, spec, now),
+            Some(Waiting::Thread(ticket)) => {
+                self.services.connects.running += 1;
+                self.wake(ticket);
+            }
+            None => {}
+        }
+        self.check_ended(shared);
+    }
+
+    /// A place for a new context: its address is its own from here on, whether the connect succeeds or not.
+    pub(crate) fn reserve(
+        &mut self,
+        spec: &ConnectSpec,
+        id: Option<ExchangeId>,
+        nonce: [u8; 16],
+        now: Time,
+    ) -> Result<Place, Failure> {
+        if self.phase != Phase::Running {
+            return Err(Failure::new(FailureKind::Cancelled, "the context is ending"));
+        }
+        let (link, address, _key) = self.core.reserve_child(now)?;
+        let name = spec.name.clone().unwrap_or_else(|| spec.recipe.default_name());
+        let path = match &self.services.identity {
+            Some(identity) if !identity.path.is_empty() => format!("{} -> {name}", identity.path),
+            _ => name.clone(),
+        };
+        let hello = match self.core.parent_hello(link, nonce, name.clone(), path, spec.process_name.clone(), now) {
+            Ok(hello) => hello,
+            Err(failure) => {
+                self.core.abandon_child(link, now);
+                return Err(failure);
+            }
+        };
+        let mut preamble = Vec::new();
+        hello.put(&mut preamble);
+        let connects = &mut self.services.connects;
+        connects.started += 1;
+        let number = connects.started;
+        let cancel = Cancel::new();
+        connects.cancels.insert(number, (id, cancel.clone()));
+        let tree_tag = connects.tree_tag.clone().unwrap_or_default();
+        let behind =
+            self.services.identity.as_ref().map(|identity| identity.path.clone()).filter(|path| !path.is_empty());
+        Ok(Place { link, address, name, nonce, preamble, tree_tag, cancel, behind, number })
+    }
+
+    /// The engine is done: the new context joins the tree, or its place is given up.
+    pub(crate) fn settle_connect(
+        &mut self,
+        shared: &Arc<Shared>,
+        place: Place,
+        connected: Result<connecting::Arrival, Failure>,
+        now: Time,
+    ) -> Result<ConnectReply, Failure> {
+        self.services.connects.cancels.remove(&place.number);
+        let arrival = match connected {
+            Ok(arrival) if self.phase == Phase::Running && !place.cancel.is_cancelled() => arrival,
+            Ok(_) => {
+                self.core.abandon_child(place.link, now);
+                return Err(Failure::new(FailureKind::Cancelled, "nobody waits for the new context any more"));
+            }
+            Err(failure) => {
+                self.core.abandon_child(place.link, now);
+                return Err(failure);
+            }
+        };
+        let reply = ConnectReply { address: place.address, name: place.name, hello: arrival.hello };
+        if let Err(failure) = self.core.child_up(place.link, &reply.hello, now) {
+            self.core.abandon_child(place.link, now);
+            return Err(failure);
+        }
+        let new = NewLink {
+            fds: arrival.fds,
+            received: arrival.received,
+            tool: Some((arrival.child, arrival.stderr)),
+            child: Some(reply.clone()),
+        };
+        self.adopt(shared, place.link, new, now).map_err(|error| {
+            let failure = os_failure("cannot watch the new link", &error);
+            Failure { kind: FailureKind::Connect(ConnectStage::Hello), ..failure }
+        })?;
+        Ok(reply)
+    }
+
+    /// The requester of a connect no longer waits.
+    pub(crate) fn cancel_connect(&mut self, id: ExchangeId) {
+        let connects = &mut self.services.connects;
+        connects.queue.retain(|waiting| !matches!(waiting, Waiting::Request(other, _) if *other == id));
+        for (of, cancel) in connects.cancels.values() {
+            if *of == Some(id) {
+                cancel.cancel();
+            }
+        }
+    }
+
+    /// The context ends: so do all its connects.
+    pub(crate) fn cancel_connects(&mut self) {
+        let connects = &mut self.services.connects;
+        for (_, cancel) in connects.cancels.values() {
+            cancel.cancel();
+        }
+        let waiting: Vec<Waiting> = connects.queue.drain(..).collect();
+        for waiting in waiting {
+            match waiting {
+                // Its requester is told by the end of this context.
+                Waiting::Request(..) => {}
+                Waiting::Thread(ticket) => {
+                    self.services.connects.running += 1;
+                    self.wake(ticket);
+                }
+            }
+        }
+    }
+}
+
+/// A ticket for a thread that waits its turn.
+pub(crate) fn turn() -> Ticket {
+    Arc::new(Slot::new())
+}

@@ -1,0 +1,221 @@
+//! What a node does for others. One file per service; this one hands each request to its service.
+//!
+//! Runs under the node's lock. By the time a request arrives here the core has checked that its sender may ask it.
+
+mod connect;
+mod exec;
+mod payload;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use offshoot_mux::{Signals, Timers};
+use offshoot_route::{ExchangeId, Time};
+use offshoot_wire::{
+    Address, ChildHello, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode, encode,
+};
+use serde::de::DeserializeOwned;
+
+use crate::shared::Shared;
+use crate::state::{AT_ONCE, Phase, State, Timer};
+pub(crate) use connect::{Connects, turn};
+pub(crate) use exec::Job;
+pub(crate) use payload::{AskParent, PayloadCache};
+
+/// The services' own state.
+#[derive(Default)]
+pub(crate) struct Services {
+    pub(crate) jobs: HashMap<ExchangeId, Job>,
+    pub(crate) connects: Connects,
+    pub(crate) payloads: PayloadCache,
+    /// What this process is, for `Info`; set at the start.
+    pub(crate) identity: Option<Identity>,
+    /// Where the guard expects a sign of life, and how often.
+    pub(crate) watchdog: Option<(OwnedFd, Duration)>,
+    pub(crate) signals: Option<Signals>,
+    /// Whether this process reaps what it adopted: an agent does, a program of the user's does not.
+    pub(crate) reaper: Option<offshoot_mux::Reaper>,
+    /// A second request to end waits for the same end.
+    ending: Vec<ExchangeId>,
+}
+
+/// What this process is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) hello: ChildHello,
+}
+
+impl Services {
+    pub(crate) fn feed_watchdog(&mut self, timers: &mut Timers<Timer>) {
+        let Some((fd, every)) = &self.watchdog else { return };
+        // The pipe is full only when the guard is stopped; it is gone only when the guard is, which is told elsewhere.
+        let _ = offshoot_mux::io::write(fd, b".");
+        timers.insert(std::time::Instant::now() + *every, Timer::Watchdog);
+    }
+}
+
+impl State {
+    /// A request of a context that may ask it.
+    pub(crate) fn serve(
+        &mut self,
+        shared: &Arc<Shared>,
+        id: ExchangeId,
+        verb: Verb,
+        from: &Address,
+        body: Bytes,
+        now: Time,
+    ) {
+        if self.phase != Phase::Running && verb != Verb::Shutdown {
+            let failure = Failure::new(FailureKind::NoRoute, "the context is ending");
+            return self.core.fail(id, failure, now);
+        }
+        match verb {
+            Verb::Echo => self.core.reply(id, body, now),
+            Verb::Info => {
+                let info = self.info();
+                self.core.reply(id, Bytes::from(encode(&info)), now);
+            }
+            Verb::Exec => self.with_body(id, &body, now, |state, spec| state.exec(shared, id, spec, now)),
+            Verb::Connect => self.with_body(id, &body, now, |state, spec| state.connect_for(shared, id, spec, now)),
+            Verb::Payload => self.with_body(id, &body, now, |state, spec| state.serve_payload(shared, id, spec, now)),
+            Verb::Shutdown => self.with_body(id, &body, now, |state, notice| {
+                state.services.ending.push(id);
+                state.begin_end(shared, LostReason::Shutdown, notice, now);
+            }),
+            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image => {
+                let message = format!("{from} asked for something that this version does not do ({verb:?})");
+                self.core.fail(id, Failure::new(FailureKind::Unsupported, message), now);
+            }
+        }
+    }
+
+    fn with_body<T: DeserializeOwned>(
+        &mut self,
+        id: ExchangeId,
+        body: &[u8],
+        now: Time,
+        run: impl FnOnce(&mut State, T),
+    ) {
+        match decode(body) {
+            Ok(spec) => run(self, spec),
+            Err(error) => {
+                let failure = Failure::new(FailureKind::Malformed, format!("the request cannot be decoded: {error}"));
+                self.core.fail(id, failure, now);
+            }
+        }
+    }
+
+    fn info(&self) -> NodeInfo {
+        let (name, hello) = match &self.services.identity {
+            Some(identity) => (identity.name.clone(), identity.hello.clone()),
+            None => (String::new(), crate::identity::hello([0; 16])),
+        };
+        NodeInfo {
+            address: self.core.address().clone(),
+            name,
+            hello,
+            children: self.links.children(),
+            processes: self.services.jobs.len() as u32,
+            link_bytes: self.parent_bytes(),
+        }
+    }
+
+    fn parent_bytes(&self) -> (u64, u64) {
+        let stats = self.core.parent_link().and_then(|link| self.core.stats(link));
+        stats.map_or((0, 0), |stats| (stats.bytes_in, stats.bytes_out))
+    }
+
+    /// The requester no longer waits.
+    pub(crate) fn served_cancelled(&mut self, shared: &Arc<Shared>, id: ExchangeId) {
+        self.cancel_job(shared, id);
+        self.cancel_connect(id);
+        self.cancel_payload(id);
+        self.services.ending.retain(|ending| *ending != id);
+    }
+
+    pub(crate) fn served_data(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, data: Bytes, now: Time) {
+        self.job_data(shared, id, channel, data, now);
+    }
+
+    pub(crate) fn served_end(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
+        self.job_input_ended(shared, id, channel, now);
+    }
+
+    pub(crate) fn served_writable(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
+        self.job_output_wanted(shared, id, channel, now);
+        self.payload_wanted(id, now);
+    }
+
+    pub(crate) fn served_stopped(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
+        self.job_output_unwanted(shared, id, channel, now);
+    }
+
+    // ---- the end of this context ----
+
+    /// Ends everything below, orderly within the notice's bounds, then this context.
+    pub(crate) fn begin_end(&mut self, shared: &Arc<Shared>, reason: LostReason, notice: ShutdownNotice, now: Time) {
+        if self.phase == Phase::Running {
+            self.enter(Phase::Ending(reason));
+            let bound = Duration::from_millis(u64::from(notice.grace_ms) + u64::from(notice.kill_ms));
+            self.after(bound, Timer::Shutdown);
+            self.cancel_connects();
+            for link in self.links.down() {
+                self.core.shutdown_child(link, notice, now);
+            }
+            self.end_jobs(Duration::from_millis(u64::from(notice.grace_ms)));
+        }
+        self.check_ended(shared);
+    }
+
+    /// The orderly end takes too long: what is left is ended by force, here and by whoever is below.
+    pub(crate) fn shutdown_overdue(&mut self, shared: &Arc<Shared>) {
+        let Phase::Ending(reason) = self.phase.clone() else { return };
+        let now = shared.now();
+        for link in self.links.down() {
+            self.link_down(shared, link, LostReason::Shutdown, now);
+        }
+        self.end_tools(shared);
+        self.over(shared, reason);
+    }
+
+    /// Whether the end that was begun is reached.
+    pub(crate) fn check_ended(&mut self, shared: &Arc<Shared>) {
+        if let Phase::Ending(reason) = &self.phase
+            && self.services.jobs.is_empty()
+            && self.services.connects.is_idle()
+            && self.links.is_clear()
+        {
+            let reason = reason.clone();
+            self.over(shared, reason);
+        }
+    }
+
+    fn over(&mut self, shared: &Arc<Shared>, reason: LostReason) {
+        let now = shared.now();
+        for id in std::mem::take(&mut self.services.ending) {
+            self.core.reply(id, Bytes::new(), now);
+        }
+        self.enter(Phase::Ended(reason));
+    }
+
+    /// Signals came.
+    pub(crate) fn signalled(&mut self, shared: &Arc<Shared>, now: Time) {
+        const SIGCHLD: i32 = 17;
+        let Some(signals) = &mut self.services.signals else { return };
+        let came: Vec<i32> = signals.read().collect();
+        for signal in came {
+            if signal == SIGCHLD {
+                if let Some(reaper) = &self.services.reaper {
+                    reaper.reap();
+                }
+            } else {
+                self.begin_end(shared, LostReason::Signalled(signal), AT_ONCE, now);
+            }
+        }
+    }
+}

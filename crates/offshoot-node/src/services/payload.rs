@@ -1,0 +1,216 @@
+//! Payload: what bootstraps a target of some triple, handed down the tree.
+//!
+//! The root finds it; every other node asks its parent once per triple, keeps it, and serves its own children from what
+//! it keeps. However many ask at once, one request goes up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use offshoot_connect::bundle::Bundle;
+use offshoot_connect::{Cancel, Payloads};
+use offshoot_route::{ExchangeId, Time};
+use offshoot_wire::{
+    EndReason, Failure, FailureKind, Limits, PayloadReply, PayloadSpec, Verb, channel, decode, encode,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::os_failure;
+use crate::pending::Exchange;
+use crate::shared::{Shared, Ticket};
+use crate::state::State;
+
+/// How many triples' payloads are kept: more than there are.
+const KEPT: usize = 16;
+
+/// The largest payload that is taken from a parent: an agent is some hundred KiB.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
+enum Kept {
+    /// A thread is fetching it; these wait.
+    Coming(Vec<Ticket>),
+    Here(Bundle),
+}
+
+/// What is being sent to a child.
+struct Sending {
+    rest: Bytes,
+    reply: PayloadReply,
+}
+
+/// The payloads of a node.
+#[derive(Default)]
+pub(crate) struct PayloadCache {
+    kept: HashMap<String, Kept>,
+    sending: HashMap<ExchangeId, Sending>,
+}
+
+/// Asks the parent, and keeps what it sends.
+pub(crate) struct AskParent<'a> {
+    shared: &'a Arc<Shared>,
+}
+
+impl<'a> AskParent<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>) -> AskParent<'a> {
+        AskParent { shared }
+    }
+
+    fn fetch(&self, triple: &str, deadline: Instant) -> Result<Bundle, Failure> {
+        let parent = self.shared.with(|state, _| state.core.address().parent());
+        let parent = parent.ok_or_else(|| Failure::new(FailureKind::NoAgent(triple.into()), "nobody to ask for it"))?;
+        let spec = PayloadSpec { triple: triple.to_owned() };
+        let path: Arc<str> = Arc::from("");
+        let failure = |error: crate::Error| error.failure().clone();
+        let exchange =
+            Exchange::ask(self.shared, &parent, &path, Verb::Payload, encode(&spec).into()).map_err(failure)?;
+        let mut bytes = BytesMut::new();
+        loop {
+            let next = exchange.wait(Some(deadline), |state, id, now| {
+                let asked = state.asked(id)?;
+                if let Some((number, data)) = asked.take(|_| true) {
+                    state.core.consumed(id, number, data.len(), now);
+                    return Some(Ok(data));
+                }
+                asked.result.clone().map(Err)
+            });
+            match next {
+                Ok(Ok(data)) if bytes.len() as u64 + data.len() as u64 <= LARGEST => bytes.extend_from_slice(&data),
+                Ok(Ok(_)) => return Err(Failure::new(FailureKind::TooLarge, "the agent sent from above is too large")),
+                Ok(Err(Ok(reply))) => return finished(&reply, bytes.freeze()),
+                Ok(Err(Err(failure))) => return Err(failure),
+                Err(_) => return Err(Failure::new(FailureKind::Timeout, "the agent did not come from above in time")),
+            }
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Checks what came against what was promised.
+fn finished(reply: &[u8], bytes: Bytes) -> Result<Bundle, Failure> {
+    let malformed = |what: String| Failure::new(FailureKind::Malformed, what);
+    let reply: PayloadReply =
+        decode(reply).map_err(|error| malformed(format!("the answer cannot be decoded: {error}")))?;
+    if reply.length != bytes.len() as u64 || reply.sha256 != sha256(&bytes) {
+        return Err(malformed("the agent sent from above is damaged".into()));
+    }
+    Bundle::decode(bytes).map_err(|error| malformed(format!("the agent sent from above: {error}")))
+}
+
+impl Payloads for AskParent<'_> {
+    fn bundle(&self, triple: &str, deadline: Instant, _cancel: &Cancel) -> Result<Bundle, Failure> {
+        joined(self.shared, triple, deadline, |deadline| self.fetch(triple, deadline))
+    }
+
+    fn at_hand(&self, triple: Option<&str>) -> Option<Bundle> {
+        match self.shared.lock().services.payloads.kept.get(triple?) {
+            Some(Kept::Here(bundle)) => Some(bundle.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The payload for a triple: the kept one, or by `fetch`, once however many ask.
+fn joined(
+    shared: &Arc<Shared>,
+    triple: &str,
+    deadline: Instant,
+    fetch: impl Fn(Instant) -> Result<Bundle, Failure>,
+) -> Result<Bundle, Failure> {
+    loop {
+        let mine = shared.with(|state, _| {
+            let kept = &mut state.services.payloads.kept;
+            let full = kept.len() >= KEPT;
+            match kept.get_mut(triple) {
+                Some(Kept::Here(bundle)) => Ok(Some(bundle.clone())),
+                Some(Kept::Coming(waiting)) => {
+                    let ticket = super::connect::turn();
+                    waiting.push(Arc::clone(&ticket));
+                    Err(ticket)
+                }
+                None if full => Ok(None),
+                None => {
+                    kept.insert(triple.to_owned(), Kept::Coming(Vec::new()));
+                    Ok(None)
+                }
+            }
+        });
+        match mine {
+            Ok(Some(bundle)) => return Ok(bundle),
+            Ok(None) => {
+                let fetched = fetch(deadline);
+                shared.with(|state, _| {
+                    let kept = &mut state.services.payloads.kept;
+                    let before = match &fetched {
+                        Ok(bundle) if kept.contains_key(triple) => {
+                            kept.insert(triple.to_owned(), Kept::Here(bundle.clone()))
+                        }
+                        _ => kept.remove(triple),
+                    };
+                    if let Some(Kept::Coming(waiting)) = before {
+                        waiting.into_iter().for_each(|ticket| state.wake(ticket));
+                    }
+                });
+                return fetched;
+            }
+            Err(ticket) => {
+                if ticket.wait(Some(deadline)).is_none() {
+                    return Err(Failure::new(FailureKind::Timeout, "the agent did not come in time"));
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// A child asks for a payload. Finding it may block: it has a thread.
+    pub(crate) fn serve_payload(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: PayloadSpec, now: Time) {
+        if spec.triple.len() > Limits::NAME {
+            return self.core.fail(id, Failure::new(FailureKind::Malformed, "no such triple"), now);
+        }
+        let theirs = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
+            let deadline = Instant::now() + std::time::Duration::from_secs(30);
+            let found = match &theirs.options.payloads {
+                Some(payloads) => payloads.bundle(&spec.triple, deadline, &Cancel::new()),
+                None => AskParent::new(&theirs).bundle(&spec.triple, deadline, &Cancel::new()),
+            };
+            theirs.with(|state, now| match found {
+                Ok(bundle) => state.send_payload(id, &bundle, now),
+                Err(failure) => state.core.fail(id, failure, now),
+            });
+        });
+        if let Err(error) = thread {
+            self.core.fail(id, os_failure("no thread for the payload", &error), now);
+        }
+    }
+
+    fn send_payload(&mut self, id: ExchangeId, bundle: &Bundle, now: Time) {
+        let rest = Bytes::from(bundle.encode());
+        let reply = PayloadReply { length: rest.len() as u64, sha256: sha256(&rest) };
+        self.services.payloads.sending.insert(id, Sending { rest, reply });
+        self.payload_wanted(id, now);
+    }
+
+    /// There is credit for a payload.
+    pub(crate) fn payload_wanted(&mut self, id: ExchangeId, now: Time) {
+        let Some(sending) = self.services.payloads.sending.get_mut(&id) else { return };
+        let sent = self.core.send(id, channel::STDOUT, sending.rest.clone(), now);
+        let _ = sending.rest.split_to(sent);
+        if sending.rest.is_empty() {
+            let reply = Bytes::from(encode(&sending.reply));
+            self.services.payloads.sending.remove(&id);
+            self.core.finish(id, channel::STDOUT, EndReason::Done, now);
+            self.core.reply(id, reply, now);
+        }
+    }
+
+    /// Nobody waits for a payload any more.
+    pub(crate) fn cancel_payload(&mut self, id: ExchangeId) {
+        self.services.payloads.sending.remove(&id);
+    }
+}

@@ -1,0 +1,180 @@
+//! The lock around the core, and how threads wait behind it.
+//!
+//! Owns [`Shared`]: one per node, used by the broker thread and by every thread that calls. Whoever holds the lock
+//! drives the core: puts its command in, handles what comes of it, writes what is ready. No lock is held across a system
+//! call that can block, nor while user code runs. Must not know what the requests mean.
+
+use std::cell::OnceCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use offshoot_mux::lead::Slot;
+use offshoot_mux::{Interest, Registry, WakeFd, Waker};
+use offshoot_route::{ExchangeId, LinkId, Time};
+
+use crate::link::LinkIo;
+use crate::options::Options;
+use crate::state::State;
+
+/// What one waiting thread is woken by; made anew for each sleep.
+pub(crate) type Ticket = Arc<Slot<()>>;
+
+/// One running node, as its threads see it.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) registry: Registry,
+    pub(crate) waker: Waker,
+    pub(crate) options: Options,
+    started: Instant,
+}
+
+/// A wait that ended without what was waited for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Elapsed;
+
+thread_local! {
+    /// What ends this thread's own poll while it reads a link. Kept for the thread's life.
+    static WAKE: OnceCell<Option<Arc<WakeFd>>> = const { OnceCell::new() };
+}
+
+/// This thread's wake descriptor; `None` when the process is out of descriptors: then the thread does not lead.
+fn thread_wake() -> Option<Arc<WakeFd>> {
+    WAKE.with(|cell| cell.get_or_init(|| WakeFd::new().ok().map(Arc::new)).clone())
+}
+
+impl Shared {
+    pub(crate) fn new(state: State, registry: Registry, waker: Waker, options: Options, started: Instant) -> Shared {
+        Shared { state: Mutex::new(state), registry, waker, options, started }
+    }
+
+    /// The core's clock.
+    pub(crate) fn now(&self) -> Time {
+        Time::from_micros(self.started.elapsed().as_micros() as u64)
+    }
+
+    /// The instant of a time of the core's clock.
+    pub(crate) fn instant(&self, time: Time) -> Instant {
+        self.started + Duration::from_micros(time.as_micros())
+    }
+
+    /// The lock. A panic of another thread under it is reported by that thread; the core's own invariants hold between
+    /// any two of its calls, so the others go on.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `command` on the state, then handles what comes of it and wakes whom it concerns.
+    pub(crate) fn with<R>(self: &Arc<Self>, command: impl FnOnce(&mut State, Time) -> R) -> R {
+        let mut state = self.lock();
+        let result = command(&mut state, self.now());
+        self.settle(state);
+        result
+    }
+
+    /// Handles everything that is ready, lets the lock go and wakes whom it concerns.
+    pub(crate) fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        state.settle(self, self.now());
+        let wakes = state.take_wakes();
+        let broker = state.broker_is_late(self);
+        drop(state);
+        for ticket in wakes {
+            ticket.complete(());
+        }
+        if broker {
+            self.waker.wake();
+        }
+    }
+
+    /// Waits until `ready` finds what it looks for, reading the exchange's link itself when nobody else does.
+    ///
+    /// `ready` runs under the lock, at first and whenever something happened to the exchange.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the deadline passes first.
+    pub(crate) fn wait<T>(
+        self: &Arc<Self>,
+        exchange: ExchangeId,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut(&mut State, Time) -> Option<T>,
+    ) -> Result<T, Elapsed> {
+        loop {
+            let mut state = self.lock();
+            if let Some(found) = ready(&mut state, self.now()) {
+                self.settle(state);
+                return Ok(found);
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.settle(state);
+                return Err(Elapsed);
+            }
+            let ticket: Ticket = Arc::new(Slot::new());
+            state.await_exchange(exchange, &ticket);
+            let link = state.link_of(exchange);
+            self.settle(state);
+            let led = link.and_then(|link| self.lead(link, &ticket, deadline, &mut ready));
+            match led {
+                Some(found) => return Ok(found),
+                None => {
+                    if !ticket.is_done() {
+                        ticket.wait(deadline);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads `link` from this thread until `ready` is satisfied, the ticket is complete, the deadline passes or the link
+    /// closes. `None` when there is nothing found yet, or somebody else reads.
+    fn lead<T>(
+        self: &Arc<Self>,
+        link: LinkId,
+        ticket: &Ticket,
+        deadline: Option<Instant>,
+        ready: &mut impl FnMut(&mut State, Time) -> Option<T>,
+    ) -> Option<T> {
+        let wake = thread_wake()?;
+        let io = self.lock().readable_link(link)?;
+        wake.acknowledge();
+        let found = self.lead_with(link, &io, &wake, ticket, deadline, ready);
+        self.lock().rearm_link(self, link);
+        found
+    }
+
+    fn lead_with<T>(
+        self: &Arc<Self>,
+        link: LinkId,
+        io: &LinkIo,
+        wake: &Arc<WakeFd>,
+        ticket: &Ticket,
+        deadline: Option<Instant>,
+        ready: &mut impl FnMut(&mut State, Time) -> Option<T>,
+    ) -> Option<T> {
+        let lead = self.registry.lead(&io.baton, wake, io.read_fd(), io.read_token(), Interest::Read)?;
+        if !ticket.attach(wake) {
+            return None;
+        }
+        loop {
+            let left = match deadline {
+                None => None,
+                Some(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            };
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            let woken = wake.wait(&[io.read_fd()], left).ok()?;
+            let mut state = self.lock();
+            if woken.has(0) {
+                state.read_link(self, link, self.now());
+            }
+            let found = ready(&mut state, self.now());
+            self.settle(state);
+            if found.is_some() {
+                return found;
+            }
+            // Completed by another thread, or by the settling above: `ready` is asked again from the start.
+            if ticket.is_done() || lead.is_closed() {
+                return None;
+            }
+        }
+    }
+}

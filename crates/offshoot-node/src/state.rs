@@ -1,0 +1,423 @@
+//! What the node's lock protects: the core, the links' buffers, the exchanges and the services.
+//!
+//! Owns the turning of events into effects. Every function here runs under the lock, on the broker thread or on a
+//! thread that calls, and never blocks.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use offshoot_mux::{Event as Ready, TimerId, Timers};
+use offshoot_route::{Event, ExchangeId, LinkId, Node, Time};
+use offshoot_wire::{Address, EndReason, Failure, LostReason, ShutdownNotice};
+
+use crate::link::{LinkIo, Turn};
+use crate::links::Links;
+use crate::services::Services;
+use crate::shared::{Shared, Ticket};
+use crate::sources::{Source, Sources};
+
+/// What a timer of the node is for; the core has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// A link ended and its tool has not told why: no longer wait for that.
+    LinkReason(LinkId),
+    /// A link ended and its tool still runs: end it, more firmly each time.
+    ToolEnd(LinkId, u8),
+    /// A process has run for as long as it may.
+    ProcessTimeout(ExchangeId),
+    /// A process ended and something else holds its output open: no longer wait for that.
+    ProcessLinger(ExchangeId),
+    /// The context ends and its processes have had their grace.
+    KillJobs,
+    /// An orderly end takes too long.
+    Shutdown,
+    /// The guard wants a sign of life.
+    Watchdog,
+}
+
+/// An exchange that this node asked, as its waiting threads see it.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// What came on the channels and was not yet read.
+    pub(crate) inbox: VecDeque<(u8, Bytes)>,
+    /// The channels that ended.
+    pub(crate) ended: Vec<(u8, EndReason)>,
+    /// The channels that the other side no longer reads.
+    pub(crate) stopped: Vec<u8>,
+    /// How it ended. After that nothing comes any more.
+    pub(crate) result: Option<Result<Bytes, Failure>>,
+    /// The link towards the context that was asked.
+    link: Option<LinkId>,
+    waiting: Vec<Ticket>,
+}
+
+impl Asked {
+    /// Takes the first of what came on a channel that `wanted` names.
+    pub(crate) fn take(&mut self, wanted: impl Fn(u8) -> bool) -> Option<(u8, Bytes)> {
+        let place = self.inbox.iter().position(|(from, _)| wanted(*from))?;
+        self.inbox.remove(place)
+    }
+}
+
+/// How far the node is with ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It runs.
+    Running,
+    /// It was asked to end, or its parent is gone: links and processes are being ended.
+    Ending(LostReason),
+    /// All is ended: the broker returns.
+    Ended(LostReason),
+}
+
+/// A turn that was cut short by its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pending {
+    Read(LinkId),
+    Write(LinkId),
+}
+
+pub(crate) struct State {
+    pub(crate) core: Node,
+    pub(crate) links: Links,
+    pub(crate) sources: Sources,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) services: Services,
+    pub(crate) phase: Phase,
+    asked: HashMap<ExchangeId, Asked>,
+    pending: VecDeque<Pending>,
+    wakes: Vec<Ticket>,
+    /// Until when the broker sleeps; `None` while it is awake and will look at everything anyway.
+    broker_until: Option<Instant>,
+    /// Threads that wait for the phase to change.
+    phase_waiting: Vec<Ticket>,
+    /// Threads whose request had no room on its link.
+    room_waiting: Vec<(LinkId, Ticket)>,
+}
+
+/// How a node ends whose parent is gone: what runs has a moment to end by itself, and 2 s in all are promised.
+pub(crate) const AT_ONCE: ShutdownNotice = ShutdownNotice { grace_ms: 200, kill_ms: 1500 };
+
+/// When nothing is due the broker still looks once an hour: a clock that is read now and then costs nothing.
+const FAR: Duration = Duration::from_secs(3600);
+
+impl State {
+    pub(crate) fn new(core: Node) -> State {
+        State {
+            core,
+            links: Links::default(),
+            sources: Sources::default(),
+            timers: Timers::new(),
+            services: Services::default(),
+            phase: Phase::Running,
+            asked: HashMap::new(),
+            pending: VecDeque::new(),
+            wakes: Vec::new(),
+            broker_until: None,
+            phase_waiting: Vec::new(),
+            room_waiting: Vec::new(),
+        }
+    }
+
+    // ---- the broker ----
+
+    /// How long the broker may sleep. From here on others wake it when something is due earlier.
+    pub(crate) fn broker_sleeps(&mut self, shared: &Shared) -> Duration {
+        let until = self.due(shared);
+        self.broker_until = Some(until);
+        until.saturating_duration_since(Instant::now())
+    }
+
+    /// The broker is awake.
+    pub(crate) fn broker_wakes(&mut self) {
+        self.broker_until = None;
+    }
+
+    /// Whether something is due before the broker wakes by itself.
+    pub(crate) fn broker_is_late(&mut self, shared: &Shared) -> bool {
+        match self.broker_until {
+            Some(until) => self.due(shared) < until,
+            None => false,
+        }
+    }
+
+    fn due(&self, shared: &Shared) -> Instant {
+        let now = Instant::now();
+        if !self.pending.is_empty() || matches!(self.phase, Phase::Ended(_)) {
+            return now;
+        }
+        let core = self.core.poll_timeout().map(|time| shared.instant(time));
+        let own = self.timers.next();
+        core.into_iter().chain(own).min().unwrap_or(now + FAR)
+    }
+
+    /// A descriptor is ready.
+    pub(crate) fn on_ready(&mut self, shared: &Arc<Shared>, event: Ready, now: Time) {
+        match self.sources.find(event.token) {
+            Some(Source::LinkRead(link)) => {
+                if event.writable {
+                    self.write_link(shared, link, now);
+                }
+                if event.readable || event.read_closed || event.error {
+                    self.broker_reads(shared, link, now);
+                }
+            }
+            Some(Source::LinkWrite(link)) => self.write_link(shared, link, now),
+            Some(Source::ToolExit(link)) => self.tool_exited(shared, link, now),
+            Some(Source::ToolStderr(link)) => self.links.drain_stderr(shared, &mut self.sources, link),
+            Some(Source::ProcessOut(id, index)) => self.process_readable(shared, id, index, now),
+            Some(Source::ProcessIn(id)) => self.process_writable(shared, id, now),
+            Some(Source::ProcessExit(id)) => self.process_exited(shared, id, now),
+            Some(Source::Signals) => self.signalled(shared, now),
+            Some(Source::Guard) => self.begin_end(shared, LostReason::ParentLost, AT_ONCE, now),
+            None => {}
+        }
+    }
+
+    /// Time has passed, and turns wait to be continued.
+    pub(crate) fn on_time(&mut self, shared: &Arc<Shared>, now: Time) {
+        if self.core.poll_timeout().is_some_and(|due| due <= now) {
+            self.core.handle_timeout(now);
+        }
+        let instant = Instant::now();
+        while let Some(timer) = self.timers.pop_expired(instant) {
+            match timer {
+                Timer::LinkReason(link) => self.link_reason_due(shared, link, now),
+                Timer::ToolEnd(link, step) => self.end_tool(shared, link, step),
+                Timer::ProcessTimeout(id) => self.process_timeout(id),
+                Timer::ProcessLinger(id) => self.process_finish(shared, id, now),
+                Timer::KillJobs => self.signal_jobs(9),
+                Timer::Shutdown => self.shutdown_overdue(shared),
+                Timer::Watchdog => self.services.feed_watchdog(&mut self.timers),
+            }
+        }
+        for _ in 0..self.pending.len() {
+            match self.pending.pop_front() {
+                Some(Pending::Read(link)) => self.broker_reads(shared, link, now),
+                Some(Pending::Write(link)) => self.write_link(shared, link, now),
+                None => break,
+            }
+        }
+    }
+
+    // ---- links ----
+
+    fn broker_reads(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) {
+        let Some(io) = self.links.io(link) else { return };
+        match io.baton.turn() {
+            // The thread that leads sees the bytes; when it hands back, the poller tells again.
+            offshoot_mux::lead::Turn::Led | offshoot_mux::lead::Turn::Closed => {}
+            offshoot_mux::lead::Turn::Read(_turn) => self.read_link(shared, link, now),
+        }
+    }
+
+    /// Reads a link once and gives the core what came. The caller holds the link's baton.
+    pub(crate) fn read_link(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) {
+        let Some(entry) = self.links.link_mut(link) else { return };
+        let turn = entry.read();
+        self.core.handle_bytes(link, entry.input(), now);
+        match turn {
+            Turn::Rest => {}
+            Turn::More => self.pending.push_back(Pending::Read(link)),
+            Turn::Ended => self.link_ended(shared, link, now),
+        }
+    }
+
+    pub(crate) fn write_link(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) {
+        let Some(entry) = self.links.link_mut(link) else { return };
+        let core = &mut self.core;
+        match entry.write(&shared.registry, |budget, out| core.poll_transmit(link, budget, out, now)) {
+            Turn::Rest => {}
+            Turn::More => {
+                let again = Pending::Write(link);
+                if !self.pending.contains(&again) {
+                    self.pending.push_back(again);
+                }
+            }
+            // What the other end said before it closed is still read: the end of reading ends the link.
+            Turn::Ended => self.pending.push_back(Pending::Read(link)),
+        }
+    }
+
+    /// A link that a waiting thread may read: not one whose output is blocked, since the poller watches that.
+    pub(crate) fn readable_link(&mut self, link: LinkId) -> Option<Arc<LinkIo>> {
+        let entry = self.links.link_mut(link)?;
+        (!entry.is_awaiting_room()).then(|| Arc::clone(&entry.io))
+    }
+
+    /// A thread that read `link` has handed it back.
+    pub(crate) fn rearm_link(&mut self, shared: &Shared, link: LinkId) {
+        if let Some(entry) = self.links.link_mut(link)
+            && entry.rearm(&shared.registry) == Turn::Ended
+        {
+            self.pending.push_back(Pending::Read(link));
+        }
+    }
+
+    // ---- exchanges of ours ----
+
+    /// Notes an exchange that was just asked.
+    pub(crate) fn track(&mut self, id: ExchangeId, dst: &Address) {
+        let link = self.towards(dst);
+        self.asked.insert(id, Asked { link, ..Asked::default() });
+    }
+
+    /// The link towards a context; `None` for this one and for what does not exist.
+    pub(crate) fn towards(&self, dst: &Address) -> Option<LinkId> {
+        let own = self.core.address();
+        match own.next_hop(dst) {
+            Some(index) => self.core.child_link(&own.child(index).ok()?),
+            None if dst == own => None,
+            None => self.core.parent_link(),
+        }
+    }
+
+    /// Has `ticket` completed when a request that had no room may be tried again.
+    pub(crate) fn await_room(&mut self, dst: &Address, ticket: &Ticket) {
+        match self.towards(dst) {
+            Some(link) => self.room_waiting.push((link, Arc::clone(ticket))),
+            None => self.wakes.push(Arc::clone(ticket)),
+        }
+    }
+
+    fn room(&mut self, link: LinkId) {
+        let (now, later) = self.room_waiting.drain(..).partition(|(of, _)| *of == link);
+        self.room_waiting = later;
+        let now: Vec<(LinkId, Ticket)> = now;
+        self.wakes.extend(now.into_iter().map(|(_, ticket)| ticket));
+    }
+
+    /// The exchange, until it is [forgotten](Self::forget).
+    pub(crate) fn asked(&mut self, id: ExchangeId) -> Option<&mut Asked> {
+        self.asked.get_mut(&id)
+    }
+
+    /// Nobody will ask for this exchange any more; cancels it when it has not ended.
+    pub(crate) fn forget(&mut self, id: ExchangeId, now: Time) {
+        if let Some(asked) = self.asked.remove(&id)
+            && asked.result.is_none()
+        {
+            self.core.cancel(id, now);
+        }
+    }
+
+    /// The link towards the context that was asked.
+    pub(crate) fn link_of(&self, id: ExchangeId) -> Option<LinkId> {
+        self.asked.get(&id)?.link
+    }
+
+    /// Has `ticket` completed when something happens to the exchange.
+    pub(crate) fn await_exchange(&mut self, id: ExchangeId, ticket: &Ticket) {
+        match self.asked.get_mut(&id) {
+            Some(asked) => asked.waiting.push(Arc::clone(ticket)),
+            None => self.wakes.push(Arc::clone(ticket)),
+        }
+    }
+
+    fn on_asked(&mut self, id: ExchangeId, change: impl FnOnce(&mut Asked)) -> bool {
+        let Some(asked) = self.asked.get_mut(&id) else { return false };
+        change(asked);
+        self.wakes.append(&mut asked.waiting);
+        true
+    }
+
+    /// Has `ticket` completed once the lock is free.
+    pub(crate) fn wake(&mut self, ticket: Ticket) {
+        self.wakes.push(ticket);
+    }
+
+    /// Whom to wake, once the lock is free.
+    pub(crate) fn take_wakes(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    // ---- events of the core ----
+
+    /// Handles what the core has to say and writes what it has to send, until neither is left.
+    pub(crate) fn settle(&mut self, shared: &Arc<Shared>, now: Time) {
+        loop {
+            let mut idle = true;
+            while let Some(event) = self.core.poll_event() {
+                idle = false;
+                self.on_event(shared, event, now);
+            }
+            while let Some(link) = self.core.poll_ready_link() {
+                idle = false;
+                self.write_link(shared, link, now);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn on_event(&mut self, shared: &Arc<Shared>, event: Event, now: Time) {
+        match event {
+            Event::Done { id, result } => {
+                self.on_asked(id, |asked| asked.result = Some(result));
+            }
+            Event::Data { id, channel, data } => {
+                if self.asked.contains_key(&id) {
+                    self.on_asked(id, |asked| asked.inbox.push_back((channel, data)));
+                } else {
+                    self.served_data(shared, id, channel, data, now);
+                }
+            }
+            Event::End { id, channel, reason } => {
+                if self.asked.contains_key(&id) {
+                    self.on_asked(id, |asked| asked.ended.push((channel, reason)));
+                } else {
+                    self.served_end(shared, id, channel, now);
+                }
+            }
+            Event::Writable { id, channel } => {
+                if !self.on_asked(id, |_| ()) {
+                    self.served_writable(shared, id, channel, now);
+                }
+            }
+            Event::Stopped { id, channel } => {
+                if !self.on_asked(id, |asked| asked.stopped.push(channel)) {
+                    self.served_stopped(shared, id, channel, now);
+                }
+            }
+            Event::Request { id, verb, from, body, .. } => self.serve(shared, id, verb, &from, body, now),
+            Event::Cancelled { id } => self.served_cancelled(shared, id),
+            Event::CloseLink { link, reason } => {
+                // The core's last word (why it closes) goes out if the descriptor takes it now.
+                self.write_link(shared, link, now);
+                self.link_down(shared, link, reason, now);
+            }
+            Event::ParentLost { reason } => self.begin_end(shared, reason, AT_ONCE, now),
+            Event::ShutdownRequested(notice) => self.begin_end(shared, LostReason::Shutdown, notice, now),
+            Event::Room { link } => self.room(link),
+            Event::ChildGone { .. } | Event::Gone { .. } | Event::Log { .. } => {}
+        }
+    }
+
+    // ---- the end ----
+
+    /// Whether all is ended, and why.
+    pub(crate) fn ended(&self) -> Option<LostReason> {
+        match &self.phase {
+            Phase::Ended(reason) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// Has `ticket` completed when the phase changes.
+    pub(crate) fn await_phase(&mut self, ticket: &Ticket) {
+        self.phase_waiting.push(Arc::clone(ticket));
+    }
+
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.wakes.append(&mut self.phase_waiting);
+    }
+
+    /// Sets a timer.
+    pub(crate) fn after(&mut self, delay: Duration, timer: Timer) -> TimerId {
+        self.timers.insert(Instant::now() + delay, timer)
+    }
+}

@@ -1,0 +1,213 @@
+//! Where agents come from: bundles in folders, one per target triple.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use offshoot_connect::bundle::Bundle;
+use offshoot_connect::{Cancel, Payloads};
+use offshoot_wire::{Failure, FailureKind};
+
+/// The variable that names a folder of agents.
+const FOLDER: &str = "OFFSHOOT_AGENTS";
+
+/// The largest file that is read as a bundle: far above any agent.
+const LARGEST: u64 = 32 * 1024 * 1024;
+
+/// Where a folder of agents was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// By the program: [`Builder::agents_dir`](crate::Builder::agents_dir).
+    Named,
+    /// By the variable `OFFSHOOT_AGENTS`.
+    Environment,
+    /// The folder of the executable, or `agents` in it.
+    Beside,
+    /// The build folder that the executable lies in.
+    Build,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Named => "named by the program",
+            Origin::Environment => "OFFSHOOT_AGENTS",
+            Origin::Beside => "beside the program",
+            Origin::Build => "build folder",
+        })
+    }
+}
+
+/// An agent that was found.
+#[derive(Clone, Debug)]
+pub struct FoundAgent {
+    /// The target triple.
+    pub triple: String,
+    /// SHA-256 of the agent.
+    pub sha256: [u8; 32],
+    /// Its size in memory, in bytes.
+    pub size: u64,
+    /// Its size as sent, with the loader, in bytes.
+    pub sent: u64,
+    /// The file.
+    pub path: PathBuf,
+    /// How its folder was found.
+    pub origin: Origin,
+}
+
+/// The agents at hand. The first folder that has one for a triple wins; each is read once.
+#[derive(Debug)]
+pub struct Agents {
+    folders: Vec<(Origin, PathBuf)>,
+    read: Mutex<HashMap<String, Bundle>>,
+}
+
+impl Agents {
+    /// Looks, in this order, in `named`, in the folder that `OFFSHOOT_AGENTS` names, beside the executable, and in the
+    /// build folder that the executable lies in.
+    pub fn new(named: Option<PathBuf>) -> Agents {
+        let mut folders = Vec::new();
+        folders.extend(named.map(|folder| (Origin::Named, folder)));
+        folders.extend(
+            std::env::var_os(FOLDER)
+                .filter(|folder| !folder.is_empty())
+                .map(|folder| (Origin::Environment, PathBuf::from(folder))),
+        );
+        if let Ok(program) = std::env::current_exe()
+            && let Some(folder) = program.parent()
+        {
+            folders.push((Origin::Beside, folder.to_owned()));
+            folders.push((Origin::Beside, folder.join("agents")));
+            // target/debug/program, target/debug/deps/test, target/TRIPLE/release/program
+            folders.extend(folder.ancestors().skip(1).take(3).map(|above| (Origin::Build, above.join("agents"))));
+        }
+        Agents { folders, read: Mutex::new(HashMap::new()) }
+    }
+
+    /// The file name of the agent for a triple.
+    fn file_name(triple: &str) -> String {
+        format!("offshoot-agent-{triple}.bundle")
+    }
+
+    /// The agent for a triple.
+    ///
+    /// # Errors
+    /// [`FailureKind::NoAgent`], which names the folders and the command that builds it; or why the file cannot be used.
+    pub fn find(&self, triple: &str) -> Result<Bundle, Failure> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bundle) = read.get(triple) {
+            return Ok(bundle.clone());
+        }
+        // A triple comes from a target: it must not lead out of the folder.
+        if triple.is_empty() || !triple.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+            return Err(Failure::new(FailureKind::NoAgent(triple.into()), "the target names no triple"));
+        }
+        for (_, folder) in &self.folders {
+            let path = folder.join(Agents::file_name(triple));
+            if path.is_file() {
+                let bundle = load(&path)?;
+                if bundle.triple() != triple {
+                    let message = format!("{} holds an agent for {}", path.display(), bundle.triple());
+                    return Err(Failure::new(FailureKind::NoAgent(triple.into()), message));
+                }
+                read.insert(triple.to_owned(), bundle.clone());
+                return Ok(bundle);
+            }
+        }
+        Err(self.missing(triple))
+    }
+
+    /// The executable itself, uncompressed, where the build left one beside the bundle: for local contexts.
+    pub(crate) fn executable(&self, triple: &str) -> Option<PathBuf> {
+        let (_, folder) = self.folders.iter().find(|(_, folder)| folder.join(Agents::file_name(triple)).is_file())?;
+        let path = folder.join(format!("offshoot-agent-{triple}"));
+        path.is_file().then_some(path)
+    }
+
+    fn missing(&self, triple: &str) -> Failure {
+        let looked: Vec<String> = self.folders.iter().map(|(_, folder)| folder.display().to_string()).collect();
+        Failure::new(FailureKind::NoAgent(triple.into()), format!("looked in {}", looked.join(", "))).hint(format!(
+            "build it with `cargo xtask agents --triple {triple}`, or name a folder that has it: --agents DIR, or {FOLDER}"
+        ))
+    }
+
+    /// Every agent that would be used, by triple; and the files that look like agents and cannot be used.
+    pub fn list(&self) -> (Vec<FoundAgent>, Vec<(PathBuf, Failure)>) {
+        let (mut found, mut broken): (Vec<FoundAgent>, _) = (Vec::new(), Vec::new());
+        for (origin, folder) in &self.folders {
+            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let Some(triple) =
+                    name.to_str().and_then(|name| name.strip_prefix("offshoot-agent-")?.strip_suffix(".bundle"))
+                else {
+                    continue;
+                };
+                if found.iter().any(|agent| agent.triple == triple) {
+                    continue;
+                }
+                match load(&entry.path()) {
+                    Ok(bundle) => found.push(FoundAgent {
+                        triple: triple.to_owned(),
+                        sha256: *bundle.sha256(),
+                        size: u64::from(bundle.agent_len()),
+                        sent: bundle.payload_after_line().len() as u64,
+                        path: entry.path(),
+                        origin: *origin,
+                    }),
+                    Err(failure) => broken.push((entry.path(), failure)),
+                }
+            }
+        }
+        found.sort_by(|a, b| a.triple.cmp(&b.triple));
+        (found, broken)
+    }
+}
+
+fn load(path: &Path) -> Result<Bundle, Failure> {
+    let unusable = |why: String| {
+        Failure::new(FailureKind::Malformed, format!("the agent in {} cannot be used: {why}", path.display()))
+            .hint("build it again with `cargo xtask agents`")
+    };
+    let size = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?.len();
+    if size > LARGEST {
+        return Err(unusable(format!("{size} bytes, expected at most {LARGEST}")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    Bundle::decode(bytes).map_err(|error| unusable(error.to_string()))
+}
+
+impl Payloads for Agents {
+    fn bundle(&self, triple: &str, _deadline: Instant, _cancel: &Cancel) -> Result<Bundle, Failure> {
+        self.find(triple)
+    }
+
+    fn at_hand(&self, triple: Option<&str>) -> Option<Bundle> {
+        self.find(triple?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_triple_from_a_target_cannot_lead_out_of_the_folder() {
+        let agents = Agents { folders: vec![(Origin::Named, "/".into())], read: Mutex::default() };
+        for triple in ["", "../x", "a/b", "x86_64\0"] {
+            let failure = agents.find(triple).expect_err("no agent");
+            assert_eq!(failure.message, "the target names no triple", "{triple:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_agent_names_the_folders_and_the_command() {
+        let agents = Agents { folders: vec![(Origin::Named, "/nonexistent".into())], read: Mutex::default() };
+        let failure = agents.find("mips-unknown-linux-musl").expect_err("no agent");
+        assert!(failure.message.contains("/nonexistent"), "{}", failure.message);
+        assert!(failure.hint.contains("cargo xtask agents --triple mips-unknown-linux-musl"), "{}", failure.hint);
+    }
+}

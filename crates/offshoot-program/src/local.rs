@@ -1,0 +1,75 @@
+//! What local contexts of a program are started from.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use offshoot_connect::{Image, LocalImage};
+use offshoot_node::OwnImage;
+use offshoot_wire::{Failure, FailureKind};
+
+use crate::agents::Agents;
+
+/// The image of local contexts: the agent for this machine when one is at hand, since it is small and static, else this
+/// program itself, when it [can become an agent](crate::init).
+pub(crate) struct Local {
+    agents: Arc<Agents>,
+    chosen: OnceLock<Result<Chosen, Failure>>,
+}
+
+enum Chosen {
+    File(PathBuf),
+    Memory(OwnedFd),
+    Own(OwnImage),
+}
+
+/// The triple of the agent for the machine that this program runs on.
+fn triple() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+impl Local {
+    pub(crate) fn new(agents: Arc<Agents>) -> Local {
+        Local { agents, chosen: OnceLock::new() }
+    }
+
+    fn choose(&self) -> Result<Chosen, Failure> {
+        let triple = triple();
+        if let Some(file) = self.agents.executable(&triple) {
+            return Ok(Chosen::File(file));
+        }
+        if let Ok(bundle) = self.agents.find(&triple)
+            && let Some(memory) = in_memory(&bundle)
+        {
+            return Ok(Chosen::Memory(memory));
+        }
+        if !crate::master::can_become_agent() {
+            let message = "no agent for this machine is at hand, and this program cannot become one";
+            return Err(Failure::new(FailureKind::NoAgent(triple), message)
+                .hint("call `offshoot::init()` first thing in `main`, or build an agent with `cargo xtask agents`"));
+        }
+        OwnImage::new().map(Chosen::Own).map_err(|error| {
+            Failure::new(FailureKind::NoAgent(triple), format!("this program cannot find its own executable: {error}"))
+        })
+    }
+}
+
+/// The agent as a sealed file in memory; `None` where the system has none or does not run it.
+fn in_memory(bundle: &offshoot_connect::bundle::Bundle) -> Option<OwnedFd> {
+    let agent = bundle.inflate().ok()?;
+    let file = offshoot_mux::image::memfd("offshoot-agent").ok()?;
+    offshoot_mux::io::write_all(&file, &agent, None).ok()?;
+    offshoot_mux::image::seal(&file).ok()?;
+    Some(file)
+}
+
+impl LocalImage for Local {
+    fn image(&self) -> Result<Image<'_>, Failure> {
+        match self.chosen.get_or_init(|| self.choose()) {
+            Ok(Chosen::File(path)) => Ok(Image::Path(path)),
+            Ok(Chosen::Memory(file)) => Ok(Image::Open(file.as_fd())),
+            Ok(Chosen::Own(own)) => own.image(),
+            Err(failure) => Err(failure.clone()),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The master: the root of a tree, with the agents that it can send out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use offshoot_connect::methods::{Local as LocalMethod, Method, Ssh};
+use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, agent, process_name};
+
+use crate::agents::Agents;
+use crate::local::Local;
+
+/// Whether `init` has run: then a process started from this program's file can become an agent.
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// Lets this program's own executable serve as the agent of local contexts. Call it first thing in `main`, before any
+/// thread is started and before arguments are looked at.
+///
+/// In an ordinary process it returns at once. In a process that was started to become an agent it does not return.
+///
+/// # Examples
+///
+/// ```no_run
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     offshoot_program::init();
+///     let master = offshoot_program::Master::new()?;
+///     println!("{:?}", master.local().connect()?.info()?);
+///     Ok(())
+/// }
+/// ```
+pub fn init() {
+    if agent::is_wanted() {
+        // `exit` and not a return: nothing of the user's `main` may run in an agent.
+        std::process::exit(agent::run().into());
+    }
+    INITIALIZED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn can_become_agent() -> bool {
+    INITIALIZED.load(Ordering::Relaxed)
+}
+
+/// The root of a tree of contexts, in this process.
+///
+/// Starts one thread, the broker. May be shared between threads. Dropping it ends the tree and waits for that, at most
+/// 7 s: see [`Master::shutdown`].
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn demo() -> Result<(), offshoot_node::Error> {
+/// let master = offshoot_program::Master::new()?;
+/// let jump = master.ssh("jump.example.org").connect()?;
+/// let web = jump.ssh("web1").user("deploy").connect()?;
+/// let output = web.command("uptime").output()?;
+/// print!("{}", String::from_utf8_lossy(&output.stdout));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Master {
+    root: Root,
+    context: Context,
+    agents: Arc<Agents>,
+}
+
+/// Options of a [`Master`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens until `build` is called"]
+pub struct Builder {
+    agents_dir: Option<PathBuf>,
+    connects: usize,
+    process_name: Option<String>,
+}
+
+impl Builder {
+    /// A folder to look for agents in, before all others.
+    pub fn agents_dir(mut self, folder: impl Into<PathBuf>) -> Builder {
+        self.agents_dir = Some(folder.into());
+        self
+    }
+
+    /// How many connects this process runs at once; 32 by default. More wait their turn.
+    pub fn connect_limit(mut self, limit: usize) -> Builder {
+        self.connects = limit.max(1);
+        self
+    }
+
+    /// What the processes of all contexts are called in `ps`; `offshoot:USER@HOST:PID` of this process by default.
+    /// Printable ASCII; other characters are replaced.
+    pub fn process_name(mut self, name: impl Into<String>) -> Builder {
+        self.process_name = Some(name.into());
+        self
+    }
+
+    /// Starts the master.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors or threads.
+    ///
+    /// # Exits
+    /// Ends the process, with the reason on stderr, when it was started to become an agent and [`init`] was not called:
+    /// an agent that behaves as a master would start agents without end.
+    pub fn build(self) -> Result<Master, Error> {
+        if agent::is_wanted() {
+            eprintln!("this process was started as an offshoot agent: call `offshoot::init()` first thing in `main`");
+            std::process::exit(125);
+        }
+        let agents = Arc::new(Agents::new(self.agents_dir));
+        let name = self.process_name.unwrap_or_else(process_name);
+        let root = Root::start(Options {
+            route: offshoot_route::Config::default(),
+            connects: self.connects,
+            image: Arc::new(Local::new(Arc::clone(&agents))),
+            payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
+            process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
+        })?;
+        Ok(Master { context: root.context(), root, agents })
+    }
+}
+
+impl Master {
+    /// A master with the default options.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Master, Error> {
+        Master::builder().build()
+    }
+
+    /// Options to start a master with.
+    pub fn builder() -> Builder {
+        Builder { agents_dir: None, connects: CONNECTS, process_name: None }
+    }
+
+    /// A context on this machine, as this user. Call `connect` on it.
+    pub fn local(&self) -> Via<LocalMethod> {
+        self.context.local()
+    }
+
+    /// A context that this machine logs in to by ssh: `[user@]host[:port]`. Call `connect` on it.
+    pub fn ssh(&self, target: impl AsRef<str>) -> Via<Ssh> {
+        self.context.ssh(target)
+    }
+
+    /// Starts a context by a method or a recipe and waits for it.
+    ///
+    /// # Errors
+    /// As [`Context::connect`].
+    pub fn connect(&self, method: impl Method) -> Result<Context, Error> {
+        self.context.connect(method)
+    }
+
+    /// Starts contexts side by side and waits for all; the results are in the order of the methods.
+    pub fn connect_all<M: Method>(&self, methods: impl IntoIterator<Item = M>) -> Vec<Result<Context, Error>> {
+        self.context.connect_all(methods)
+    }
+
+    /// The master as a context, for code that takes one: what it connects are the master's own children.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The agents at hand.
+    pub fn agents(&self) -> &Agents {
+        &self.agents
+    }
+
+    /// Ends the tree: processes get TERM, after 5 s KILL, and all contexts end. Returns when all are gone, after 7 s at
+    /// the latest. Calls that are under way end with an error.
+    pub fn shutdown(self) {
+        self.root.shutdown(Duration::from_secs(5));
+    }
+
+    /// As [`shutdown`](Self::shutdown), with another time between TERM and KILL; usable while others hold the master.
+    pub fn end(&self, grace: Duration) {
+        self.root.shutdown(grace);
+    }
+}
