@@ -65,7 +65,8 @@ impl Line<'_> {
     ///
     /// The ways, in order, each tried by running stage 0 as a child with the argument `t`, since an `exec` that fails
     /// ends the shell: perl and python3 put stage 0 into a memfd; else it becomes a file, for the moment until it has
-    /// unlinked itself, in the first directory that allows it. `_l` gathers what each said.
+    /// unlinked itself, in the first directory that allows it. `_l` gathers what each said. perl ignores SIGFPE, Python
+    /// SIGPIPE and SIGXFSZ, which an exec would hand on.
     pub(super) fn write(&self) -> String {
         let nonce = self.nonce;
         let entry = entry(nonce);
@@ -99,13 +100,13 @@ impl Line<'_> {
             out,
             "_c=$(_s;command -v perl)&&_x \"$_c\" -C0 -e '$s=shift;$f=syscall {memfd_create},$o=\"o\",19;\
              $f<0&&($f=syscall {memfd_create},$o,3);$f<0&&die\"memfd: $!\\n\";open F,\">&=\",$f;\
-             syswrite F,eval\"\\\"$s\\\"\";@e=map{{;\"$_=$ENV{{$_}}\"}}keys%ENV;\
+             syswrite F,eval\"\\\"$s\\\"\";$SIG{{FPE}}=DEFAULT;@e=map{{;\"$_=$ENV{{$_}}\"}}keys%ENV;\
              syscall {execveat},$f,$z=\"\",pack(\"p*\",\"-\",@ARGV,undef),pack(\"p*\",@e,undef),4096;\
              die\"execveat: $!\\n\"' \"$1\";"
         );
         let _ = write!(
             out,
-            "_c=$(_s;command -v python3)&&_x \"$_c\" -SIc 'import os,sys;a=sys.argv;\
+            "_c=$(_s;command -v python3)&&_x \"$_c\" -SIc 'import os,sys,signal as g;a=sys.argv;[g.signal(s,0)for s in(13,25)];\
              m=getattr(os,\"memfd_create\",0)or(lambda n,g:__import__(\"ctypes\").CDLL(None).syscall({memfd_create},\
              n.encode(),g));exec(\"try:f=m(\\\"o\\\",19)\\nexcept OSError:f=-1\\nif f<0:f=m(\\\"o\\\",3)\");\
              os.write(f,eval(\"b\\\"\"+a[1]+\"\\\"\"));os.execve(f,[\"-\"]+a[2:],os.environb)' \"$1\";"

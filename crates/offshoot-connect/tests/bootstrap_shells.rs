@@ -1,0 +1,241 @@
+//! The bootstrap in real shells: each as a login shell and as the target's `sh`, on each rung of the ladder.
+//!
+//! Interpreters are hidden from the ladder in a mount namespace of the test's own, which takes root; without it those
+//! rows are printed as not run, as are shells that are not installed.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod bootstrap_peer;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use bootstrap_peer::{Agent, bundle, left_behind, options, run, scratch};
+use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, ErrorKind, Hold, Options};
+
+/// What is hidden so that only this way is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rung {
+    Perl,
+    Python,
+    File,
+}
+
+const RUNGS: [Rung; 3] = [Rung::Perl, Rung::Python, Rung::File];
+
+impl Rung {
+    fn hidden(self) -> &'static str {
+        match self {
+            Rung::Perl => "",
+            Rung::Python => "mount --bind /dev/null /usr/bin/perl;",
+            Rung::File => "mount --bind /dev/null /usr/bin/perl;mount --bind /dev/null $(readlink -f /usr/bin/python3);",
+        }
+    }
+}
+
+/// Whether a mount namespace can be had.
+fn can_hide() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let status = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    })
+}
+
+/// A shell by the name that it is called by; busybox is a shell when it is called ash.
+fn shell(name: &str) -> Option<PathBuf> {
+    if name == "ash" {
+        let link = scratch().join("ash");
+        if !link.exists() && Path::new("/usr/bin/busybox").exists() {
+            // Another test may be making it.
+            let _ = symlink("/usr/bin/busybox", &link);
+        }
+        return link.exists().then_some(link);
+    }
+    ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(name)).into_iter().find(|path| path.exists())
+}
+
+/// Gives `command_line` to the login shell `login`, in an environment like that of a login.
+fn log_in(login: &Path, command_line: &str, rung: Rung) -> Command {
+    let mut command;
+    if rung == Rung::Perl {
+        command = Command::new(login);
+    } else {
+        command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c"]);
+        command.arg(format!("{} exec \"$0\" \"$@\"", rung.hidden())).arg(login);
+    }
+    command
+        .args(["-c", command_line])
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .env("ODD", "a=b 'c' \"d\" $e \\ é")
+        .current_dir("/usr");
+    command
+}
+
+fn bootstrap(options: Options) -> (Bootstrap, String) {
+    let bootstrap = Bootstrap::new(options, Instant::now()).unwrap();
+    let command = bootstrap.probe_command();
+    (bootstrap, command)
+}
+
+/// The text of the nonce, as it stands in file names.
+fn nonce_text(command: &str) -> String {
+    let after = command.split("echo M").nth(1).expect("a marker");
+    after.split(' ').next().expect("a word").replace('\\', "")
+}
+
+fn check(agent: &Result<Agent, BootstrapError>, what: &str) {
+    let agent = agent.as_ref().unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(agent.field("args"), "[\"offshoot:a test\", \"it's\", \"\"]", "{what}");
+    assert_eq!(agent.field("cwd"), "/usr", "{what}");
+    assert_eq!(agent.field("memfds"), "0", "{what}");
+    assert!(agent.has_env("OFFSHOOT_TREE=0123456789abcdef"), "{what}: {}", agent.line);
+    assert!(agent.has_env("PATH=/usr/local/bin:/usr/bin:/bin"), "{what}: {}", agent.line);
+    assert!(agent.has_env("LC_ALL=C.UTF-8"), "{what}: {}", agent.line);
+    assert!(agent.has_env("HOME=/root"), "{what}: {}", agent.line);
+    assert!(agent.line.contains("ODD=a=b 'c' \\\"d\\\" $e \\\\ é"), "{what}: {}", agent.line);
+    for ours in ["_o=", "_m=", "_c=", "_l=", "_f=", "_d="] {
+        assert!(!agent.line.contains(&format!("\"{ours}")), "{what}: {}", agent.line);
+    }
+}
+
+fn try_shells(names: &[&str], each: impl Fn(&Path, Rung, &str)) {
+    for name in names {
+        let Some(path) = shell(name) else {
+            println!("not run: {name} is not installed");
+            continue;
+        };
+        for rung in RUNGS {
+            if rung != Rung::Perl && !can_hide() {
+                println!("not run: {name} with {rung:?}: no mount namespace can be made");
+                continue;
+            }
+            each(&path, rung, &format!("{name} with {rung:?}"));
+        }
+    }
+}
+
+#[test]
+fn every_login_shell_reaches_the_agent_on_every_rung() {
+    try_shells(&["bash", "dash", "ksh", "mksh", "zsh", "tcsh", "fish", "ash"], |login, rung, what| {
+        let (bootstrap, command) = bootstrap(options());
+        assert!(command.len() < 200, "{command}");
+        let ran = run(&mut log_in(login, &command, rung), bootstrap, usize::MAX);
+        check(&ran.agent, what);
+        println!("{what}: {} ms", ran.took.as_millis());
+        assert_eq!(left_behind(&nonce_text(&command)), [PathBuf::new(); 0], "{what}");
+    });
+}
+
+#[test]
+fn every_shell_as_the_targets_sh_reaches_the_agent_on_every_rung() {
+    let login = shell("bash").expect("bash");
+    try_shells(&["bash", "dash", "ksh", "mksh", "zsh", "ash"], |sh, rung, what| {
+        let shell = sh.to_str().unwrap().to_owned();
+        let (bootstrap, command) = bootstrap(Options { shell, ..options() });
+        let ran = run(&mut log_in(&login, &command, rung), bootstrap, usize::MAX);
+        check(&ran.agent, what);
+        println!("{what}: {} ms", ran.took.as_millis());
+        assert_eq!(left_behind(&nonce_text(&command)), [PathBuf::new(); 0], "{what}");
+    });
+}
+
+#[test]
+fn everything_at_once_works_in_every_shell() {
+    try_shells(&["bash", "dash", "ksh", "mksh", "zsh", "ash"], |sh, rung, what| {
+        let shell = sh.to_str().unwrap().to_owned();
+        let assume = Some(bundle().clone());
+        let (bootstrap, command) = bootstrap(Options { shell, assume, hold: Hold::No, ..options() });
+        assert!(bootstrap.has_output(), "nothing is waited for");
+        let ran = run(&mut log_in(Path::new("/bin/sh"), &command, rung), bootstrap, usize::MAX);
+        check(&ran.agent, what);
+    });
+}
+
+#[test]
+fn answers_may_come_in_any_pieces() {
+    for piece in [1, 2, 3, 7, 64] {
+        let (bootstrap, command) = bootstrap(options());
+        check(&run(&mut log_in(Path::new("/bin/sh"), &command, Rung::Perl), bootstrap, piece).agent, "pieces");
+    }
+}
+
+#[test]
+fn the_agent_has_the_logins_umask_and_signals() {
+    for rung in RUNGS {
+        if rung != Rung::Perl && !can_hide() {
+            println!("not run: {rung:?}: no mount namespace can be made");
+            continue;
+        }
+        let (bootstrap, command) = bootstrap(options());
+        let mut login = log_in(Path::new("/bin/sh"), &format!("umask 0027; {command}"), rung);
+        let agent = run(&mut login, bootstrap, usize::MAX).agent.unwrap();
+        assert_eq!(agent.field("umask"), "0027", "{rung:?}");
+        // As in this process, to which the same happened: Rust programs ignore SIGPIPE. Signals from 32 on are the C
+        // library's own affair.
+        let plain = |mask: &str| u64::from_str_radix(mask.trim(), 16).unwrap() & 0x7fff_ffff;
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        assert_eq!(plain(agent.field("ignored")), plain(own), "{rung:?}");
+    }
+}
+
+#[test]
+fn chatter_before_the_marker_and_before_the_hello_is_tolerated() {
+    let (bootstrap, command) = bootstrap(options());
+    let noise = "i=0; while [ $i -lt 500 ]; do echo '\u{1b}[31mWelcome to Linux x86_64 . M!L!N'; i=$((i+1)); done;";
+    let login = format!("{noise} (sleep 0.05; echo late; printf '!L!L12'; echo '!LQ123') & {command}");
+    check(&run(&mut log_in(Path::new("/bin/sh"), &login, Rung::Perl), bootstrap, 100).agent, "noise");
+}
+
+#[test]
+fn a_login_that_never_runs_the_command_is_told_by_what_it_printed() {
+    let (bootstrap, command) = bootstrap(options());
+    let login = format!("echo 'This account is currently not available.'; exit 1; {command}");
+    let error = run(&mut log_in(Path::new("/bin/sh"), &login, Rung::Perl), bootstrap, 100).agent.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Ended);
+    assert_eq!(
+        error.to_string(),
+        "waiting for the start marker: the connection ended (exit status 1); received \
+         \"This account is currently not available.\\n\""
+    );
+    assert!(!error.hint.is_empty());
+}
+
+#[test]
+fn a_missing_shell_is_told() {
+    let (bootstrap, command) = bootstrap(Options { shell: "/no/such/sh".into(), ..options() });
+    let error = run(&mut log_in(Path::new("/bin/sh"), &command, Rung::Perl), bootstrap, 100).agent.unwrap_err();
+    assert!(error.hint.contains("no shell"), "{error:?}");
+}
+
+#[test]
+fn another_machine_than_assumed_is_noticed_before_anything_runs() {
+    // The target's own check: the fake uname is found by the start line, the probe's answer is cut off.
+    let bin = scratch().join("other-machine");
+    fs::create_dir_all(&bin).unwrap();
+    let uname = bin.join("uname");
+    fs::write(&uname, "#!/bin/sh\necho Linux mips\n").unwrap();
+    fs::set_permissions(&uname, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    if !can_hide() {
+        println!("not run: no mount namespace can be made");
+        return;
+    }
+    let (bootstrap, command) = bootstrap(Options { assume: Some(bundle().clone()), hold: Hold::No, ..options() });
+    let hide = format!("mount --bind {} /usr/bin/uname; exec /bin/sh -c \"$0\"", uname.display());
+    let mut login = Command::new("unshare");
+    login.args(["-m", "--propagation", "private", "sh", "-c", &hide, &command]);
+    let error = run(&mut login, bootstrap, usize::MAX).agent.unwrap_err();
+    assert!(
+        matches!(&error.kind, ErrorKind::OtherMachine { got, .. } | ErrorKind::Machine { machine: got } if got.contains("mips")),
+        "{error:?}"
+    );
+}
