@@ -1,0 +1,209 @@
+//! What ends: links, contexts below, exchanges in the middle.
+
+use offshoot_wire::{Address, Failure, FailureKind, Frame, FrameKind, Gone, LostReason, Ran, encode};
+
+use super::Node;
+use super::input::{failure_body, room};
+use crate::event::{Event, ExchangeId, LinkId};
+use crate::exchange::{ASKER, Item, SERVER, flow_parts, flow_ref};
+use crate::link::{Role, State};
+use crate::outbox::{find, find_mut};
+use crate::slab::NONE;
+use crate::time::Time;
+
+/// Who found out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The owner: the link's slot is freed.
+    Owner,
+    /// The core: the owner is asked to close it, and the slot stays until it says that it did.
+    Core,
+    /// The other end, in its last word: as by the core, and nothing is said back.
+    Peer,
+}
+
+impl Node {
+    /// Ends a link and everything that depends on it.
+    pub(super) fn lose(&mut self, id: LinkId, reason: LostReason, by: By, now: Time) {
+        let Some(link) = find_mut(&mut self.links, id) else { return };
+        let (role, state) = (link.role, link.state);
+        if state != State::Closed {
+            link.state = State::Closed;
+            let address = link.address.clone();
+            for peer in std::mem::take(&mut link.peers).into_values() {
+                self.lose_peer(peer, id, &reason, now);
+                self.peers.remove(peer);
+            }
+            // What was over already and waited to go out on this link.
+            while let Some(flow) = self.outbox.any_flow(&self.links, id) {
+                self.outbox.clear(&mut self.exchanges, &mut self.links, flow);
+                self.free_if_done(flow_parts(flow).0);
+            }
+            if let Some(link) = find_mut(&mut self.links, id) {
+                link.last_peer = NONE;
+                link.raw.clear();
+                link.raw_bytes = 0;
+                link.credits.clear();
+                link.held.clear();
+                link.logs.clear();
+                link.log_bytes = 0;
+                link.pong = None;
+                link.ping = false;
+                link.shutdown = None;
+            }
+            match role {
+                Role::Child => {
+                    if let Some(index) = address.path().last() {
+                        self.children.remove(index);
+                    }
+                    if state != State::Reserved {
+                        self.gone_up(id, &address, &reason);
+                    }
+                    if state == State::Up {
+                        let reason = reason.clone();
+                        self.events.push_back(Event::ChildGone { link: id, prefix: address, reason });
+                    }
+                }
+                Role::Parent => self.events.push_back(Event::ParentLost { reason: reason.clone() }),
+            }
+            if by != By::Owner {
+                if let Some(link) = find_mut(&mut self.links, id).filter(|_| by == By::Core) {
+                    link.bye = Some(reason.clone());
+                }
+                self.mark_ready(id);
+                self.events.push_back(Event::CloseLink { link: id, reason });
+            }
+        }
+        if by == By::Owner {
+            if self.parent == Some(id) {
+                self.parent = None;
+            }
+            self.links.remove(id.index);
+        }
+    }
+
+    /// A child says that something below it is lost.
+    pub(super) fn subtree_gone(&mut self, from: LinkId, prefix: Address, reason: LostReason, now: Time) {
+        let Some(link) = find(&self.links, from) else { return };
+        // Addresses are ordered by path, so what lies under the prefix is one range.
+        let below: Vec<u32> = link
+            .peers
+            .range(prefix.clone()..)
+            .take_while(|(address, _)| address.is_under(&prefix))
+            .map(|(_, &peer)| peer)
+            .collect();
+        for peer in below {
+            self.lose_peer(peer, from, &reason, now);
+        }
+        self.gone_up(from, &prefix, &reason);
+        self.events.push_back(Event::Gone { prefix, reason });
+    }
+
+    /// Passes the notice of a loss upwards, behind everything that the lost contexts had sent.
+    fn gone_up(&mut self, child: LinkId, prefix: &Address, reason: &LostReason) {
+        let Some(parent) = self.parent else { return };
+        let Some(link) = find(&self.links, parent).filter(|link| link.is_up()) else { return };
+        let mut body = encode(&Gone { prefix: prefix.clone(), reason: reason.clone() });
+        if body.len() + 2 > link.frame as usize {
+            let reason = LostReason::Violation(String::new());
+            body = encode(&Gone { prefix: prefix.clone(), reason });
+        }
+        let mut frame = Vec::with_capacity(body.len() + 6);
+        Frame::link(FrameKind::Gone, body.into()).encode(&mut frame);
+        self.outbox.notice(&mut self.links, parent, child, frame);
+        self.mark_ready(parent);
+    }
+
+    /// Ends every exchange of one context behind a link.
+    fn lose_peer(&mut self, peer: u32, link: LinkId, reason: &LostReason, now: Time) {
+        while let Some(peer) = self.peers.get(peer)
+            && peer.ends != NONE
+        {
+            let (slot, side) = flow_parts(peer.ends);
+            debug_assert_eq!(self.exchanges[slot].end[side].link, link);
+            self.lose_side(slot, side, reason, now);
+        }
+    }
+
+    /// One side of an exchange is lost.
+    fn lose_side(&mut self, slot: u32, dead: usize, reason: &LostReason, _now: Time) {
+        let unsent = self.exchanges[slot].flow[SERVER].unsent;
+        self.outbox.clear(&mut self.exchanges, &mut self.links, flow_ref(slot, dead));
+        if dead == ASKER {
+            let to = self.exchanges[slot].end[SERVER].link;
+            if find(&self.links, to).is_some_and(|link| link.role == Role::Parent) {
+                // Above, the notice of the loss tells it. A request that has not left never will.
+                self.outbox.clear(&mut self.exchanges, &mut self.links, flow_ref(slot, SERVER));
+                self.close(slot);
+            } else {
+                self.drop_asker(slot);
+            }
+            return;
+        }
+        let exchange = &self.exchanges[slot];
+        let to = exchange.end[ASKER].link;
+        let above = find(&self.links, to).is_some_and(|link| link.role == Role::Parent);
+        if above && !unsent {
+            // The notice of the loss follows what was sent already, and tells it.
+            self.close(slot);
+            return;
+        }
+        let ran = if unsent { Ran::NotSent } else { Ran::MaybeExecuted };
+        let message = format!("{} was lost: {reason}", exchange.target);
+        let failure = self.failure(FailureKind::PeerLost(reason.clone()), message).ran(ran);
+        self.finish_asker(slot, failure);
+    }
+
+    /// Ends an exchange towards its requester, and frees it.
+    fn finish_asker(&mut self, slot: u32, failure: Failure) {
+        let exchange = &self.exchanges[slot];
+        let id = ExchangeId(exchange.id);
+        let to = exchange.end[ASKER].link;
+        if to.is_local() {
+            self.close(slot);
+            self.events.push_back(Event::Done { id, result: Err(failure) });
+            return;
+        }
+        if let Some(link) = find(&self.links, to) {
+            let header = offshoot_wire::FrameHeader {
+                kind: FrameKind::Failure,
+                full: false,
+                answer: true,
+                dst: exchange.requester.clone(),
+                src: exchange.target.clone(),
+                exchange: exchange.number,
+            };
+            let body = failure_body(failure, room(link.frame, &header));
+            self.push(flow_ref(slot, ASKER), Item::new(FrameKind::Failure, body.into()));
+        }
+        self.close(slot);
+    }
+
+    /// The requester of an exchange is lost or no longer waits: the side that is asked is told, and it ends here.
+    pub(super) fn drop_asker(&mut self, slot: u32) {
+        self.outbox.clear(&mut self.exchanges, &mut self.links, flow_ref(slot, ASKER));
+        self.tell_server(slot);
+        self.close(slot);
+    }
+
+    /// Cancels an exchange towards the side that is asked. A request that has not left this node never does.
+    fn tell_server(&mut self, slot: u32) {
+        let exchange = &self.exchanges[slot];
+        let unsent = exchange.flow[SERVER].unsent;
+        if exchange.end[SERVER].link.is_local() {
+            self.events.push_back(Event::Cancelled { id: ExchangeId(exchange.id) });
+            return;
+        }
+        self.outbox.clear(&mut self.exchanges, &mut self.links, flow_ref(slot, SERVER));
+        if !unsent {
+            self.push(flow_ref(slot, SERVER), Item::new(FrameKind::Cancel, bytes::Bytes::new()));
+        }
+    }
+
+    /// Ends an exchange from the middle, or at a target that takes its permission back: the requester gets `failure`, the
+    /// side that is asked a cancel.
+    pub(super) fn abort(&mut self, slot: u32, failure: Failure, _now: Time) {
+        self.tell_server(slot);
+        self.finish_asker(slot, failure);
+    }
+}
