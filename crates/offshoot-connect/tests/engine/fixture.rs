@@ -18,6 +18,8 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) struct Test {
     tag: String,
     descriptors: usize,
+    /// When it began, in the kernel's ticks.
+    began: u64,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -25,7 +27,7 @@ impl Test {
     pub(crate) fn begin(name: &str) -> Test {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let tag = format!("connect-test-{}-{name}", std::process::id());
-        Test { tag, descriptors: descriptors(), _turn: turn }
+        Test { tag, descriptors: descriptors(), began: now_in_ticks(), _turn: turn }
     }
 
     pub(crate) fn tag(&self) -> &str {
@@ -40,7 +42,7 @@ impl Test {
     pub(crate) fn assert_nothing_left(&self, limit: Duration) {
         let until = Instant::now() + limit;
         loop {
-            let left = with_tag(&format!("OFFSHOOT_TREE={}", self.tag));
+            let left = with_tag(&format!("OFFSHOOT_TREE={}", self.tag), self.began);
             if left.is_empty() {
                 return;
             }
@@ -204,13 +206,30 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("a list").count()
 }
 
-/// The processes that carry this variable, but zombies.
-fn with_tag(tag: &str) -> Vec<String> {
+/// When a process was started, in ticks since the boot; `None` when it is gone.
+fn started(process: &Path) -> Option<u64> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    // Behind the name, which may hold anything: the state is the third field, the start the 22nd.
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// Now, by a process that was started now.
+fn now_in_ticks() -> u64 {
+    let mut child = std::process::Command::new("true").spawn().expect("a process");
+    let now = started(&PathBuf::from(format!("/proc/{}", child.id()))).expect("its start");
+    child.wait().expect("its end");
+    now
+}
+
+/// The processes that carry this variable, but zombies, and but those that are older: to read the environment of a busy
+/// compiler takes long.
+fn with_tag(tag: &str, since: u64) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("a list").flatten() {
         let path = entry.path();
         let carries = |bytes: Vec<u8>| bytes.split(|b| *b == 0).any(|entry| entry == tag.as_bytes());
-        if std::fs::read(path.join("environ")).is_ok_and(carries) {
+        if started(&path).is_some_and(|start| start >= since) && std::fs::read(path.join("environ")).is_ok_and(carries)
+        {
             let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
             found.push(format!("{}: {}", path.display(), String::from_utf8_lossy(&command).replace('\0', " ")));
         }

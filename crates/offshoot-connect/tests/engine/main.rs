@@ -8,6 +8,7 @@
 mod fixture;
 mod real_ssh;
 mod sshd;
+mod whole;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -460,7 +461,7 @@ fn tools_that_refuse_to_end_are_ended_with_their_whole_group() {
         "sleep 60 & exit 3",
     ] {
         let begun = Instant::now();
-        test.connecting(&tool(script)).fail();
+        test.connecting(&tool(script)).connect().expect_err("a failure");
         assert!(begun.elapsed() < Duration::from_secs(2), "{script}: {:?}", begun.elapsed());
         test.assert_nothing_left(Duration::from_millis(200));
     }

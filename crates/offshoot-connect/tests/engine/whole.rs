@@ -1,0 +1,165 @@
+//! The whole way: a real shell, the real loader, and a small static program as the agent, behind pipes and behind ssh.
+
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use offshoot_connect::bundle::Bundle;
+use offshoot_connect::methods::Method;
+use offshoot_connect::{Cancel, LinkIo, Payloads};
+use offshoot_mux::{io as fd, wait_readable};
+use offshoot_wire::{ConnectStage, Failure, FailureKind, Recipe, Start};
+use sha2::{Digest, Sha256};
+
+use crate::fixture::{Link, NONCE, Test, hello};
+use crate::sshd::Sshd;
+
+const TRIPLE: &str = "x86_64-unknown-linux-musl";
+
+/// Says the hello that the tests expect, then tells about itself, then sends back what it gets.
+const AGENT: &str = r#"
+use std::io::{Read, Write};
+fn main() {
+    let mut out = std::io::stdout();
+    out.write_all(&HELLO).unwrap();
+    let arg = std::env::args().nth(1).unwrap_or_default();
+    let tag = std::env::var("OFFSHOOT_TREE").unwrap_or_default();
+    writeln!(out, "{arg} {tag}").unwrap();
+    let mut bytes = [0; 65536];
+    while let Ok(n @ 1..) = std::io::stdin().read(&mut bytes) {
+        out.write_all(&bytes[..n]).and_then(|()| out.flush()).unwrap();
+    }
+}
+"#;
+
+struct Agents(Bundle);
+
+impl Payloads for Agents {
+    fn bundle(&self, triple: &str, _: Instant, _: &Cancel) -> Result<Bundle, Failure> {
+        if triple == TRIPLE {
+            return Ok(self.0.clone());
+        }
+        Err(Failure::new(FailureKind::NoAgent(triple.to_owned()), "no agent at hand"))
+    }
+
+    fn at_hand(&self, triple: Option<&str>) -> Option<Bundle> {
+        triple.filter(|triple| *triple == TRIPLE).map(|_| self.0.clone())
+    }
+}
+
+/// Loader and agent, built once; `Err` says why not here.
+fn agents() -> Result<&'static Agents, &'static str> {
+    static AGENTS: OnceLock<Result<Agents, String>> = OnceLock::new();
+    let agents = AGENTS.get_or_init(|| {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
+        let options = offshoot_loader::build::Options::new(folder.path().join("loader"));
+        let loader = offshoot_loader::build::build(TRIPLE, &options).map_err(|error| error.to_string())?;
+        let source = folder.path().join("agent.rs");
+        std::fs::write(&source, AGENT.replace("HELLO", &format!("{:?}", hello(NONCE)))).map_err(|e| e.to_string())?;
+        let binary = folder.path().join("agent");
+        let status = Command::new("rustc")
+            .args(["-Copt-level=s", "-Cstrip=symbols", "-Clinker=rust-lld", "--target", TRIPLE, "-o"])
+            .args([&binary, &source])
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            return Err(format!("rustc has no target {TRIPLE}"));
+        }
+        let agent = std::fs::read(binary).map_err(|error| error.to_string())?;
+        let deflated = miniz_oxide::deflate::compress_to_vec(&agent, 6);
+        let hash = Sha256::digest(&agent).into();
+        Bundle::new(TRIPLE, loader.stage0, loader.stage1, deflated, agent.len() as u32, hash)
+            .map(Agents)
+            .map_err(|error| error.to_string())
+    });
+    agents.as_ref().map_err(String::as_str)
+}
+
+fn shell() -> Recipe {
+    let argv = ["sh", "-c", Start::PROBE].map(str::to_owned).to_vec();
+    Recipe::new("sh", "", Start::Shell { argv, env: Vec::new() })
+}
+
+/// Reads until so many bytes came behind what the connect has received.
+fn receive(link: &Link, already: &[u8], count: usize) -> Vec<u8> {
+    let LinkIo::Pipes { read, .. } = &link.link else { panic!("no pipes") };
+    let mut bytes = already.to_vec();
+    let mut buffer = vec![0; 1 << 16];
+    let until = Instant::now() + Duration::from_secs(20);
+    while bytes.len() < count {
+        assert!(Instant::now() < until, "only {} of {count}: {}", bytes.len(), String::from_utf8_lossy(&bytes));
+        wait_readable(&[read.as_fd()], Some(Duration::from_secs(1))).expect("a wait");
+        match fd::read(read, &mut buffer) {
+            Ok(0) => panic!("the link ended: {}", String::from_utf8_lossy(&bytes)),
+            Ok(n) => bytes.extend_from_slice(&buffer[..n]),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
+    bytes
+}
+
+/// What every link must do: the agent knows what it is, gets the preamble and then all bytes as they are.
+fn check(test: &Test, link: &Link) {
+    let head = [hello(NONCE), format!("offshoot-agent {}\npreamble", test.tag()).into_bytes()].concat();
+    let got = receive(link, &link.received, head.len());
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&head));
+    let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect();
+    let LinkIo::Pipes { write, .. } = &link.link else { panic!("no pipes") };
+    std::thread::scope(|scope| {
+        scope.spawn(|| fd::write_all(write, &bytes, Some(Instant::now() + Duration::from_secs(20))).expect("written"));
+        assert!(receive(link, &[], bytes.len()) == bytes, "the bytes changed on the way");
+    });
+}
+
+#[test]
+fn an_agent_starts_behind_a_shell_in_two_round_trips_or_in_one() {
+    let agents = match agents() {
+        Ok(agents) => agents,
+        Err(reason) => {
+            println!("not run: an_agent_starts_behind_a_shell_in_two_round_trips_or_in_one: {reason}");
+            return;
+        }
+    };
+    let test = Test::begin("whole");
+    let mut recipe = shell();
+    let link = test.connecting(&recipe).payloads(agents).succeed();
+    check(&test, &link);
+    let stages: Vec<_> = link.stages.iter().map(|(stage, _)| *stage).collect();
+    assert!(stages.contains(&ConnectStage::Payload), "{stages:?}");
+    drop(link);
+    test.assert_nothing_left(Duration::from_secs(2));
+
+    recipe.triple = Some(TRIPLE.to_owned());
+    let link = test.connecting(&recipe).payloads(agents).succeed();
+    check(&test, &link);
+    let stages: Vec<_> = link.stages.iter().map(|(stage, _)| *stage).collect();
+    assert!(!stages.contains(&ConnectStage::Payload), "{stages:?}");
+    drop(link);
+    test.assert_nothing_left(Duration::from_secs(2));
+}
+
+#[test]
+fn an_agent_starts_behind_ssh_and_ends_with_it() {
+    let test = Test::begin("whole-ssh");
+    let sshd = match agents() {
+        Ok(_) => Sshd::start(&["PermitRootLogin=yes"]),
+        Err(reason) => Err(reason.to_owned()),
+    };
+    let sshd = match sshd {
+        Ok(sshd) => sshd,
+        Err(reason) => {
+            println!("not run: an_agent_starts_behind_ssh_and_ends_with_it: {reason}");
+            return;
+        }
+    };
+    let agents = agents().expect("built above");
+    for triple in [None, Some(TRIPLE)] {
+        let ssh = sshd.login("user", "known");
+        let ssh = triple.map_or(ssh.clone(), |triple| ssh.triple(triple));
+        let recipe = ssh.recipe().expect("a recipe");
+        let link = test.connecting(&recipe).payloads(agents).succeed();
+        check(&test, &link);
+        drop(link);
+        test.assert_nothing_left(Duration::from_secs(5));
+    }
+}
