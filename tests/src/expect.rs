@@ -42,16 +42,16 @@ impl Finished {
         self
     }
 
-    /// Asserts an error of the command itself: one of these exit codes; `error: WHAT AND WHERE` with all of `what` in the report, in any case of letters;
+    /// Asserts an error of the command itself: this exit code; `error: WHAT AND WHERE` with all of `what` in the report, in any case of letters;
     /// what was seen; a hint; in time; and no byte that a terminal acts upon.
     ///
     /// # Panics
     ///
     /// When anything of it is missing.
     #[track_caller]
-    pub fn expect_error(&self, codes: &[i32], what: &[&str]) -> &Self {
+    pub fn expect_error(&self, code: i32, what: &[&str]) -> &Self {
         assert!(!self.overdue, "it hangs, expected an error\n{self}");
-        assert!(self.code.is_some_and(|code| codes.contains(&code)), "expected an exit code of {codes:?}\n{self}");
+        assert!(self.code == Some(code), "expected exit code {code}\n{self}");
         let errors = self.err();
         assert!(errors.lines().any(|line| line.starts_with("error: ")), "no line begins with `error: `\n{self}");
         assert!(errors.lines().any(|line| line.trim_start().starts_with("hint")), "the error has no hint\n{self}");

@@ -116,6 +116,10 @@ impl<'a> Offshoot<'a> {
             }
             command.args(rest);
         }
+        // Hosts start from an empty environment; where the agents lie is for the command to know there too.
+        if let Some(folder) = std::env::var_os("OFFSHOOT_AGENTS") {
+            command.env("OFFSHOOT_AGENTS", folder);
+        }
         Offshoot { tag, command, host, stdin: None, deadline: DEADLINE }
     }
 

@@ -23,6 +23,8 @@ pub struct Sshd {
     address: Ipv4Addr,
     port: u16,
     public_key: String,
+    /// On the machine itself daemons that a session started have no host to end with: they are known by this tag.
+    tag: Option<String>,
 }
 
 /// Where an sshd runs.
@@ -155,7 +157,8 @@ impl Sshd {
             Place::Host(host, _) => host.watched().exempt(listener.pid),
             Place::Machine => tag.watch_below(listener.pid),
         }
-        Ok(Sshd { child, listener, log, address, port, public_key })
+        let tag = matches!(place, Place::Machine).then(|| tag.name().to_string());
+        Ok(Sshd { child, listener, log, address, port, public_key, tag })
     }
 
     /// Where it listens.
@@ -186,6 +189,11 @@ impl Drop for Sshd {
         self.listener.signal(Signal::KILL);
         for session in sessions {
             session.signal(Signal::KILL);
+        }
+        if let Some(tag) = &self.tag {
+            for process in process::all().into_iter().filter(|process| process.has_env(VARIABLE, tag)) {
+                process.signal(Signal::KILL);
+            }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

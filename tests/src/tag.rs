@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::bounded::TICK;
+use crate::bounded::{TICK, find_program};
 use crate::host::Watched;
 use crate::process::{self, Process, Signal};
 
@@ -66,17 +66,21 @@ impl Tag {
         &self.name
     }
 
-    /// A command on the machine itself that carries the tag and, where there is one, is in the test's control group from before its first instruction.
+    /// A command on the machine itself that carries the tag and, where there is one, is in the test's control group from before its first instruction. It is
+    /// killed when the test's thread ends, so that it does not outlive a test process that was killed itself.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = match &self.cgroup {
-            None => Command::new(program),
-            Some(cgroup) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs")).arg(program);
-                shell
-            }
-        };
-        command.env(VARIABLE, &self.name);
+        let mut words: Vec<std::ffi::OsString> = Vec::new();
+        if let Some(cgroup) = &self.cgroup {
+            words.extend(["/bin/sh", "-c", "echo 0 >\"$0\" && exec \"$@\""].map(Into::into));
+            words.push(cgroup.join("cgroup.procs").into());
+        }
+        if let Some(setpriv) = find_program("setpriv") {
+            words.push(setpriv.into());
+            words.extend(["--pdeathsig", "KILL", "--"].map(Into::into));
+        }
+        words.push(program.as_ref().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env(VARIABLE, &self.name);
         command
     }
 
