@@ -146,12 +146,24 @@ pub struct Connected {
 /// [`Ran::NotSent`](offshoot_wire::Ran::NotSent): there is no context that could have run anything.
 pub fn connect(connecting: Connecting<'_>) -> Result<Connected, Failure> {
     let clock = Clock::new(connecting.recipe);
+    let started = clock.started;
+    let result = run(&connecting, clock);
+    let took = started.elapsed().as_millis();
+    let name = connecting.recipe.default_name();
+    match &result {
+        Ok(_) => log::debug!("{name}: connected in {took} ms"),
+        Err(failure) => log::debug!("{name}: not connected after {took} ms: {}", failure.message),
+    }
+    result
+}
+
+fn run(connecting: &Connecting<'_>, clock: Clock) -> Result<Connected, Failure> {
     if connecting.cancel.is_cancelled() {
         return Err(classify::cancelled(ConnectStage::Start));
     }
     match &connecting.recipe.start {
-        Start::Local => local::connect(&connecting, clock),
-        Start::Shell { argv, env } => shell::connect(&connecting, clock, argv, env),
+        Start::Local => local::connect(connecting, clock),
+        Start::Shell { argv, env } => shell::connect(connecting, clock, argv, env),
     }
 }
 

@@ -228,6 +228,8 @@ pub(super) fn os_error(stage: ConnectStage, what: &str, error: &io::Error) -> Fa
     let resource = match error.kind() {
         io::ErrorKind::OutOfMemory => Some(Resource::Memory),
         io::ErrorKind::StorageFull => Some(Resource::Disk),
+        // Of all that a connect asks the system for, only a new process is refused so.
+        io::ErrorKind::WouldBlock => Some(Resource::Processes),
         _ => error.raw_os_error().and_then(exhausted),
     };
     let kind = resource.map_or(FailureKind::Connect(stage), FailureKind::Exhausted);
@@ -258,7 +260,7 @@ pub(super) fn spawn_error(what: &str, error: &SpawnError) -> Failure {
     }
 }
 
-/// The resource that an errno says has run out. The numbers are those of Linux, where agents run.
+/// The resource that an errno of Linux, where agents run, says has run out; the first two are the same elsewhere.
 fn exhausted(errno: i32) -> Option<Resource> {
     match errno {
         23 | 24 => Some(Resource::Descriptors), // ENFILE, EMFILE

@@ -35,7 +35,15 @@ impl Test {
     }
 
     pub(crate) fn connecting<'a>(&'a self, recipe: &'a Recipe) -> Run<'a> {
-        Run { test: self, recipe, image: None, payloads: &Empty, cancel: Cancel::new(), behind: None }
+        Run {
+            test: self,
+            recipe,
+            image: None,
+            payloads: &Empty,
+            cancel: Cancel::new(),
+            behind: None,
+            preamble: b"preamble".to_vec(),
+        }
     }
 
     /// No process carries the tag any more.
@@ -69,6 +77,7 @@ pub(crate) struct Run<'a> {
     payloads: &'a dyn Payloads,
     cancel: Cancel,
     behind: Option<&'a str>,
+    preamble: Vec<u8>,
 }
 
 impl<'a> Run<'a> {
@@ -92,11 +101,16 @@ impl<'a> Run<'a> {
         self
     }
 
+    pub(crate) fn preamble(mut self, preamble: Vec<u8>) -> Self {
+        self.preamble = preamble;
+        self
+    }
+
     pub(crate) fn connect(self) -> Result<Connected, Failure> {
         connect(Connecting {
             recipe: self.recipe,
             nonce: NONCE,
-            preamble: b"preamble".to_vec(),
+            preamble: self.preamble,
             tree_tag: ("OFFSHOOT_TREE", self.test.tag.clone()),
             process_name: "offshoot:test",
             image: self.image.unwrap_or(&Script::missing()),
