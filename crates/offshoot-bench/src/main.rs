@@ -8,6 +8,7 @@
 mod anchor;
 mod contract;
 mod delay;
+mod driver;
 mod floor;
 mod floor_build;
 mod openssh;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Other words measure one thing: [limit|openssh] connect|connect_warm|latency|pipeline|bulk|fanout|idle|tree|scale ARGS…"
+    after_help = "Other words measure one thing: [limit|openssh] connect|connect_warm|latency|pipeline|bulk|beside|fanout|idle|tree|scale ARGS…"
 )]
 enum Cli {
     /// Runs the measurements, every anchor in turn, each in a fresh process.
@@ -74,6 +75,8 @@ fn who(name: &str) -> Result<Who, String> {
 }
 
 fn main() -> ExitCode {
+    // First: a local context may be this program once more.
+    offshoot::init();
     let args: Vec<OsString> = std::env::args_os().collect();
     run(&args).unwrap_or_else(|e| {
         eprintln!("offshoot-bench: {e:#}");
@@ -93,6 +96,7 @@ fn run(args: &[OsString]) -> Result<ExitCode> {
         // The two that the suite starts itself with.
         Some((&"pin", [cpu, ..])) => suite::pin(cpu, &rest[2..])?,
         Some((&"sweep", [tag, folder])) => sweep::run(tag, Path::new(folder))?,
+        _ if driver::run(&words)? => {}
         _ => command(Cli::parse_from(args))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,11 +9,12 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_offshoot-bench"))
 }
 
-/// The object that a verb prints.
+/// The object that a verb prints; the first, where it holds.
 fn measure(words: &[&str]) -> Value {
     let output = program().args(words).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{words:?} printed no object: {e}"))
+    let first = output.stdout.split(|b| *b == b'\n').next().unwrap_or_default();
+    serde_json::from_slice(first).unwrap_or_else(|e| panic!("{words:?} printed no object: {e}"))
 }
 
 fn positive(line: &Value, names: &[&str]) {
@@ -45,8 +46,29 @@ fn the_limit_answers_each_verb_of_the_contract() {
 }
 
 #[test]
+fn offshoot_answers_each_verb_of_the_contract() {
+    let phases = ["connect_s", "first_call_s", "shutdown_s", "total_s", "mono_connected", "mono_called"];
+    let connect = measure(&["connect", "local2"]);
+    positive(&connect, &phases);
+    assert!(connect["mono_called"].as_f64() > connect["mono_connected"].as_f64(), "{connect}");
+    positive(&measure(&["connect_warm", "local", "3"]), &["first_s", "next_p50_s", "next_min_s", "next_max_s"]);
+    let latency = measure(&["latency", "local", "65536", "10"]);
+    positive(&latency, &["p50_us", "p99_us", "min_us", "max_us", "mean_us", "switches_per_call"]);
+    assert_eq!(latency["n"], 10);
+    positive(&measure(&["latency", "local3", "0", "10"]), &["p50_us"]);
+    positive(&measure(&["pipeline", "local", "300"]), &["wall_s", "calls_per_s"]);
+    let up = measure(&["bulk", "local2", "up", "1000001"]);
+    assert_eq!(up["bytes"], 1_000_001);
+    positive(&up, &["wall_s", "MiB_s", "largest_kib"]);
+    positive(&measure(&["fanout", "local", "4"]), &["total_s"]);
+    positive(&measure(&["tree", "local", "2", "1", "1"]), &["total_s"]);
+    positive(&measure(&["scale", "local", "6"]), &["early_p50_s", "late_p50_s", "alone_us", "among_us"]);
+}
+
+#[test]
 fn what_an_anchor_cannot_do_is_skipped_by_its_own_words() {
     assert!(measure(&["limit", "modules", "direct", "x"])["skip"].is_string());
+    assert!(measure(&["connect", "sudo"])["skip"].is_string());
     assert!(measure(&["openssh", "latency", "local", "0", "10"])["skip"].is_string());
 }
 
