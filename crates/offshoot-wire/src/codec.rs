@@ -2,6 +2,8 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::bounds::Budget;
+
 /// Bytes that are not the value they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -38,12 +40,13 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
 /// # Errors
 /// [`DecodeError`] when the bytes are not exactly one value.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| DecodeError::Malformed(reason(&error)))?;
+    let (value, rest) = split(bytes)?;
     if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
 }
 
 /// Decodes a value at the front of `bytes` and returns it with the rest.
 pub(crate) fn split<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+    let _budget = Budget::new(bytes.len());
     postcard::take_from_bytes(bytes).map_err(|error| DecodeError::Malformed(reason(&error)))
 }
 

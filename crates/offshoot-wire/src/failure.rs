@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Address;
+use crate::{Address, bounds};
 
 /// Whether the work of a request ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ pub enum LostReason {
     /// It was shut down by request.
     Shutdown,
     /// It broke the protocol; the text says how.
-    Violation(String),
+    Violation(#[serde(deserialize_with = "bounds::message")] String),
 }
 
 impl fmt::Display for LostReason {
@@ -179,7 +179,7 @@ pub enum FailureKind {
     /// No place on the target can hold an executable file; the message lists what was tried.
     NoExec,
     /// No agent is at hand for this target triple.
-    NoAgent(String),
+    NoAgent(#[serde(deserialize_with = "bounds::name")] String),
     /// Code that ran on the other side failed.
     Remote(RemoteFailure),
     /// The verb, or something in the request, is not known there.
@@ -200,10 +200,13 @@ pub struct Failure {
     /// The context that reports it.
     pub at: Address,
     /// One sentence, lower case, without a full stop.
+    #[serde(deserialize_with = "bounds::message")]
     pub message: String,
     /// The last text that was received, as bytes; empty when there is none.
+    #[serde(with = "bounds::seen")]
     pub seen: Vec<u8>,
     /// What to do next; empty when there is no advice.
+    #[serde(deserialize_with = "bounds::message")]
     pub hint: String,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, Verb};
+use crate::{Address, Limits, Verb, bounds};
 
 /// A set of verbs, one bit each by number. Verbs numbered 64 and up cannot be granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,6 +70,7 @@ pub struct Grant {
     /// Its number at the target, by which it can be revoked.
     pub number: u64,
     /// The original permission and its hand-overs, at most [`Limits::GRANT_LINKS`](crate::Limits::GRANT_LINKS).
+    #[serde(deserialize_with = "bounds::list::<{ Limits::GRANT_LINKS }, _, _>")]
     pub links: Vec<GrantLink>,
     /// The HMAC-SHA256 over all of the above, chained.
     pub seal: [u8; 32],

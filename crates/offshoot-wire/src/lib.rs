@@ -25,6 +25,7 @@
 #![deny(missing_docs)]
 
 mod address;
+mod bounds;
 mod codec;
 pub mod escape;
 mod failure;
@@ -34,6 +35,7 @@ mod hello;
 mod limits;
 mod message;
 mod recipe;
+mod untrusted;
 mod varint;
 mod verb;
 
@@ -54,4 +56,5 @@ pub use message::{
     Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, channel,
 };
 pub use recipe::{Hint, Meaning, Recipe, Start};
+pub use untrusted::decode_untrusted;
 pub use verb::Verb;

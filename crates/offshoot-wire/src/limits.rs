@@ -31,6 +31,10 @@ impl Limits {
     pub const HELLO: u32 = 4 * 1024;
     /// The longest name of a context, user, host, method or machine, in bytes.
     pub const NAME: usize = 255;
+    /// The longest target of a recipe, as its user wrote it: a user, a host and a port.
+    pub const TARGET: usize = 2 * Limits::NAME + 16;
+    /// The longest list in a recipe: of arguments, variables or hints.
+    pub const RECIPE_LIST: usize = 1024;
     /// The deepest address: 64 hops.
     pub const DEPTH: usize = 64;
     /// How much text of a tool or a peer a failure carries at most, in bytes.

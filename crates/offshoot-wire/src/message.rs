@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ChildHello, DecodeError, Grant, LostReason, Recipe, Verb};
+use crate::{Address, ChildHello, DecodeError, Grant, LostReason, Recipe, Verb, bounds};
 
 /// The channel numbers of an [`Verb::Exec`] exchange; other verbs number theirs alike.
 pub mod channel {
@@ -125,9 +125,9 @@ pub struct ShutdownNotice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EnvChange {
     /// Set a variable.
-    Set(Vec<u8>, Vec<u8>),
+    Set(#[serde(with = "bounds::bytes")] Vec<u8>, #[serde(with = "bounds::bytes")] Vec<u8>),
     /// Remove a variable.
-    Remove(Vec<u8>),
+    Remove(#[serde(with = "bounds::bytes")] Vec<u8>),
     /// Remove all variables.
     Clear,
 }
@@ -147,12 +147,16 @@ pub enum StderrMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandSpec {
     /// The program: a path, or a name to look up in the target's `PATH`.
+    #[serde(with = "bounds::bytes")]
     pub program: Vec<u8>,
     /// The arguments after the program's name.
+    #[serde(with = "bounds::byte_strings")]
     pub args: Vec<Vec<u8>>,
     /// Changes to the login's environment, in order.
+    #[serde(deserialize_with = "bounds::long_list")]
     pub env: Vec<EnvChange>,
     /// The folder to start in; the login's home when there is none.
+    #[serde(with = "bounds::maybe_bytes")]
     pub cwd: Option<Vec<u8>>,
     /// Whether stdin comes from [`channel::STDIN`]; else it is `/dev/null`.
     pub stdin: bool,
@@ -201,8 +205,10 @@ pub struct ConnectSpec {
     /// The way to the new context.
     pub recipe: Recipe,
     /// Its name; the recipe's default when there is none.
+    #[serde(deserialize_with = "bounds::maybe_name")]
     pub name: Option<String>,
     /// What its process is called in `ps`.
+    #[serde(deserialize_with = "bounds::name")]
     pub process_name: String,
 }
 
@@ -212,8 +218,10 @@ pub struct ConnectReply {
     /// The new context's address.
     pub address: Address,
     /// Its name.
+    #[serde(deserialize_with = "bounds::name")]
     pub name: String,
     /// What it said of itself.
+    #[serde(deserialize_with = "bounds::checked_hello")]
     pub hello: ChildHello,
 }
 
@@ -221,6 +229,7 @@ pub struct ConnectReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadSpec {
     /// The target triple.
+    #[serde(deserialize_with = "bounds::name")]
     pub triple: String,
 }
 
@@ -239,10 +248,13 @@ pub struct NodeInfo {
     /// The context's address.
     pub address: Address,
     /// Its name.
+    #[serde(deserialize_with = "bounds::name")]
     pub name: String,
     /// What it said of itself at its start.
+    #[serde(deserialize_with = "bounds::checked_hello")]
     pub hello: ChildHello,
     /// The contexts directly below it.
+    #[serde(deserialize_with = "bounds::long_list")]
     pub children: Vec<ConnectReply>,
     /// Processes that run for requests.
     pub processes: u32,

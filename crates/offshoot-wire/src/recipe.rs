@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AuthFailure, HostKeyFailure};
+use crate::{AuthFailure, HostKeyFailure, Limits, bounds};
 
 /// How the tool is started and what it yields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +18,10 @@ pub enum Start {
     /// one-line script that the bootstrap starts with.
     Shell {
         /// The tool and its arguments.
+        #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
         argv: Vec<String>,
         /// Environment for the tool alone.
+        #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
         env: Vec<(String, String)>,
     },
 }
@@ -33,10 +35,12 @@ impl Start {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
     /// The tool's text; each line of the tool's output is searched for it. `*` stands for any text.
+    #[serde(deserialize_with = "bounds::message")]
     pub text: String,
     /// What it means for the error's kind.
     pub means: Meaning,
     /// What to tell the user to do next.
+    #[serde(deserialize_with = "bounds::message")]
     pub advice: String,
 }
 
@@ -57,14 +61,18 @@ pub enum Meaning {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     /// The method's name: `local`, `ssh`, …
+    #[serde(deserialize_with = "bounds::name")]
     pub method: String,
     /// What it connects to, as the user wrote it: for the context's name.
+    #[serde(deserialize_with = "bounds::text::<{ Limits::TARGET }, _>")]
     pub target: String,
     /// How it starts.
     pub start: Start,
     /// The tool's known failures, first match wins.
+    #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
     pub hints: Vec<Hint>,
     /// The target's triple, when the user or an earlier connect told it: saves a round trip.
+    #[serde(deserialize_with = "bounds::maybe_name")]
     pub triple: Option<String>,
     /// How long the whole connect may take, in milliseconds.
     pub deadline_ms: u32,
