@@ -1,6 +1,5 @@
 //! Following a recipe: one cargo build of the agent per triple, and the checks of what came out.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +15,11 @@ use crate::workspace::Workspace;
 
 /// The std features and crates of the recipes that build std.
 const BUILD_STD: [&str; 2] = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"];
+
+/// The agent aborts when it panics, so all that std wants of an unwinder is backtraces: of a stripped program, they would
+/// say nothing. The message and its place are printed all the same. Half of the agent would be the unwinder; instead,
+/// its two functions are one that does nothing, so that a backtrace has no frames.
+const NO_UNWINDER: [&str; 2] = ["--defsym=_Unwind_Backtrace=getpid", "--defsym=_Unwind_GetIP=getpid"];
 
 /// Settings of the caller's environment that would leak into the build.
 const LEAKS: [&str; 6] = [
@@ -47,17 +51,16 @@ pub(super) fn build(
         .args(["build", "--package", "offshoot-agent", "--bin", "offshoot-agent"])
         .args(["--profile", "agent", "--target", triple.name, "--target-dir"])
         .arg(&target);
+    if recipe != Recipe::A {
+        command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1");
+    }
     let fallback = || found.fallback.as_ref().context("no rustc with library sources");
     let (rust, flags) = match recipe {
-        Recipe::A => (&found.rust, flags(["yes", "rust-lld"])),
-        Recipe::APlus => {
-            command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1");
-            (&found.rust, flags(["yes", "rust-lld"]))
-        }
+        Recipe::A | Recipe::APlus => (&found.rust, flags(["yes", "rust-lld"])),
         Recipe::B => {
             let rust = fallback()?;
             let linker = zig::script(&target, triple)?;
-            command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1").env("RUSTC", &rust.rustc);
+            command.env("RUSTC", &rust.rustc);
             (rust, flags(["no", &linker.to_string_lossy()]))
         }
         Recipe::C => {
@@ -65,11 +68,18 @@ pub(super) fn build(
             let lld = found.rust.lld().context("no rust-lld")?;
             let musl = found.musl.as_ref().context("no musl")?;
             let wrapper = sysroot_with_musl(rust, &target, triple, musl)?;
-            command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1").env("RUSTC", wrapper);
+            command.env("RUSTC", wrapper);
             (rust, flags(["yes", &lld.to_string_lossy()]))
         }
     };
-    command.env("CARGO_ENCODED_RUSTFLAGS", joined(flags, &remaps(workspace, rust)));
+    let mut flags = flags;
+    flags.extend(remaps(workspace, rust));
+    match recipe {
+        Recipe::A => {}
+        Recipe::APlus | Recipe::C => flags.extend(NO_UNWINDER.map(|arg| format!("-Clink-arg={arg}"))),
+        Recipe::B => flags.extend(NO_UNWINDER.map(|arg| format!("-Clink-arg=-Wl,{arg}"))),
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     println!("+ {} (recipe {})", run::line(&command), recipe.name());
     run::check(&mut command)
         .with_context(|| format!("cannot build the agent for {} by recipe {}", triple.name, recipe.name()))?;
@@ -97,11 +107,6 @@ fn remaps(workspace: &Workspace, rust: &Rust) -> Vec<String> {
     ];
     remaps.extend(home.map(|home| format!("--remap-path-prefix={}=", home.display())));
     remaps
-}
-
-fn joined(mut flags: Vec<String>, more: &[String]) -> OsString {
-    flags.extend_from_slice(more);
-    flags.join("\x1f").into()
 }
 
 /// A copy of the compiler's folder by symbolic links, with a musl beside std's place, and a script that calls the
