@@ -12,8 +12,6 @@ mod names;
 mod target;
 
 pub use cancel::{Cancel, Subscription};
-pub use engine::{
-    AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, connect,
-};
+pub use engine::{AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, connect};
 pub use names::NameError;
 pub use target::{Target, TargetError, TargetProblem};

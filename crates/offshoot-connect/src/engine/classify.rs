@@ -91,11 +91,12 @@ impl Scene<'_> {
     }
 
     /// The first of the recipe's hints that fits a line of `text`, with that line. Once the marker came the login is
-    /// over, and texts about it are somebody else's.
+    /// over, and texts about it are somebody else's; so are those about the connection, unless ssh itself failed.
     fn known(&self, text: &[u8]) -> Option<(&Hint, String)> {
         let text = String::from_utf8_lossy(text);
         let hints = self.recipe.hints.iter();
-        let mut hints = hints.filter(|hint| self.in_login() || hint.means == Meaning::Unreachable);
+        let broke = self.exit.and_then(|exit| exit.code()) == Some(255);
+        let mut hints = hints.filter(|hint| self.in_login() || (broke && hint.means == Meaning::Unreachable));
         hints.find_map(|hint| text.lines().find(|line| fits(&hint.text, line)).map(|line| (hint, quoted(line))))
     }
 

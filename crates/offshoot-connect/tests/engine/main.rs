@@ -377,6 +377,9 @@ fn what_goes_wrong_behind_the_marker_is_no_login_failure() {
         failure.message,
         "the connection broke: Connection reset by 1.2.3.4 port 22 (ssh exited with status 255)"
     );
+    // A login script's own troubles.
+    let failure = test.connecting(&after_marker("echo 'Connection refused' >&2; exit 1")).fail();
+    assert_eq!(failure.message, "ssh exited with status 1 while starting the agent");
     let failure = test.connecting(&hasty(after_marker("sleep 60"))).fail();
     assert_eq!(failure.kind, FailureKind::StageTimeout(ConnectStage::Agent));
     let failure = test.connecting(&after_marker("printf '!LX013'; sleep 60")).fail();
