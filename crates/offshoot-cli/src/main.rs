@@ -1,2 +1,81 @@
-//! The `offshoot` command.
-fn main() {}
+//! The `offshoot` command: run commands on trees of hosts, accounts and containers.
+//!
+//! From the command line to the tree and back: [`args`] are the raw flags, [`options`] what they mean, [`targets`] and
+//! [`nodeset`] which places; [`commands`] has one file per command; [`walk`] connects, [`job`] runs, [`feed`] hands out
+//! stdin, [`output`] shows. [`tree`] alone knows the library.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod fault;
+mod feed;
+mod ground;
+mod hinted;
+mod interrupt;
+mod job;
+mod logging;
+mod nodeset;
+mod options;
+mod output;
+mod targets;
+mod tree;
+mod walk;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+
+fn main() -> ExitCode {
+    // Started as an agent, this process is one, and nothing below this line is for it.
+    tree::become_agent_if_started_as_one();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            // Help that nobody reads is no failure.
+            let _ = error.print();
+            return ExitCode::from(if asked_for { 0 } else { exit::OURS });
+        }
+    };
+    logging::start(cli.global.verbose, cli.global.quiet);
+    let result = match cli.command {
+        Command::Exec(args) => commands::exec::exec(args, &cli.global),
+        Command::Run(args) => commands::run::run(args, &cli.global),
+        Command::Tree(args) => commands::tree::tree(args, &cli.global),
+        Command::Agents(args) => commands::agents::agents(&args, &cli.global),
+        Command::Completions(args) => completions(args.shell),
+        Command::Man => manual(),
+    };
+    match result {
+        // Not by returning: a thread may sit in a read of stdin, and nothing of ours needs to be unwound.
+        Ok(code) => std::process::exit(i32::from(code)),
+        Err(error) => {
+            let palette = options::Look::new(&cli.global).palettes[1];
+            // Nobody is left to be told that stderr cannot be written.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), hinted::block(&error, &palette).as_bytes());
+            std::process::exit(i32::from(exit::OURS));
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "offshoot", &mut text);
+    print(&text)
+}
+
+fn manual() -> anyhow::Result<u8> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+    print(&text)
+}
+
+fn print(text: &[u8]) -> anyhow::Result<u8> {
+    match output::Console::of_process().write(output::Stream::Stdout, text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exit::BROKEN_PIPE),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(0),
+    }
+}

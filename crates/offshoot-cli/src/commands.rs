@@ -1,0 +1,37 @@
+//! The commands, one file each: from arguments to an exit code.
+
+pub(crate) mod agents;
+pub(crate) mod exec;
+pub(crate) mod run;
+pub(crate) mod tree;
+
+use crate::args::ReachArgs;
+use crate::interrupt::Interrupt;
+use crate::options::{Form, Look, Reach};
+use crate::output::Console;
+use crate::tree::Tree;
+use crate::{ground, job, targets};
+
+/// What `exec` and `run` share: resolves the targets, grows the tree, runs the job, takes the tree down.
+fn run_job(
+    wanted: &[String],
+    args: &ReachArgs,
+    reach: &Reach,
+    form: Form,
+    look: &Look,
+    job: &ground::Job,
+    input: impl FnOnce(bool) -> anyhow::Result<job::Input>,
+) -> anyhow::Result<u8> {
+    let chosen = targets::resolve(wanted, &args.exclude)?;
+    let (names, paths) = crate::tree::paths(chosen.names, reach)?;
+    let input = input(chosen.read_stdin)?;
+    let console = Console::of_process();
+    let interrupt = Interrupt::listen()?;
+    let tree = Tree::open(reach)?;
+    let stopping = tree.clone();
+    interrupt.on_trip(move || stopping.shutdown());
+    let printer = form.printer(&console, &names, look);
+    let code = job::run(tree.root(), paths, reach.fanout, job, input, &*printer, &interrupt);
+    tree.shutdown();
+    Ok(code?)
+}

@@ -1,0 +1,396 @@
+//! The real tree: the one file that knows the library.
+//!
+//! Hops become methods with the user's options, contexts and processes become [`Ground`] and [`Running`], and the
+//! library's errors become [`Fault`]s.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use offshoot::methods::{Hop as Method, Local, Ssh};
+use offshoot::wire::{FailureKind, Ran as LibraryRan};
+use offshoot::{Context, Error, Master, Process, Stdio, Target};
+
+use crate::exit;
+use crate::fault::{Fault, Ran};
+use crate::ground::{Event, Facts, Ground, Job, Running, Stdin};
+use crate::hinted::Hinted;
+use crate::options::Reach;
+use crate::output::{End, Stream};
+
+/// How long processes have between TERM and KILL when the tree is taken down.
+const GRACE: Duration = Duration::from_secs(5);
+/// The most of a failure's message that the summary line repeats, in characters.
+const BRIEF_MAX: usize = 60;
+
+/// Does not return in a process that was started to be an agent.
+pub(crate) fn become_agent_if_started_as_one() {
+    offshoot::init();
+}
+
+/// A hop as the library takes it, with the user's options; its text for people.
+pub(crate) type Hop = Method;
+
+/// Parses target names: each becomes a path of hops. Names that mean the same target are one.
+///
+/// # Errors
+/// The first name that cannot be understood; nothing has happened then.
+pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<String>, Vec<Vec<Hop>>)> {
+    let mut known = std::collections::HashSet::new();
+    let (mut kept, mut paths) = (Vec::new(), Vec::new());
+    for name in names {
+        let target: Target = name.parse().map_err(|error| {
+            Hinted::new(
+                anyhow::Error::new(error),
+                "a target is a path of hops: web1, dmw@web1:2222, jump/web[1-9], local; see: offshoot --help",
+            )
+        })?;
+        if known.insert(target.to_string()) {
+            kept.push(name);
+            paths.push(with_options(target.into_hops(), reach)?);
+        }
+    }
+    Ok((kept, paths))
+}
+
+/// Applies the options of the command line to the hops of one target.
+fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
+    // A file of this machine means something only to an ssh that runs on it: behind local hops, not behind others.
+    let mut here = true;
+    let mut done = Vec::with_capacity(hops.len());
+    for hop in hops {
+        done.push(match hop {
+            Method::Ssh(ssh) => {
+                let config = reach.ssh_config.as_deref().filter(|_| here);
+                here = false;
+                Method::Ssh(ssh_with_options(ssh, config, reach)?)
+            }
+            Method::Local(local) => Method::Local(local_with_options(local, reach)),
+            other => other,
+        });
+    }
+    Ok(done)
+}
+
+fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach) -> anyhow::Result<Ssh> {
+    if let Some(config) = config {
+        ssh = ssh.config(config.to_str().context("the path of the ssh configuration is not UTF-8")?);
+    }
+    for option in &reach.ssh_options {
+        ssh = ssh.option(option);
+    }
+    if let Some(limit) = reach.connect_timeout {
+        // A stage may take all of it: who waits longer than the default for a host means it.
+        ssh = ssh.connect_timeout(limit).stage_timeout(limit);
+    }
+    offshoot::methods::Method::recipe(&ssh)?;
+    Ok(ssh)
+}
+
+fn local_with_options(local: Local, reach: &Reach) -> Local {
+    match reach.connect_timeout {
+        Some(limit) => local.connect_timeout(limit).stage_timeout(limit),
+        None => local,
+    }
+}
+
+/// The tree of one run. A cheap handle.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    master: Arc<Master>,
+    root: Node,
+}
+
+/// A context, or the root.
+#[derive(Clone)]
+pub(crate) struct Node {
+    context: Context,
+}
+
+impl Tree {
+    /// Starts the root of a tree.
+    ///
+    /// # Errors
+    /// When this process is out of descriptors or threads.
+    pub(crate) fn open(reach: &Reach) -> anyhow::Result<Tree> {
+        let mut builder = Master::builder().connect_limit(reach.fanout.max(1));
+        if let Some(folder) = &reach.agents {
+            builder = builder.agents_dir(folder);
+        }
+        let master = builder.build().map_err(|error| {
+            let hint = match error.kind() {
+                FailureKind::Exhausted(_) => "raise this process's limits: see ulimit -n, ulimit -u",
+                _ => error.hint(),
+            };
+            Hinted::new(anyhow::Error::msg(format!("cannot start: {error}")), hint)
+        })?;
+        let root = Node { context: master.context().clone() };
+        Ok(Tree { master: Arc::new(master), root })
+    }
+
+    /// The context that this process is.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Ends everything. Returns within 7 s.
+    pub(crate) fn shutdown(&self) {
+        self.master.end(GRACE);
+    }
+}
+
+impl Ground for Node {
+    type Hop = Hop;
+    type Process = Remote;
+
+    fn connect(&self, hop: &Hop) -> Result<Node, Box<Fault>> {
+        let started = Instant::now();
+        match self.context.connect(hop) {
+            Ok(context) => Ok(Node { context }),
+            Err(error) => Err(connect_fault(&error, started.elapsed())),
+        }
+    }
+
+    fn path(&self) -> String {
+        self.context.path().to_owned()
+    }
+
+    fn start(&self, job: &Job, fed: bool) -> Result<Remote, Box<Fault>> {
+        let mut command = self.context.command(&job.program).args(&job.args);
+        command = command.stdin(if fed { Stdio::Piped } else { Stdio::Null });
+        if let Some(timeout) = job.timeout {
+            command = command.timeout(timeout);
+        }
+        let program = job.program.to_string_lossy().into_owned();
+        match command.spawn() {
+            Ok(process) => Ok(Remote { process, program }),
+            Err(error) => Err(exec_fault(&error, &program)),
+        }
+    }
+
+    fn facts(&self) -> Result<Facts, Box<Fault>> {
+        let told = |error: Error| exec_fault(&error, "");
+        let latency = self.context.ping().map_err(told)?;
+        let info = self.context.info().map_err(told)?;
+        Ok(Facts {
+            name: self.context.name().to_owned(),
+            user: info.hello.user,
+            host: info.hello.host,
+            pid: info.hello.pid,
+            triple: info.hello.triple,
+            latency,
+            received: info.link_bytes.0,
+            sent: info.link_bytes.1,
+        })
+    }
+
+    fn close(&self) {
+        // It is ended for tidiness; if that fails it was gone already, or goes with the tree.
+        if let Err(error) = self.context.shutdown() {
+            log::debug!("{}: {error}", self.context.path());
+        }
+    }
+}
+
+/// A command that runs in a context.
+pub(crate) struct Remote {
+    process: Process,
+    program: String,
+}
+
+impl Running for Remote {
+    fn stdin(&mut self) -> Option<Box<dyn Stdin>> {
+        self.process.stdin.take().map(|input| Box::new(RemoteStdin(input)) as Box<dyn Stdin>)
+    }
+
+    fn event(&mut self) -> Result<Event, Box<Fault>> {
+        match self.process.event() {
+            Ok(offshoot::Event::Stdout(bytes)) => Ok(Event::Output(Stream::Stdout, bytes)),
+            Ok(offshoot::Event::Stderr(bytes)) => Ok(Event::Output(Stream::Stderr, bytes)),
+            Ok(offshoot::Event::Exit(status)) => {
+                let end = match status.signal() {
+                    Some(signal) => End::Signal(signal),
+                    // It has a code whenever it has no signal.
+                    None => End::Status(status.code().unwrap_or(i32::from(exit::OURS))),
+                };
+                Ok(Event::End(end, status.timed_out()))
+            }
+            Err(error) => Err(exec_fault(&error, &self.program)),
+        }
+    }
+}
+
+struct RemoteStdin(offshoot::Input);
+
+impl Stdin for RemoteStdin {
+    fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.0.write_bytes(bytes)
+    }
+}
+
+/// An agent that can be sent out.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentFound {
+    pub(crate) triple: String,
+    pub(crate) sha256: String,
+    /// In bytes, in memory.
+    pub(crate) size: u64,
+    /// In bytes, as it travels.
+    pub(crate) sent: u64,
+    pub(crate) from: String,
+}
+
+/// The agents at hand, and what is wrong with files that should be one.
+pub(crate) fn agents(folder: Option<&Path>) -> (Vec<AgentFound>, Vec<Fault>) {
+    let (found, broken) = offshoot::Agents::new(folder.map(Path::to_owned)).list();
+    let found = found
+        .into_iter()
+        .map(|agent| AgentFound {
+            triple: agent.triple,
+            sha256: agent.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            size: agent.size,
+            sent: agent.sent,
+            from: format!("{} ({})", agent.path.display(), agent.origin),
+        })
+        .collect();
+    let broken = broken.into_iter().map(|(path, failure)| {
+        let fault = fault(&Error::new(failure, ""), path.display().to_string());
+        *fault
+    });
+    (found, broken.collect())
+}
+
+/// The fault of a connect that took `after`.
+fn connect_fault(error: &Error, after: Duration) -> Box<Fault> {
+    let what = match error.kind() {
+        FailureKind::Connect(stage) | FailureKind::StageTimeout(stage) => match stage {
+            offshoot::wire::ConnectStage::Queue => "no place to connect came free",
+            offshoot::wire::ConnectStage::Start => "cannot start the connection tool",
+            offshoot::wire::ConnectStage::Login => "cannot log in",
+            _ => "cannot start an agent",
+        },
+        FailureKind::Auth(_) => "the login was refused",
+        FailureKind::HostKey(_) => "the host key was not accepted",
+        FailureKind::NoExec => "no place can run an agent",
+        FailureKind::NoAgent(_) => "no agent is at hand",
+        _ => "cannot connect",
+    };
+    let mut fault = fault(error, what.to_owned());
+    if let FailureKind::StageTimeout(_) = error.kind() {
+        fault.after = Some(after);
+    }
+    fault.code = exit::OURS;
+    fault
+}
+
+/// The fault of something asked of a context that was connected.
+fn exec_fault(error: &Error, program: &str) -> Box<Fault> {
+    let what = match error.kind() {
+        FailureKind::PeerLost(_) | FailureKind::NoRoute => "lost the link".to_owned(),
+        _ if program.is_empty() => "cannot ask the agent".to_owned(),
+        _ => format!("cannot run `{program}`"),
+    };
+    let mut fault = fault(error, what);
+    fault.code = match error.kind() {
+        FailureKind::PeerLost(_) | FailureKind::NoRoute => exit::LINK_LOST,
+        FailureKind::Timeout => exit::TIMED_OUT,
+        FailureKind::Os(ENOENT) => exit::NOT_FOUND,
+        FailureKind::Os(_) => exit::NOT_EXECUTABLE,
+        _ => exit::OURS,
+    };
+    if fault.hint.is_empty() {
+        fault.hint = match fault.code {
+            exit::LINK_LOST => "what ran there is ended within seconds; see whether the machine is up, then run again",
+            exit::NOT_FOUND => "it is looked for in the PATH of the login there",
+            exit::NOT_EXECUTABLE => "is it a program, and may this user run it there?",
+            _ => "run again with -v for more",
+        }
+        .to_owned();
+    }
+    fault
+}
+
+/// The errno of a name that is not there: the same everywhere.
+const ENOENT: i32 = 2;
+
+/// What all faults have in common; the exit code is the caller's to set.
+fn fault(error: &Error, what: String) -> Box<Fault> {
+    let kind = error.kind();
+    let (stage, reason) = match kind {
+        FailureKind::Connect(stage) | FailureKind::StageTimeout(stage) => (Some(stage.to_string()), String::new()),
+        FailureKind::PeerLost(reason) => (None, reason.to_string()),
+        FailureKind::Os(errno) => (None, os_text(*errno)),
+        _ => (None, String::new()),
+    };
+    let reason = match (reason.is_empty(), error.message()) {
+        (_, "") => reason,
+        (true, message) => message.to_owned(),
+        // The message often says it again in its own words.
+        (false, message) if message.contains(&reason) => message.to_owned(),
+        (false, message) => format!("{reason}: {message}"),
+    };
+    let brief = if reason.is_empty() { what.clone() } else { reason.clone() };
+    Box::new(Fault {
+        kind: word(kind),
+        brief: brief.chars().take(BRIEF_MAX).collect(),
+        what,
+        reason,
+        path: error.path().to_owned(),
+        stage,
+        after: None,
+        received: error.seen().to_vec(),
+        ran: match error.ran() {
+            LibraryRan::NotSent => Ran::No,
+            LibraryRan::MaybeExecuted => Ran::Maybe,
+            LibraryRan::Executed => Ran::Yes,
+        },
+        hint: if error.hint().is_empty() { default_hint(kind).to_owned() } else { error.hint().to_owned() },
+        code: exit::OURS,
+        ours: false,
+    })
+}
+
+/// What to do next where the library had no better advice. Empty where [`exec_fault`] knows more.
+fn default_hint(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Connect(_) | FailureKind::StageTimeout(_) => "try the same login by hand; -v says more",
+        FailureKind::Exhausted(_) => "see ulimit -n and ulimit -u, here and there; a smaller -f needs less at once",
+        FailureKind::Busy => "a smaller -f needs less at once",
+        FailureKind::TooLarge => "send what is large through stdin",
+        _ => "",
+    }
+}
+
+/// The system's text for an error number, without the number that the standard library adds.
+fn os_text(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// The stable word for a kind of failure.
+fn word(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Connect(_) => "connect",
+        FailureKind::StageTimeout(_) => "stage-timeout",
+        FailureKind::Auth(_) => "auth",
+        FailureKind::HostKey(_) => "host-key",
+        FailureKind::NoRoute => "no-route",
+        FailureKind::PeerLost(_) => "peer-lost",
+        FailureKind::Timeout => "timeout",
+        FailureKind::Cancelled => "cancelled",
+        FailureKind::Denied => "denied",
+        FailureKind::TooLarge => "too-large",
+        FailureKind::Busy => "busy",
+        FailureKind::Exhausted(_) => "exhausted",
+        FailureKind::NoExec => "no-exec",
+        FailureKind::NoAgent(_) => "no-agent",
+        FailureKind::Remote(_) => "remote",
+        FailureKind::Unsupported => "unsupported",
+        FailureKind::Malformed => "malformed",
+        FailureKind::Os(_) => "os",
+        _ => "other",
+    }
+}
