@@ -30,6 +30,9 @@ use crate::bundle::Bundle;
 /// the environment, so that what the agent starts does not inherit it.
 pub const AGENT_ARGUMENT: &str = "offshoot-agent";
 
+/// The second argument of an agent whose link is descriptor 0 in both directions; without it the link is 0 and 1.
+pub const SOCKET_ARGUMENT: &str = "socket";
+
 /// How to start this context's own image, for local contexts.
 ///
 /// The image is started with descriptor 0 as the link, in a session of its own, with the [arguments](Self::arguments).
@@ -40,9 +43,9 @@ pub trait LocalImage: Send + Sync {
     /// A [`Failure`] that says why there is none; it is returned as it is.
     fn image(&self) -> Result<Image<'_>, Failure>;
 
-    /// The arguments behind `argv[0]`: [`AGENT_ARGUMENT`] alone by default.
+    /// The arguments behind `argv[0]`: [`AGENT_ARGUMENT`] and [`SOCKET_ARGUMENT`] by default.
     fn arguments(&self) -> Vec<OsString> {
-        vec![AGENT_ARGUMENT.into()]
+        vec![AGENT_ARGUMENT.into(), SOCKET_ARGUMENT.into()]
     }
 }
 

@@ -12,6 +12,8 @@ mod names;
 mod target;
 
 pub use cancel::{Cancel, Subscription};
-pub use engine::{AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, connect};
+pub use engine::{
+    AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, SOCKET_ARGUMENT, connect,
+};
 pub use names::NameError;
 pub use target::{Target, TargetError, TargetProblem};

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use offshoot_connect::AGENT_ARGUMENT;
+use offshoot_connect::{AGENT_ARGUMENT, SOCKET_ARGUMENT};
 use offshoot_mux::process::{self, Fork};
 use offshoot_mux::{Interest, Poller, Signals, io as fd, wait_readable};
 use offshoot_route::{Node, Time};
@@ -30,18 +30,19 @@ const HELLO: Duration = Duration::from_secs(10);
 /// What an agent that cannot even start exits with: as of a usage error.
 const FAILED: u8 = 125;
 
-/// Whether this process was started to become a local agent.
+/// Whether this process was started to become an agent.
 pub fn is_wanted() -> bool {
     std::env::args_os().nth(1).is_some_and(|argument| argument == AGENT_ARGUMENT)
 }
 
-/// Becomes an agent: the link is descriptor 0 (for a local context), or 0 and 1. Returns when the link has ended and
+/// Becomes an agent: the link is descriptor 0 (when its second argument says so), or 0 and 1. Returns when the link has ended and
 /// everything below is gone, with the status to exit with.
 ///
 /// Must be called on the main thread before any other is started; everything that `main` would do comes after, and so
 /// never, in such a process.
 pub fn run() -> u8 {
-    match start(is_wanted()) {
+    let socket = std::env::args_os().nth(2).is_some_and(|argument| argument == SOCKET_ARGUMENT);
+    match start(socket) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("offshoot agent: cannot start: {error}");
@@ -50,10 +51,10 @@ pub fn run() -> u8 {
     }
 }
 
-fn start(local: bool) -> io::Result<u8> {
+fn start(socket: bool) -> io::Result<u8> {
     offshoot_mux::reset_all_signals();
     offshoot_mux::ignore_sigpipe();
-    let fds = take_link(local)?;
+    let fds = take_link(socket)?;
     // The folder it was started from must not be held; the home of what it starts is asked for each time.
     std::env::set_current_dir("/")?;
     // A dump would hold other contexts' data. No boundary against the same user.
@@ -75,9 +76,9 @@ fn start(local: bool) -> io::Result<u8> {
 }
 
 /// Takes the link's descriptors and puts the null device in their places.
-fn take_link(local: bool) -> io::Result<LinkFds> {
+fn take_link(socket: bool) -> io::Result<LinkFds> {
     let stdin = io::stdin();
-    let fds = if local {
+    let fds = if socket {
         LinkFds::Socket(fd::dup_cloexec(&stdin)?)
     } else {
         LinkFds::Pipes { read: fd::dup_cloexec(&stdin)?, write: fd::dup_cloexec(io::stdout())? }
