@@ -122,6 +122,9 @@ fn command(cli: Cli) -> Result<()> {
     };
     let measured = report::render(&lines);
     println!("{measured}");
+    for error in report::errors(&lines) {
+        eprintln!("{error}");
+    }
     match page {
         Some(page) => report::write(&page, &measured),
         None => Ok(()),

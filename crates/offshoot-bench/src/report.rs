@@ -181,25 +181,32 @@ pub(crate) fn render(lines: &[Value]) -> String {
         };
         let _ = writeln!(out, "| {} | {} | {} | {met} |", row.title, cells.join(" | "), aim(row));
     }
-    for (title, field) in [("Errors", "error"), ("Processes left behind, killed by the runner", "left_behind")] {
-        let mut said: Vec<String> = lines
-            .iter()
-            .filter_map(|l| {
-                let what = match &l["m"][field] {
-                    Value::Null => return None,
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                let name = |f: &str| l[f].as_str().unwrap_or("");
-                Some(format!("- {} {}, {}: {what}", name("bench"), name("variant"), name("impl")))
-            })
-            .collect();
-        said.dedup();
-        if !said.is_empty() {
-            let _ = writeln!(out, "\n{title}:\n\n{}", said.join("\n"));
-        }
+    let failed = named(lines, "error", |_| String::new());
+    if !failed.is_empty() {
+        let _ = writeln!(out, "\nFailed: {}.", failed.join("; "));
+    }
+    let left = named(lines, "left_behind", |n| format!(": {n}"));
+    if !left.is_empty() {
+        let _ = writeln!(out, "\nProcesses left behind, killed by the runner: {}.", left.join("; "));
     }
     out
+}
+
+/// What went wrong, in full: for the terminal, not for the page, since messages name places of this machine.
+pub(crate) fn errors(lines: &[Value]) -> Vec<String> {
+    named(lines, "error", |text| format!(": {}", text.as_str().unwrap_or("")))
+}
+
+/// The results that have a field, by name, and what `say` makes of it.
+fn named(lines: &[Value], field: &str, say: impl Fn(&Value) -> String) -> Vec<String> {
+    let part = |line: &Value, name: &str| line[name].as_str().unwrap_or("").to_owned();
+    let mut all: Vec<String> = lines
+        .iter()
+        .filter(|l| !l["m"][field].is_null())
+        .map(|l| format!("{} {}, {}{}", part(l, "bench"), part(l, "variant"), part(l, "impl"), say(&l["m"][field])))
+        .collect();
+    all.dedup();
+    all
 }
 
 fn environment(facts: &Value) -> String {
@@ -337,6 +344,15 @@ mod tests {
         let text = render(&lines);
         let row = text.lines().find(|l| l.starts_with("| master killed")).unwrap();
         assert!(row.contains("| never |") && row.contains("**no**"), "{row}");
+    }
+
+    #[test]
+    fn a_failure_is_named_on_the_page_and_explained_only_on_the_terminal() {
+        let m = json!({ "error": "no such file: /home/someone/x" });
+        let lines = [json!({ "run": "r", "bench": "connect", "variant": "ssh", "impl": "offshoot", "rep": 0, "m": m })];
+        let page = render(&lines);
+        assert!(page.contains("Failed: connect ssh, offshoot.") && !page.contains("someone"), "{page}");
+        assert_eq!(errors(&lines), ["connect ssh, offshoot: no such file: /home/someone/x"]);
     }
 
     #[test]

@@ -191,7 +191,11 @@ impl<'a> Suite<'a> {
             argv: [anchor.clone(), words.clone()].concat(),
             env: vec![("BENCH_STATE", self.scratch.folder().into())],
             tag: self.scratch.tag(),
-            deadline: Duration::from_secs(measurement.deadline),
+            deadline: Duration::from_secs(if self.options.quick {
+                measurement.deadline.min(20)
+            } else {
+                measurement.deadline
+            }),
         };
         if let Some(sshd) = &self.sshd {
             run.env.push(("BENCH_SSH_CONFIG", sshd.config().into_os_string()));
