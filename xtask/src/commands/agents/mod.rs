@@ -163,6 +163,21 @@ pub fn build_for_host(workspace: &Workspace) -> Result<()> {
     build(workspace, &Wanted::triples(&[triple.name])).map(drop)
 }
 
+/// What this machine lacks for building an agent for the triple, in one line; nothing when it can.
+///
+/// # Errors
+///
+/// When the triple is unknown, or there is no compiler at all.
+pub fn missing(triple: &str) -> Result<Option<String>> {
+    let triple = Triple::named(triple)?;
+    let lacks = Found::look(triple)?.require(triple, None).err();
+    Ok(lacks.map(|error| {
+        let text = error.to_string();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words.join(" ")
+    }))
+}
+
 /// Builds, checks and packs.
 ///
 /// # Errors

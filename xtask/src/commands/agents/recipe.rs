@@ -75,9 +75,9 @@ pub(super) fn build(
     let mut flags = flags;
     flags.extend(remaps(workspace, rust));
     match recipe {
-        Recipe::A => {}
+        // The std that came with the toolchain wants more of its unwinder, and zig's linker knows no such argument.
+        Recipe::A | Recipe::B => {}
         Recipe::APlus | Recipe::C => flags.extend(NO_UNWINDER.map(|arg| format!("-Clink-arg={arg}"))),
-        Recipe::B => flags.extend(NO_UNWINDER.map(|arg| format!("-Clink-arg=-Wl,{arg}"))),
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     println!("+ {} (recipe {})", run::line(&command), recipe.name());

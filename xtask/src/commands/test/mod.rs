@@ -33,6 +33,9 @@ pub struct Args {
     /// Everything: the usual run, and packaging
     #[arg(long, conflicts_with_all = ["fast", "peers"])]
     all: bool,
+    /// Fail when a test did not run that tests/expected-not-run.txt does not name; the default where CI is set
+    #[arg(long)]
+    strict: bool,
 }
 
 /// How long what the last test started may take to be gone.
@@ -71,14 +74,16 @@ pub fn run(args: &Args) -> Result<bool> {
     };
     let before = Before::look();
     let start = Instant::now();
-    let (rows, mut missing) = run_stages(suite, &setting, &file);
+    let (rows, missing) = run_stages(suite, &setting, &file);
     let _ = std::fs::remove_file(&file);
 
     let mut total = Counts::default();
     for row in &rows {
         total.add(row.counts);
     }
-    total.failed += report_missing(&mut missing, &expected);
+    let strict = args.strict || std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
+    let unexpected = report_missing(&missing, &expected, strict);
+    total.failed += if strict { unexpected } else { 0 };
     total.failed += report_leftovers(&before, &run_id);
     report_stages(&rows, start.elapsed());
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
@@ -123,22 +128,23 @@ fn settle(seen: Seen, file: &Path, missing: &mut NotRun) -> Counts {
     counts
 }
 
-/// Prints what could not run; gives back how many of these may not be missing.
-fn report_missing(missing: &mut NotRun, expected: &Expected) -> u64 {
+/// Prints what could not run; gives back how many of these the list does not name.
+fn report_missing(missing: &NotRun, expected: &Expected, strict: bool) -> u64 {
     if missing.is_empty() {
         return 0;
     }
     println!("\nnot run:");
     let width = missing.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut unexpected = 0;
-    for (name, reason) in missing.iter() {
+    for (name, reason) in missing {
         let allowed = expected.allows(name);
         unexpected += u64::from(!allowed);
-        let note = if allowed { "expected  " } else { "UNEXPECTED" };
+        let note = if allowed { "expected  " } else { "unexpected" };
         println!("  {note}  {name:width$}  {}", reason.escape_debug());
     }
     if unexpected > 0 {
-        println!("error: {unexpected} tests did not run and are not in tests/expected-not-run.txt");
+        let level = if strict { "error" } else { "warning" };
+        println!("{level}: {unexpected} tests that did not run are not in tests/expected-not-run.txt");
         println!("  fix: install what they need (see .ci/run), or add the name and the reason there");
     }
     unexpected
@@ -199,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_missing_fails() {
-        let mut missing: NotRun = [("a".to_string(), "x".to_string())].into();
-        assert_eq!(report_missing(&mut missing, &Expected::default()), 1);
+    fn what_may_not_be_missing_is_counted() {
+        let missing: NotRun = [("a".to_string(), "x".to_string())].into();
+        assert_eq!(report_missing(&missing, &Expected::default(), true), 1);
     }
 }
