@@ -208,9 +208,9 @@ fn s18_a_hostile_configuration_turns_nothing_on() {
 }
 
 #[test]
-fn secrets_and_texts_of_errors_are_escaped() {
+fn foreign_text_in_an_error_is_escaped() {
     let error = Ssh::to("web\u{1b}[31m").recipe().expect_err("a refusal").to_string();
-    assert_eq!(error, "ssh: the host `web\\u{1b}[31m`: holds '\\u{1b}'");
+    assert_eq!(error, "ssh: the host `web\\x1b[31m`: holds '\\u{1b}'");
 }
 
 fn host() -> impl Strategy<Value = String> {
