@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use bootstrap_peer::{Agent, bundle, left_behind, options, run, scratch};
+use bootstrap_peer::{Agent, bundle, left_behind, nonce_text, options, run, run_until_echo, scratch};
 use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, ErrorKind, Hold, Options};
 
 /// What is hidden so that only this way is left.
@@ -32,7 +32,9 @@ impl Rung {
         match self {
             Rung::Perl => "",
             Rung::Python => "mount --bind /dev/null /usr/bin/perl;",
-            Rung::File => "mount --bind /dev/null /usr/bin/perl;mount --bind /dev/null $(readlink -f /usr/bin/python3);",
+            Rung::File => {
+                "mount --bind /dev/null /usr/bin/perl;mount --bind /dev/null $(readlink -f /usr/bin/python3);"
+            }
         }
     }
 }
@@ -75,6 +77,8 @@ fn log_in(login: &Path, command_line: &str, rung: Rung) -> Command {
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("HOME", "/root")
         .env("LC_ALL", "C.UTF-8")
+        // A variable of the user's by a name of ours must not carry the start line to the agent.
+        .env("_o", "the user's")
         .env("ODD", "a=b 'c' \"d\" $e \\ é")
         .current_dir("/usr");
     command
@@ -84,12 +88,6 @@ fn bootstrap(options: Options) -> (Bootstrap, String) {
     let bootstrap = Bootstrap::new(options, Instant::now()).unwrap();
     let command = bootstrap.probe_command();
     (bootstrap, command)
-}
-
-/// The text of the nonce, as it stands in file names.
-fn nonce_text(command: &str) -> String {
-    let after = command.split("echo M").nth(1).expect("a marker");
-    after.split(' ').next().expect("a word").replace('\\', "")
 }
 
 fn check(agent: &Result<Agent, BootstrapError>, what: &str) {
@@ -131,7 +129,7 @@ fn every_login_shell_reaches_the_agent_on_every_rung() {
         let ran = run(&mut log_in(login, &command, rung), bootstrap, usize::MAX);
         check(&ran.agent, what);
         println!("{what}: {} ms", ran.took.as_millis());
-        assert_eq!(left_behind(&nonce_text(&command)), [PathBuf::new(); 0], "{what}");
+        assert_eq!(left_behind(&nonce_text(&command)), Vec::<PathBuf>::new(), "{what}");
     });
 }
 
@@ -144,8 +142,20 @@ fn every_shell_as_the_targets_sh_reaches_the_agent_on_every_rung() {
         let ran = run(&mut log_in(&login, &command, rung), bootstrap, usize::MAX);
         check(&ran.agent, what);
         println!("{what}: {} ms", ran.took.as_millis());
-        assert_eq!(left_behind(&nonce_text(&command)), [PathBuf::new(); 0], "{what}");
+        assert_eq!(left_behind(&nonce_text(&command)), Vec::<PathBuf>::new(), "{what}");
     });
+}
+
+#[test]
+fn the_real_start_line_leaves_room_in_a_terminals_line() {
+    let (mut bootstrap, command) = bootstrap(options());
+    let now = Instant::now();
+    bootstrap.handle_bytes(format!("M{} Linux x86_64 .\n", nonce_text(&command)).as_bytes(), now);
+    bootstrap.provide(bundle(), now);
+    let first = bootstrap.poll_output(now).unwrap();
+    let len = first.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    println!("the start line has {len} bytes, the probe {}", command.len());
+    assert!(len < 3_700, "{len} bytes");
 }
 
 #[test]
@@ -189,10 +199,10 @@ fn the_agent_has_the_logins_umask_and_signals() {
 }
 
 #[test]
-fn chatter_before_the_marker_and_before_the_hello_is_tolerated() {
+fn chatter_before_the_marker_is_tolerated() {
     let (bootstrap, command) = bootstrap(options());
     let noise = "i=0; while [ $i -lt 500 ]; do echo '\u{1b}[31mWelcome to Linux x86_64 . M!L!N'; i=$((i+1)); done;";
-    let login = format!("{noise} (sleep 0.05; echo late; printf '!L!L12'; echo '!LQ123') & {command}");
+    let login = format!("{noise} printf '!L!L12'; echo '!LQ123'; {command}");
     check(&run(&mut log_in(Path::new("/bin/sh"), &login, Rung::Perl), bootstrap, 100).agent, "noise");
 }
 
@@ -208,6 +218,27 @@ fn a_login_that_never_runs_the_command_is_told_by_what_it_printed() {
          \"This account is currently not available.\\n\""
     );
     assert!(!error.hint.is_empty());
+}
+
+#[test]
+fn a_terminal_in_the_path_is_made_transparent_first() {
+    let Some(script) = shell("script") else {
+        println!("not run: script(1) is not installed");
+        return;
+    };
+    // bash on a terminal reads ahead: what came with the line would be lost.
+    for name in ["bash", "dash", "ksh", "mksh", "zsh", "ash"] {
+        let Some(path) = shell(name) else { continue };
+        let shell = path.to_str().unwrap().to_owned();
+        let (bootstrap, command) = bootstrap(Options { shell, hold: Hold::UntilReady, ..options() });
+        let mut terminal = Command::new(&script);
+        terminal.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
+        terminal.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/root").env("SHELL", "/bin/sh");
+        terminal.env("LC_ALL", "C.UTF-8").env("ODD", "a=b 'c' \"d\" $e \\ é").current_dir("/usr");
+        let ran = run_until_echo(&mut terminal, bootstrap, 100);
+        check(&ran.agent, name);
+        println!("{name} on a terminal: {} ms", ran.took.as_millis());
+    }
 }
 
 #[test]

@@ -119,7 +119,8 @@ impl Stream<'_> {
                 *length = self.bits(3) as u8;
             }
         }
-        let codes = codes(&own);
+        let mut codes = Codes::NONE;
+        codes.set(&own);
         let (mut at, mut length) = (0, 0);
         while at < literals + distances {
             let mut times = 1;
@@ -146,9 +147,12 @@ impl Stream<'_> {
     #[inline(never)]
     fn coded(&mut self, lengths: &Lengths) -> Option<()> {
         let (literals, distances) = lengths.split_at(SYMBOLS);
-        let (literals, distances) = (codes(literals), codes(distances));
+        let mut codes = [Codes::NONE; 2];
+        let [literal, distance] = &mut codes;
+        literal.set(literals);
+        distance.set(distances);
         loop {
-            let symbol = self.symbol(&literals);
+            let symbol = self.symbol(literal);
             if symbol < 256 {
                 self.put(symbol as u8)?;
                 continue;
@@ -158,7 +162,7 @@ impl Stream<'_> {
             }
             // 257 is a length of 3; four lengths share each number of extra bits; 285 is 258 by itself.
             let length = if symbol == 285 { 255 } else { self.stepped(symbol - 257, 2) };
-            let symbol = self.symbol(&distances);
+            let symbol = self.symbol(distance);
             let back = self.stepped(symbol, 1) as usize + 1;
             for _ in 0..length + 3 {
                 let byte = *self.dst.get(self.at.wrapping_sub(back))?;
@@ -200,23 +204,26 @@ impl Stream<'_> {
     }
 }
 
-/// The codes for symbols of these lengths.
-#[inline(never)]
-fn codes(lengths: &[u8]) -> Codes {
-    let mut codes = Codes { count: [0; 16], symbol: [0; SYMBOLS] };
-    let mut next = 0;
-    for (length, count) in codes.count.iter_mut().enumerate().skip(1) {
-        for (symbol, of) in lengths.iter().enumerate() {
-            if usize::from(*of) == length
-                && let Some(slot) = codes.symbol.get_mut(next)
-            {
-                *slot = symbol as u16;
-                next += 1;
-                *count += 1;
+impl Codes {
+    const NONE: Codes = Codes { count: [0; 16], symbol: [0; SYMBOLS] };
+
+    /// The codes for symbols of these lengths; `self` must be [`Codes::NONE`]. Not a function from lengths to codes:
+    /// that would copy them.
+    #[inline(never)]
+    fn set(&mut self, lengths: &[u8]) {
+        let mut next = 0;
+        for (length, count) in self.count.iter_mut().enumerate().skip(1) {
+            for (symbol, of) in lengths.iter().enumerate() {
+                if usize::from(*of) == length
+                    && let Some(slot) = self.symbol.get_mut(next)
+                {
+                    *slot = symbol as u16;
+                    next += 1;
+                    *count += 1;
+                }
             }
         }
     }
-    codes
 }
 
 #[cfg(test)]

@@ -2,10 +2,14 @@
 
 use crate::sys;
 
+/// The descriptor that programs are run from: a number known beforehand, for the path.
+const NUMBER: usize = 9;
+const PATH: &[u8; 16] = b"/proc/self/fd/9\0";
+
 /// Becomes the program `image`; returns the errno of the last attempt.
 ///
-/// In order: a memfd, run by `execveat`, else through `/proc/self/fd`; else, with `path`, a file of that name, which
-/// exists no longer once the program runs.
+/// In order: a memfd, run by `execveat`, else through `/proc/self/fd`; else, with `path`, a file of that name. With
+/// `LAST` that file exists no longer once the program runs; otherwise the program is told its path.
 ///
 /// # Safety
 ///
@@ -18,8 +22,6 @@ pub unsafe fn become_program<const LAST: bool>(
 ) -> isize {
     const CLOEXEC_SEALING: usize = 3;
     const EXEC: usize = 0x10;
-    const NUMBER: usize = 9;
-    const PATH: &[u8; 16] = b"/proc/self/fd/9\0";
     // SAFETY: `argv` has a first element, and all pointers are passed on as the caller promised them.
     unsafe {
         let mut fd = sys::memfd(*argv, EXEC | CLOEXEC_SEALING);
@@ -29,33 +31,61 @@ pub unsafe fn become_program<const LAST: bool>(
         }
         let mut errno = fd;
         if fd >= 0 {
-            // A number known beforehand, for the path. The agent closes what it does not know, so none is closed here.
-            sys::renumber(fd as usize, NUMBER);
-            let fd = NUMBER;
-            errno = sys::write(fd, image);
+            errno = sys::write(fd as usize, image);
             if errno > 0 {
-                sys::seal(fd);
-                sys::exec_fd(fd, argv, envp);
-                errno = sys::exec(PATH.as_ptr(), argv, envp);
+                sys::seal(fd as usize);
+                errno = run(fd, argv, envp);
             }
         }
         // That a file could be made in memory does not mean that it may be executed.
         let Some(path) = path else { return errno };
-        let file = sys::create(path);
-        if file < 0 {
-            return file;
+        if LAST && file(path, image) > 0 {
+            let fd = sys::open(path);
+            sys::unlink(path);
+            run(fd, argv, envp);
+            // Neither `execveat` nor `/proc`: once more, with a name.
         }
-        errno = sys::write(file as usize, image);
-        sys::close(file as usize);
+        errno = file(path, image);
         if errno > 0 {
             if LAST {
                 unlink_once_running(path);
             }
-            // Stage 1 is told its path and unlinks it itself.
             errno = sys::exec(path, argv, envp);
         }
         sys::unlink(path);
         errno
+    }
+}
+
+/// Makes an executable file; positive, or an errno.
+///
+/// # Safety
+///
+/// `path` must be a C string.
+unsafe fn file(path: *const u8, image: &[u8]) -> isize {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { sys::create(path) };
+    if fd < 0 {
+        return fd;
+    }
+    let written = sys::write(fd as usize, image);
+    // What is open for writing cannot be executed.
+    sys::close(fd as usize);
+    written
+}
+
+/// Becomes the program in `fd`; returns only an errno.
+///
+/// # Safety
+///
+/// As for [`become_program`].
+unsafe fn run(fd: isize, argv: *const *const u8, envp: *const *const u8) -> isize {
+    // The agent closes what it does not know, so none is closed here.
+    sys::renumber(fd as usize, NUMBER);
+    // SAFETY: the caller's promise; the path is a C string.
+    unsafe {
+        sys::exec_fd(NUMBER, argv, envp);
+        sys::exec(PATH.as_ptr(), argv, envp)
     }
 }
 

@@ -277,6 +277,17 @@ pub unsafe fn create(path: *const u8) -> isize {
     unsafe { call4(number::OPENAT, AT_FDCWD, path as usize, WRONLY_CREAT_EXCL_CLOEXEC, 0o700) }
 }
 
+/// Opens `path` for reading, close-on-exec.
+///
+/// # Safety
+///
+/// `path` must be a C string.
+pub unsafe fn open(path: *const u8) -> isize {
+    const CLOEXEC: usize = 0o2000000;
+    // SAFETY: the caller's promise.
+    unsafe { call3(number::OPENAT, AT_FDCWD, path as usize, CLOEXEC) }
+}
+
 /// Unlinks `path`.
 ///
 /// # Safety

@@ -226,6 +226,50 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// What to do next.
+pub(super) fn hint(stage: Stage, kind: &ErrorKind, exit: Option<Exit>, received: bool) -> &'static str {
+    match (kind, stage) {
+        (ErrorKind::Ended, Stage::Login) if exit == Some(Exit::Code(127)) => {
+            "there seems to be no shell at that path on the target"
+        }
+        (ErrorKind::Ended, Stage::Login) if received => {
+            "the login shell printed text and ended without running the command; is the account allowed to run commands?"
+        }
+        (ErrorKind::Ended, Stage::Login) => "the command was never run; does the same login run `true`?",
+        (ErrorKind::Timeout | ErrorKind::Noise, Stage::Login) if received => {
+            "the login shell printed text but never ran the command; what does the same login print for `true`?"
+        }
+        (ErrorKind::Timeout | ErrorKind::Noise, Stage::Login) => {
+            "nothing was printed at all; a login script may be waiting for input"
+        }
+        (ErrorKind::Ended | ErrorKind::Timeout | ErrorKind::Noise, _) => {
+            "the agent was sent but did not answer; the target may have killed it, or the path may not be 8-bit clean"
+        }
+        (ErrorKind::Answer, _) => {
+            "`uname -sm` printed nothing readable there; is there a uname in PATH, /bin or /usr/bin?"
+        }
+        (ErrorKind::System { .. }, _) => "agents run on Linux only",
+        (ErrorKind::Machine { .. }, _) => "agents exist for x86_64, aarch64, i686, armv7 and riscv64",
+        (ErrorKind::OtherMachine { .. }, _) => "connect again without assuming the machine",
+        (ErrorKind::NoAgent { .. }, _) => "build the agents for this triple, or name the folder that holds them",
+        (ErrorKind::Terminal, _) => "install stty there, or use a way in without a terminal",
+        (ErrorKind::NoExec { .. }, _) => {
+            "allow execution in one of these directories, or install perl or python3 there; a locked container can be \
+             entered from its host by its namespaces"
+        }
+        (ErrorKind::Loader { step, .. }, _) => match step {
+            LoaderStep::Hash | LoaderStep::Inflate | LoaderStep::Header => {
+                "the bytes changed on the way: a terminal in the path, or something there that reads its input"
+            }
+            LoaderStep::Memory => "the target is short of memory, or a limit is set",
+            LoaderStep::ReadAgent | LoaderStep::ReadLoader => "the connection ended while the agent was being sent",
+            LoaderStep::StartAgent | LoaderStep::StartLoader => {
+                "the target forbids execution from memory and from files"
+            }
+        },
+    }
+}
+
 /// Foreign bytes as one line that is safe on a terminal and in a log: C0, C1, DEL, bidi controls, other invisible
 /// characters, quotes, backslashes and invalid UTF-8 are written as escapes (S8).
 pub fn escape(bytes: &[u8]) -> String {

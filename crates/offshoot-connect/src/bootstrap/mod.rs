@@ -15,111 +15,32 @@
 //!
 //! Memory: the transcript (64 KiB), and what is to be sent: one copy of the bundle's payload and the preamble.
 
+mod answer;
 mod error;
 mod machine;
+mod options;
 mod scan;
 mod script;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use offshoot_wire::HELLO_MAGIC;
 
+use self::answer::{FACTS_MAX, Found, Report, Seen, places};
+use self::error::hint;
 pub use self::error::{BootstrapError, ErrorKind, Exit, LoaderStep, Place, Stage, escape};
 pub use self::machine::Facts;
 use self::machine::Machine;
+use self::options::check;
+pub use self::options::{Hold, Options, OptionsError};
 use self::scan::{Matcher, Tail};
 use crate::bundle::Bundle;
 
 /// How many bytes that are not what is waited for each stage takes: a long greeting, not a flood (S23).
 const NOISE_MAX: usize = 64 << 10;
-/// The longest line of facts: `uname -sm` and a few characters.
-const FACTS_MAX: usize = 256;
 /// What [`Bootstrap::poll_output`] gives at a time: each piece that was written restarts the stage's clock.
 const PIECE: usize = 16 << 10;
-/// The most of names and values that goes into the start line.
-const WORDS_MAX: usize = 1024;
-
-/// How long the payload is held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Hold {
-    /// It may go at once where the machine is known ([`Options::assume`]): pipes all the way, no prompt possible.
-    No,
-    /// Until the marker came: a prompt is possible, and what follows a wrong password is taken for further ones.
-    #[default]
-    UntilMarker,
-    /// Until the loader is about to start: a terminal is in the path, which is made raw, and of which bash reads
-    /// ahead. One more round trip.
-    UntilReady,
-}
-
-/// What a bootstrap needs to know.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Random, for this connect alone: from the operating system.
-    pub nonce: [u8; 16],
-    /// A variable for the agent's environment, by which what is left of a tree can be found. The name must be one of
-    /// the shell's: letters, digits, `_`.
-    pub tree_tag: Option<(String, String)>,
-    /// The agent's `argv[0]`. ASCII, not empty, not `t`.
-    pub process_name: String,
-    /// The agent's further arguments. ASCII.
-    pub args: Vec<String>,
-    /// How long each stage may be silent. Received bytes and pieces taken by [`Bootstrap::poll_output`] break the
-    /// silence; a deadline for the whole is the caller's.
-    pub stage_timeout: Duration,
-    /// How long the payload is held back.
-    pub hold: Hold,
-    /// The target's shell, an absolute path.
-    pub shell: String,
-    /// What follows the agent: the parent's hello and its first frames.
-    pub preamble: Vec<u8>,
-    /// The first bytes of the agent's hello.
-    pub hello_magic: Vec<u8>,
-    /// The agent for a target that is known already. With [`Hold::No`] everything is sent at once, and the target
-    /// checks that it is such a machine; otherwise it is used when the target turns out to be one.
-    pub assume: Option<Bundle>,
-}
-
-impl Options {
-    /// The defaults: `/bin/sh`, 10 s, hold until the marker, the wire protocol's hello.
-    pub fn new(nonce: [u8; 16]) -> Options {
-        Options {
-            nonce,
-            tree_tag: None,
-            process_name: "offshoot".to_owned(),
-            args: Vec::new(),
-            stage_timeout: Duration::from_secs(10),
-            hold: Hold::UntilMarker,
-            shell: "/bin/sh".to_owned(),
-            preamble: Vec::new(),
-            hello_magic: HELLO_MAGIC.to_vec(),
-            assume: None,
-        }
-    }
-}
-
-/// An option that cannot be written into a start line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OptionsError {
-    /// A variable's name is letters, digits and `_`, and begins with no digit.
-    #[error("the tree tag is no name of an environment variable")]
-    TagName,
-    /// The names and values are ASCII without control characters and together at most 1,024 bytes.
-    #[error("the tree tag, process name or arguments are too long or not plain ASCII")]
-    Text,
-    /// An empty name, or `t`, which asks the loader for its test.
-    #[error("a process cannot be named so")]
-    ProcessName,
-    /// The shell is an absolute path of letters, digits, `_`, `.`, `-` and `/`.
-    #[error("the shell must be a plain absolute path")]
-    Shell,
-    /// A hello must have a first byte, and at most 64.
-    #[error("the hello has no magic to know it by")]
-    Magic,
-}
-
 /// What the caller has to do or to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -154,41 +75,6 @@ enum State {
     Start { seen: Seen },
     /// Started or failed.
     Done,
-}
-
-/// What can come once the start line runs.
-#[derive(Debug)]
-struct Seen {
-    hello: Matcher,
-    ready: Matcher,
-    other_machine: Matcher,
-    no_exec: Matcher,
-    loader: Matcher,
-    /// The text behind one of the last three.
-    report: Option<(Report, Vec<u8>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Report {
-    OtherMachine,
-    NoExec,
-    Loader,
-}
-
-impl Report {
-    /// How the report's text ends, how long it can be, and whether it is then one.
-    fn ends(self, text: &[u8]) -> Option<bool> {
-        match self {
-            Report::OtherMachine if text.ends_with(b" .") => Some(true),
-            Report::OtherMachine => (text.len() > FACTS_MAX).then_some(false),
-            Report::NoExec if text.ends_with(b"!.") => Some(true),
-            Report::NoExec => None,
-            Report::Loader if text.len() < 4 => None,
-            Report::Loader => {
-                Some(LoaderStep::from_letter(text[0]).is_some() && text[1..].iter().all(u8::is_ascii_digit))
-            }
-        }
-    }
 }
 
 /// The state machine of one bootstrap. See the [module](self) for its use.
@@ -494,17 +380,7 @@ impl Bootstrap {
     }
 
     fn seen(&self) -> Seen {
-        Seen {
-            hello: Matcher::new(&self.options.hello_magic[..]),
-            ready: Matcher::new(match self.options.hold {
-                Hold::UntilReady => format!("R{}", self.nonce),
-                Hold::No | Hold::UntilMarker => String::new(),
-            }),
-            other_machine: Matcher::new(format!("!A{} ", self.nonce)),
-            no_exec: Matcher::new(format!("!N{}", self.nonce)),
-            loader: Matcher::new("!L"),
-            report: None,
-        }
+        Seen::new(&self.nonce, &self.options.hello_magic, self.options.hold == Hold::UntilReady)
     }
 
     /// Line and payload go out together, so that the first packets are full.
@@ -524,143 +400,4 @@ impl Bootstrap {
         self.output.clear();
         self.events.push_back(Event::Failed(BootstrapError { stage, kind, exit, received, hint: hint.to_owned() }));
     }
-}
-
-/// What a byte completed.
-enum Found {
-    Marker,
-    Facts(Vec<u8>),
-    Ready,
-    Hello,
-    Report(Report, Vec<u8>),
-}
-
-impl Seen {
-    fn step(&mut self, byte: u8) -> Option<Found> {
-        if self.hello.step(byte) {
-            return Some(Found::Hello);
-        }
-        if self.ready.step(byte) {
-            // Said once.
-            self.ready = Matcher::new(Vec::new());
-            return Some(Found::Ready);
-        }
-        let mut began = None;
-        for (matcher, report) in [
-            (&mut self.other_machine, Report::OtherMachine),
-            (&mut self.no_exec, Report::NoExec),
-            (&mut self.loader, Report::Loader),
-        ] {
-            if matcher.step(byte) {
-                began = Some(report);
-            }
-        }
-        let report = match (&mut self.report, began) {
-            // What the target says about a place can hold anything, a report of the loader's too.
-            (Some((Report::OtherMachine | Report::NoExec, _)), _) | (Some(_), None) => self.report.as_mut()?,
-            (_, Some(began)) => {
-                self.report = Some((began, Vec::new()));
-                return None;
-            }
-            (None, None) => return None,
-        };
-        report.1.push(byte);
-        let whole = report.0.ends(&report.1)?;
-        let (report, text) = self.report.take()?;
-        whole.then_some(Found::Report(report, text))
-    }
-}
-
-/// The places that a target tried, from its report.
-fn places(text: &[u8], nonce: &str) -> Vec<Place> {
-    let text = String::from_utf8_lossy(text.strip_suffix(b"!.").unwrap_or(text));
-    let file = format!(".o{nonce}: ");
-    let place = |entry: &str| {
-        let (status, rest) = entry.trim_start().split_once(' ')?;
-        let (place, said) = rest.split_once(": ").unwrap_or((rest, ""));
-        // `sh: 1: /tmp/.oNONCE: Permission denied`: the place is told already.
-        let said = said.rsplit(&file).next().unwrap_or(said).trim();
-        Some(Place {
-            place: escape(place.as_bytes()),
-            status: status.parse().ok()?,
-            text: escape(&said.as_bytes()[..said.len().min(200)]),
-        })
-    };
-    text.split(&script::entry(nonce)).skip(1).filter_map(place).collect()
-}
-
-fn hint(stage: Stage, kind: &ErrorKind, exit: Option<Exit>, received: bool) -> &'static str {
-    match (kind, stage) {
-        (ErrorKind::Ended, Stage::Login) if exit == Some(Exit::Code(127)) => {
-            "there seems to be no shell at that path on the target"
-        }
-        (ErrorKind::Ended, Stage::Login) if received => {
-            "the login shell printed text and ended without running the command; is the account allowed to run commands?"
-        }
-        (ErrorKind::Ended, Stage::Login) => "the command was never run; does the same login run `true`?",
-        (ErrorKind::Timeout | ErrorKind::Noise, Stage::Login) if received => {
-            "the login shell printed text but never ran the command; what does the same login print for `true`?"
-        }
-        (ErrorKind::Timeout | ErrorKind::Noise, Stage::Login) => {
-            "nothing was printed at all; a login script may be waiting for input"
-        }
-        (ErrorKind::Ended | ErrorKind::Timeout | ErrorKind::Noise, _) => {
-            "the agent was sent but did not answer; the target may have killed it, or the path may not be 8-bit clean"
-        }
-        (ErrorKind::Answer, _) => {
-            "`uname -sm` printed nothing readable there; is there a uname in PATH, /bin or /usr/bin?"
-        }
-        (ErrorKind::System { .. }, _) => "agents run on Linux only",
-        (ErrorKind::Machine { .. }, _) => "agents exist for x86_64, aarch64, i686, armv7 and riscv64",
-        (ErrorKind::OtherMachine { .. }, _) => "connect again without assuming the machine",
-        (ErrorKind::NoAgent { .. }, _) => "build the agents for this triple, or name the folder that holds them",
-        (ErrorKind::Terminal, _) => "install stty there, or use a way in without a terminal",
-        (ErrorKind::NoExec { .. }, _) => {
-            "allow execution in one of these directories, or install perl or python3 there; a locked container can be \
-             entered from its host by its namespaces"
-        }
-        (ErrorKind::Loader { step, .. }, _) => match step {
-            LoaderStep::Hash | LoaderStep::Inflate | LoaderStep::Header => {
-                "the bytes changed on the way: a terminal in the path, or something there that reads its input"
-            }
-            LoaderStep::Memory => "the target is short of memory, or a limit is set",
-            LoaderStep::ReadAgent | LoaderStep::ReadLoader => "the connection ended while the agent was being sent",
-            LoaderStep::StartAgent | LoaderStep::StartLoader => {
-                "the target forbids execution from memory and from files"
-            }
-        },
-    }
-}
-
-fn check(options: &Options) -> Result<(), OptionsError> {
-    let plain = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b));
-    let mut words: usize = options.process_name.len();
-    if let Some((name, value)) = &options.tree_tag {
-        let first = name.bytes().next().ok_or(OptionsError::TagName)?;
-        if first.is_ascii_digit() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(OptionsError::TagName);
-        }
-        if !plain(value) {
-            return Err(OptionsError::Text);
-        }
-        words += name.len() + value.len();
-    }
-    words += options.args.iter().map(|arg| arg.len() + 1).sum::<usize>();
-    if words > WORDS_MAX || !plain(&options.process_name) || !options.args.iter().all(|arg| plain(arg)) {
-        return Err(OptionsError::Text);
-    }
-    if options.process_name.is_empty() || options.process_name == "t" {
-        return Err(OptionsError::ProcessName);
-    }
-    let shell = options.shell.as_str();
-    if !shell.starts_with('/')
-        || shell.len() > 60
-        || !shell.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-/".contains(&b))
-    {
-        return Err(OptionsError::Shell);
-    }
-    if options.hello_magic.is_empty() || options.hello_magic.len() > 64 {
-        return Err(OptionsError::Magic);
-    }
-    Ok(())
 }

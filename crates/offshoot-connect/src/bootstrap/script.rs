@@ -106,8 +106,8 @@ impl Line<'_> {
         );
         let _ = write!(
             out,
-            "_c=$(_s;command -v python3)&&_x \"$_c\" -SIc 'import os,sys,signal as g;a=sys.argv;[g.signal(s,0)for s in(13,25)];\
-             m=getattr(os,\"memfd_create\",0)or(lambda n,g:__import__(\"ctypes\").CDLL(None).syscall({memfd_create},\
+            "_c=$(_s;command -v python3)&&_x \"$_c\" -SIBc 'import os,sys,_signal;a=sys.argv;\
+             [_signal.signal(s,0)for s in(13,25)];m=getattr(os,\"memfd_create\",0)or(lambda n,g:__import__(\"ctypes\").CDLL(None).syscall({memfd_create},\
              n.encode(),g));exec(\"try:f=m(\\\"o\\\",19)\\nexcept OSError:f=-1\\nif f<0:f=m(\\\"o\\\",3)\");\
              os.write(f,eval(\"b\\\"\"+a[1]+\"\\\"\"));os.execve(f,[\"-\"]+a[2:],os.environb)' \"$1\";"
         );
@@ -118,9 +118,9 @@ impl Line<'_> {
              \"$HOME\" \"$PWD\";do case $_d in /*)_f=$_d/.o{nonce};\
              _m=$(_s;umask 077;set -C;printf \"$1\">\"$_f\"&&{{ chmod 700 \"$_f\"||{{ rm -f \"$_f\";cp /bin/sh \"$_f\"&&\
              printf \"$1\">|\"$_f\";}};}}&&\"$_f\" t)&&{{ trap - 1 13 15;{ready}exec \"$_f\"{argv};}};\
-             _l=\"$_l{entry} $? $_d: $_m\";(_s;rm -f \"$_f\"||busybox rm -f \"$_f\"||:>\"$_f\")>&-;esac;done;"
+             _l=\"$_l{entry} $? $_d: $_m\";_m=$(_s;rm -f \"$_f\"||busybox rm -f \"$_f\"||:>\"$_f\");esac;done;"
         );
-        let _ = writeln!(out, "(_s;printf \"!N%s\" \"{nonce}$_l!.\");exit 126");
+        let _ = writeln!(out, "(_s;printf \"!N%s\" \"{nonce}$_l{entry}.\");exit 126");
         out
     }
 }

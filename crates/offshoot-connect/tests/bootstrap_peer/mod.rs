@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -154,8 +155,18 @@ fn reader(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receive
 }
 
-/// Runs `bootstrap` over the pipes of `command`, with received bytes in pieces of `piece`, and ends the agent.
-pub fn run(command: &mut Command, mut bootstrap: Bootstrap, piece: usize) -> Ran {
+/// Runs `bootstrap` over the pipes of `command`, with received bytes in pieces of `piece`, and ends the agent by the end
+/// of its input.
+pub fn run(command: &mut Command, bootstrap: Bootstrap, piece: usize) -> Ran {
+    run_and(command, bootstrap, piece, true)
+}
+
+/// The same where the end of the input does not reach the agent: it is killed with its tool.
+pub fn run_until_echo(command: &mut Command, bootstrap: Bootstrap, piece: usize) -> Ran {
+    run_and(command, bootstrap, piece, false)
+}
+
+fn run_and(command: &mut Command, mut bootstrap: Bootstrap, piece: usize, to_end: bool) -> Ran {
     let began = Instant::now();
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut child = Guard(child);
@@ -163,6 +174,7 @@ pub fn run(command: &mut Command, mut bootstrap: Bootstrap, piece: usize) -> Ran
     let stdout = reader(child.0.stdout.take().unwrap());
     let stderr = reader(child.0.stderr.take().unwrap());
     let mut said = Vec::new();
+    let mut pending: VecDeque<u8> = VecDeque::new();
     let agent = loop {
         while let Some(bytes) = bootstrap.poll_output(Instant::now()) {
             // A target that gave up does not read.
@@ -176,14 +188,20 @@ pub fn run(command: &mut Command, mut bootstrap: Bootstrap, piece: usize) -> Ran
             }
             Some(Event::Started { rest }) => {
                 said.extend(rest);
+                said.extend(pending);
                 break Ok(());
             }
             Some(Event::Failed(error)) => break Err(error),
             None => {}
         }
+        if !pending.is_empty() {
+            let piece: Vec<u8> = pending.drain(..piece.min(pending.len())).collect();
+            bootstrap.handle_bytes(&piece, Instant::now());
+            continue;
+        }
         let wait = bootstrap.poll_timeout().map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
         match stdout.recv_timeout(wait) {
-            Ok(bytes) => bytes.chunks(piece).for_each(|piece| bootstrap.handle_bytes(piece, Instant::now())),
+            Ok(bytes) => pending.extend(bytes),
             Err(RecvTimeoutError::Timeout) => bootstrap.handle_timeout(Instant::now()),
             Err(RecvTimeoutError::Disconnected) => {
                 let status = child.0.wait().unwrap();
@@ -199,16 +217,27 @@ pub fn run(command: &mut Command, mut bootstrap: Bootstrap, piece: usize) -> Ran
     let agent = agent.map(|()| {
         // What the agent echoes is what it got: the preamble and nothing before it.
         stdin.write_all(b"MORE").unwrap();
-        drop(stdin);
-        while let Ok(bytes) = stdout.recv_timeout(Duration::from_secs(20)) {
+        let expected = [PREAMBLE, b"MORE"].concat();
+        let whole = |said: &[u8]| {
+            let said = said.strip_prefix(b"\0offsh\xf5\n").expect("the hello's magic");
+            let end = said.iter().position(|byte| *byte == b'\n');
+            end.map(|end| (said[..end].to_vec(), said[end + 1..].to_vec()))
+        };
+        let mut stdin = Some(stdin);
+        if to_end {
+            stdin = None;
+        }
+        while to_end || whole(&said).is_none_or(|(_, echo)| echo.len() < expected.len()) {
+            let Ok(bytes) = stdout.recv_timeout(Duration::from_secs(20)) else { break };
             said.extend(bytes);
         }
-        let said = said.strip_prefix(b"\0offsh\xf5\n").expect("the hello's magic");
-        let end = said.iter().position(|byte| *byte == b'\n').expect("a line");
-        let echo = &said[end + 1..];
-        assert_eq!(echo, [PREAMBLE, b"MORE"].concat(), "the agent got other bytes than its own");
-        assert!(child.0.wait().unwrap().success());
-        Agent { line: String::from_utf8(said[..end].to_vec()).unwrap() }
+        drop(stdin);
+        let (line, echo) = whole(&said).expect("a line");
+        assert_eq!(echo, expected, "the agent got other bytes than its own");
+        if to_end {
+            assert!(child.0.wait().unwrap().success());
+        }
+        Agent { line: String::from_utf8(line).unwrap() }
     });
     drop(stderr);
     Ran { agent, took }
@@ -225,4 +254,10 @@ pub fn left_behind(nonce_text: &str) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.to_string_lossy().contains(nonce_text))
         .collect()
+}
+
+/// The text of the nonce, as it stands in file names.
+pub fn nonce_text(command: &str) -> String {
+    let after = command.split("echo M").nth(1).expect("a marker");
+    after.split(' ').next().expect("a word").replace('\\', "")
 }

@@ -54,18 +54,17 @@ mod freestanding {
             }
             let memory = memory as *mut u8;
             read(memory, deflated);
+            let output = memory.add(deflated);
             let input = core::slice::from_raw_parts(memory, deflated);
-            let memory = core::slice::from_raw_parts_mut(memory.add(deflated), sha256::padded(agent));
-            let Some(output) = memory.get_mut(..agent) else { start::fail(b'A', 0) };
-            if inflate(input, output).is_err() {
+            if inflate(input, core::slice::from_raw_parts_mut(output, agent)).is_err() {
                 start::fail(b'Z', 0);
             }
-            let hash = sha256::sha256(memory, agent);
-            if hash.iter().zip(&header.hash).any(|(is, should)| *is != should.swap_bytes()) {
+            let message = core::slice::from_raw_parts_mut(output, sha256::padded(agent));
+            if sha256::sha256(message, agent).iter().zip(&header.hash).any(|(is, should)| *is != should.swap_bytes()) {
                 start::fail(b'H', 0);
             }
-            let Some(output) = memory.get(..agent) else { start::fail(b'A', 0) };
-            start::fail(b'X', place::become_program::<true>(output, args.argv.add(1), args.envp, args.path))
+            let image = core::slice::from_raw_parts(output, agent);
+            start::fail(b'X', place::become_program::<true>(image, args.argv.add(1), args.envp, args.path))
         }
     }
 }
