@@ -53,9 +53,11 @@ pub(crate) fn reap_unowned(pid: pid_t) {
     }
 }
 
-/// Those entered, for a system without `/proc`.
-pub(crate) fn owned_now() -> Vec<pid_t> {
-    owned().clone()
+/// Those owned that have not ended, for a system without `/proc`.
+pub(crate) fn owned_alive() -> Vec<pid_t> {
+    let mut alive = owned().clone();
+    alive.retain(|pid| matches!(sys::pid::has_ended(*pid), Ok(false)));
+    alive
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -152,7 +152,7 @@ fn account_in(passwd: &[u8], uid: u32) -> Option<Account> {
             return None;
         }
         let path = |field: Option<&[u8]>| field.map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
-        let home = path(fields.nth(1))?;
+        let home = path(fields.nth(2))?;
         let shell = path(fields.next()).filter(|shell| !shell.as_os_str().is_empty());
         let shell = shell.unwrap_or_else(|| PathBuf::from("/bin/sh"));
         Some(Account { name: String::from_utf8_lossy(name).into_owned(), home, shell })

@@ -25,7 +25,7 @@ pub struct Proc {
 impl Proc {
     /// The process with this number, if it lives.
     pub fn of(pid: u32) -> Option<Proc> {
-        stat(pid).filter(|(_, alive)| *alive).map(|(process, _)| process)
+        stat(pid).filter(|stat| stat.alive).map(|stat| stat.process)
     }
 
     /// Whether the very same process still lives.
@@ -67,29 +67,31 @@ fn below(root: u32) -> Vec<Proc> {
         let own = sys::pid::own() as u32;
         let unknown = |pid| Proc { pid, start_time: 0, ppid: own, state: '?' };
         return if root == own {
-            child::owned_now().into_iter().map(|pid| unknown(pid as u32)).collect()
+            child::owned_alive().into_iter().map(|pid| unknown(pid as u32)).collect()
         } else {
             Vec::new()
         };
     }
     let mut found = Vec::new();
     let mut seen = HashSet::from([root]);
-    let mut next = vec![root];
+    // With how many threads it has; children belong to threads.
+    let mut next = vec![(root, None)];
     let scan = if has_children_files() { None } else { Some(by_parent()) };
-    while let Some(parent) = next.pop() {
+    while let Some((parent, threads)) = next.pop() {
         let children = match &scan {
-            None => children_of(parent),
+            None => children_of(parent, threads),
             Some(scan) => scan.get(&parent).cloned().unwrap_or_default(),
         };
-        for pid in children {
+        // The youngest first: among many zombies they are those that may be gone before they are looked at.
+        for pid in children.into_iter().rev() {
             if !seen.insert(pid) {
                 continue;
             }
-            if let Some((process, alive)) = stat(pid) {
-                if alive {
-                    found.push(process);
+            if let Some(stat) = stat(pid) {
+                if stat.alive {
+                    found.push(stat.process);
                 }
-                next.push(pid);
+                next.push((pid, Some(stat.threads)));
             }
         }
     }
@@ -99,7 +101,8 @@ fn below(root: u32) -> Vec<Proc> {
 /// The direct children of this process, zombies too.
 pub(crate) fn children() -> Vec<i32> {
     let own = sys::pid::own() as u32;
-    let found = if has_children_files() { children_of(own) } else { by_parent().remove(&own).unwrap_or_default() };
+    let found =
+        if has_children_files() { children_of(own, None) } else { by_parent().remove(&own).unwrap_or_default() };
     found.into_iter().map(|pid| pid as i32).collect()
 }
 
@@ -109,13 +112,20 @@ fn has_children_files() -> bool {
     !fallback::forced(fallback::NO_PROC_CHILDREN) && Path::new(&format!("/proc/self/task/{own}/children")).exists()
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
+fn children_of(pid: u32, threads: Option<u32>) -> Vec<u32> {
     let mut found = Vec::new();
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return found };
-    for thread in threads.flatten() {
-        if let Ok(list) = fs::read_to_string(thread.path().join("children")) {
+    let mut add = |path: &Path| {
+        if let Ok(list) = fs::read_to_string(path) {
             found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
+    };
+    if threads == Some(1) {
+        add(Path::new(&format!("/proc/{pid}/task/{pid}/children")));
+        return found;
+    }
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return found };
+    for thread in threads.flatten() {
+        add(&thread.path().join("children"));
     }
     found
 }
@@ -123,8 +133,8 @@ fn children_of(pid: u32) -> Vec<u32> {
 fn by_parent() -> HashMap<u32, Vec<u32>> {
     let mut children = HashMap::<_, Vec<_>>::new();
     for pid in all() {
-        if let Some((process, _)) = stat(pid) {
-            children.entry(process.ppid).or_default().push(pid);
+        if let Some(stat) = stat(pid) {
+            children.entry(stat.process.ppid).or_default().push(pid);
         }
     }
     children
@@ -151,8 +161,14 @@ pub fn with_env_tag(key: &str, value: &str) -> Vec<Proc> {
     all().filter(|pid| *pid != own).filter(tagged).filter_map(Proc::of).collect()
 }
 
-/// A process and whether it lives. `None` when there is none with this number.
-fn stat(pid: u32) -> Option<(Proc, bool)> {
+struct Stat {
+    process: Proc,
+    threads: u32,
+    alive: bool,
+}
+
+/// `None` when there is no process with this number, not even a zombie.
+fn stat(pid: u32) -> Option<Stat> {
     if fallback::forced(fallback::NO_PROC) {
         return None;
     }
@@ -163,7 +179,7 @@ fn stat(pid: u32) -> Option<(Proc, bool)> {
     parse_stat(pid, &buffer[..len])
 }
 
-fn parse_stat(pid: u32, text: &[u8]) -> Option<(Proc, bool)> {
+fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
     // The second field is the program's name in parentheses, which may contain anything.
     let after_name = text.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&text[after_name + 1..]).ok()?;
@@ -179,7 +195,7 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<(Proc, bool)> {
         'X' | 'x' => false,
         _ => true,
     };
-    Some((Proc { pid, start_time, ppid, state }, alive))
+    Some(Stat { process: Proc { pid, start_time, ppid, state }, threads, alive })
 }
 
 #[cfg(test)]
@@ -193,9 +209,9 @@ mod tests {
             let text = format!("9 (x) Z 1 (\n y) {state} {}", rest.replace("THREADS", threads));
             parse_stat(9, text.as_bytes()).unwrap()
         };
-        assert_eq!(stat("S", "1"), (Proc { pid: 9, start_time: 77, ppid: 5, state: 'S' }, true));
-        assert!(!stat("Z", "1").1);
-        assert!(stat("Z", "2").1, "a process whose first thread has ended lives");
-        assert_eq!(parse_stat(9, b"9 (x) S 1"), None);
+        assert_eq!(stat("S", "1").process, Proc { pid: 9, start_time: 77, ppid: 5, state: 'S' });
+        assert!(stat("S", "1").alive && !stat("Z", "1").alive);
+        assert!(stat("Z", "2").alive, "a process whose first thread has ended lives");
+        assert!(parse_stat(9, b"9 (x) S 1").is_none());
     }
 }

@@ -55,6 +55,27 @@ pub(crate) fn set_child_subreaper() -> io::Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
 }
 
+/// This thread's scheduling priority.
+pub(crate) fn priority() -> c_int {
+    // SAFETY: takes numbers. An error looks like the priority -1, and cannot be for one's own.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Sets this thread's scheduling priority.
+pub(crate) fn set_priority(priority: c_int) -> io::Result<()> {
+    // SAFETY: takes numbers.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, priority) })?;
+    Ok(())
+}
+
+pub(crate) fn is_child_subreaper() -> bool {
+    let mut is: c_int = 0;
+    // SAFETY: the pointer is to a live integer.
+    let result =
+        unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &mut is, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
+    result == 0 && is != 0
+}
+
 pub(crate) fn set_parent_death_signal(signal: c_int) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong)
 }

@@ -47,6 +47,11 @@ pub(crate) fn wait_unreaped(pid: pid_t) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this child has ended; it is left to be reaped. An error when it is no child.
+pub(crate) fn has_ended(pid: pid_t) -> io::Result<bool> {
+    Ok(wait_id(libc::P_PID, pid as libc::id_t, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)? != 0)
+}
+
 /// One child of this process that has ended, left to be reaped. An error of `ECHILD` when there is no child at all.
 pub(crate) fn peek() -> io::Result<Option<pid_t>> {
     let pid = wait_id(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?;

@@ -1,0 +1,289 @@
+//! What a started program begins with.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use offshoot_mux::fallback::{FORK, NO_CLOSE_RANGE, NO_EXECVEAT, NO_MFD_EXEC, NO_PIDFD, NO_PROC};
+use offshoot_mux::{Limit, Signals, Spawn, Stdio, image, io, tty};
+
+use crate::harness::{Check, NOT_RUN};
+
+pub(crate) const CHECKS: &[Check] = &[
+    (
+        "a_child_sees_exactly_the_three_descriptors_and_those_passed",
+        descriptors,
+        &[NO_CLOSE_RANGE, NO_CLOSE_RANGE | NO_PROC, FORK, FORK | NO_PIDFD],
+    ),
+    ("a_child_begins_with_default_signals_and_none_blocked", signals, &[FORK]),
+    ("a_program_that_cannot_start_is_an_error_with_its_errno_and_no_child", errors, &[FORK, NO_PIDFD]),
+    ("a_program_is_found_by_the_childs_own_path", lookup, &[]),
+    ("the_environment_is_inherited_changed_or_replaced", environment, &[]),
+    ("descriptors_can_change_places", places, &[FORK]),
+    ("a_process_with_no_standard_descriptors_can_start_programs", closed, &[FORK]),
+    ("a_terminal_is_given_to_a_session_of_its_own", terminal, &[FORK]),
+    ("limits_priority_mask_and_folder_are_the_childs_alone", limits, &[FORK]),
+    (
+        "a_sealed_image_in_memory_runs_and_cannot_be_changed",
+        sealed_image,
+        &[NO_EXECVEAT, NO_EXECVEAT | NO_MFD_EXEC | FORK],
+    ),
+    ("many_threads_start_programs_at_once", threads, &[FORK, NO_PIDFD]),
+    ("starting_costs_the_same_in_a_large_process", large, &[]),
+];
+
+/// Runs to the end and answers what it wrote.
+fn output(spawn: Spawn<'_>) -> String {
+    let (read, write) = io::pipe().unwrap();
+    let child = spawn.stdout(write).start().unwrap();
+    let mut text = String::new();
+    std::fs::File::from(read).read_to_string(&mut text).unwrap();
+    let status = child.wait(Some(Instant::now() + Duration::from_secs(20))).unwrap().unwrap();
+    assert!(status.success(), "{status}: {text}");
+    text
+}
+
+fn sh(script: &str) -> Spawn<'static> {
+    Spawn::new("/bin/sh").args(["-c", script]).stdin(Stdio::Null)
+}
+
+fn descriptors() {
+    let leaked: Vec<OwnedFd> = (0..100)
+        .map(|_| {
+            let fd = io::null().unwrap();
+            io::set_cloexec(&fd, false).unwrap();
+            fd
+        })
+        .collect();
+    // The reader has one more: the folder that it reads.
+    assert_eq!(output(Spawn::new("ls").arg("/proc/self/fd")), "0\n1\n2\n3\n");
+    assert_eq!(
+        output(Spawn::new("ls").arg("/proc/self/fd").pass(leaked[50].as_fd()).pass(Stdio::Null)),
+        "0\n1\n2\n3\n4\n5\n"
+    );
+    let (read, write) = io::pipe().unwrap();
+    let child = sh("echo passed >&4").pass(Stdio::Null).pass(write).start().unwrap();
+    let mut text = String::new();
+    std::fs::File::from(read).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "passed\n");
+    child.wait(None).unwrap();
+}
+
+fn signals() {
+    let taken = Signals::new(&[libc::SIGTERM, libc::SIGUSR1, libc::SIGCHLD]).unwrap();
+    offshoot_mux::ignore_sigpipe();
+    let status = output(Spawn::new("cat").arg("/proc/self/status"));
+    for field in ["SigBlk", "SigIgn", "SigCgt"] {
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        assert!(line.trim_start_matches(field).trim_matches(|c| ":\t0".contains(c)).is_empty(), "{line}");
+    }
+    // Ours are as they were.
+    let ours = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert!(ours.lines().any(|line| line.starts_with("SigIgn") && line.ends_with("1000")), "{ours}");
+    assert!(ours.lines().any(|line| line.starts_with("SigBlk") && line.ends_with("14200")), "{ours}");
+    drop(taken);
+}
+
+fn errors() {
+    let code = |spawn: Spawn<'_>| spawn.start().unwrap_err().raw_os_error();
+    assert_eq!(code(Spawn::new("/nonexistent/program")), Some(libc::ENOENT));
+    assert_eq!(code(Spawn::new("no-such-program-anywhere")), Some(libc::ENOENT));
+    assert_eq!(code(Spawn::new("")), Some(libc::ENOENT));
+    assert_eq!(code(Spawn::new("/etc/passwd")), Some(libc::EACCES));
+    let folder = Spawn::new("true").cwd("/nonexistent").start().unwrap_err();
+    assert_eq!(folder.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(folder.to_string(), "cannot enter the working directory: No such file or directory (os error 2)");
+    assert_eq!(std::io::Error::from(folder).raw_os_error(), Some(libc::ENOENT));
+    let null = io::null().unwrap();
+    assert_eq!(code(Spawn::new("true").controlling_terminal(null.as_fd())), Some(libc::ENOTTY));
+    for malformed in
+        [Spawn::new("a\0b"), Spawn::new("a").arg("\0"), Spawn::new("a").env("A=B", ""), Spawn::new("a").env("", "")]
+    {
+        assert_eq!(malformed.start().unwrap_err().io().kind(), std::io::ErrorKind::InvalidInput);
+    }
+    let text = image::memfd("text").unwrap();
+    io::write_all(&text, b"no program", None).unwrap();
+    assert_eq!(code(Spawn::image(text.as_fd(), "text")), Some(libc::ENOEXEC));
+}
+
+fn lookup() {
+    let folder = scratch("lookup");
+    let program = folder.join("whoever");
+    std::fs::write(&program, "#!/bin/sh\necho here $0\n").unwrap();
+    assert_eq!(
+        Spawn::new("whoever")
+            .env("PATH", format!("/nonexistent:{}", folder.display()))
+            .start()
+            .unwrap_err()
+            .raw_os_error(),
+        Some(libc::EACCES),
+        "found, but not to be executed"
+    );
+    set_mode(&program, 0o755);
+    let path = format!("{}:/usr/bin:/bin", folder.display());
+    assert_eq!(output(Spawn::new("whoever").env("PATH", &path)), format!("here {}\n", program.display()));
+    assert_eq!(output(Spawn::new("./whoever").cwd(&folder)), "here ./whoever\n");
+    assert_eq!(output(Spawn::new("whoever").env("PATH", ":/bin").cwd(&folder)), "here ./whoever\n");
+    assert_eq!(output(sh("echo $0").argv0("login")), "login\n");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn environment() {
+    assert!(output(Spawn::new("env")).lines().any(|line| line.starts_with("PATH=")));
+    assert!(!output(Spawn::new("/usr/bin/env").env_remove("PATH")).lines().any(|line| line.starts_with("PATH=")));
+    let exact =
+        Spawn::new("/usr/bin/env").env("B", "1").env_clear().env("A", "x=y").env("B", "2").env("C", "").env_remove("C");
+    assert_eq!(output(exact), "A=x=y\nB=2\n");
+    assert_eq!(output(Spawn::new("env").env_clear()), "", "found by the default path");
+}
+
+fn places() {
+    let (read, write) = io::pipe().unwrap();
+    let (back, answer) = io::pipe().unwrap();
+    let script = "read line; echo out $line; echo err >&2";
+    // 0 from a pipe, 1 to a pipe, 2 the same as our 1: each source number is another's target.
+    let child = sh(script).stdin(read).stdout(answer.as_fd()).stderr(answer.as_fd()).start().unwrap();
+    io::write_all(&write, b"hello\n", None).unwrap();
+    drop(answer);
+    let mut text = String::new();
+    std::fs::File::from(back).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "out hello\nerr\n");
+    child.wait(None).unwrap();
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let list = output(
+        Spawn::new("readlink").args(["/proc/self/fd/0", "/proc/self/fd/2"]).stdin(stdout.as_fd()).stderr(stdin.as_fd()),
+    );
+    let links: Vec<&str> = list.lines().collect();
+    assert!(links[0].starts_with("pipe:") && links[1] == "/dev/null", "{list}");
+}
+
+fn closed() {
+    let kept: Vec<OwnedFd> = [0, 1, 2]
+        .map(|_| ())
+        .iter()
+        .zip([std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()])
+        .map(|(_, fd)| io::dup_cloexec(fd).unwrap())
+        .collect();
+    // A process as a careless starter leaves it; its next descriptors are 0, 1 and 2.
+    let script = "exec \"$0\" role:no-stdio <&- >&- 2>&-";
+    let status = sh(script).arg(std::env::current_exe().unwrap()).start().unwrap().wait(None).unwrap().unwrap();
+    assert!(status.success(), "{status}");
+    drop(kept);
+}
+
+/// In a process without 0, 1 and 2.
+pub(crate) fn without_stdio() -> bool {
+    let (read, write) = io::pipe().unwrap();
+    let started = Spawn::new("/bin/sh")
+        .args(["-c", "echo x; test -e /dev/fd/2 && exit 3"])
+        .stdin(Stdio::Null)
+        .stdout(write)
+        .stderr(Stdio::Null)
+        .start();
+    let mut buffer = [0; 8];
+    let got = io::read(&read, &mut buffer).unwrap();
+    &buffer[..got] == b"x\n" && started.unwrap().wait(None).unwrap().unwrap().code() == Some(3)
+}
+
+fn terminal() {
+    let pty = tty::Pty::open().unwrap();
+    assert!(pty.slave_path().starts_with("/dev/"));
+    tty::set_raw(&pty).unwrap();
+    let slave = pty.open_slave().unwrap();
+    let (read, write) = io::pipe().unwrap();
+    // stdio are pipes, and yet there is a terminal to ask on.
+    let script = "echo prompt >/dev/tty; read answer </dev/tty; echo $answer; ps -o sid= -p $$ | tr -d ' '; ls /proc/self/fd | wc -l";
+    let child = sh(script).stdout(write).controlling_terminal(slave.as_fd()).start().unwrap();
+    let mut buffer = [0; 64];
+    let got = io::read(&pty, &mut buffer).unwrap();
+    assert_eq!(&buffer[..got], b"prompt\n");
+    io::write_all(&pty, b"secret\n", None).unwrap();
+    let mut text = String::new();
+    std::fs::File::from(read).read_to_string(&mut text).unwrap();
+    assert_eq!(text, format!("secret\n{}\n4\n", child.pid()));
+    assert!(child.wait(None).unwrap().unwrap().success());
+    let group = output(Spawn::new("sh").args(["-c", "ps -o pgid= -p $$ | tr -d ' '; echo $$"]).group());
+    let lines: Vec<&str> = group.lines().collect();
+    assert_eq!(lines[0], lines[1]);
+}
+
+fn limits() {
+    let script = "ulimit -Sn; ulimit -Hn; ulimit -c; nice; umask; pwd";
+    let text =
+        output(sh(script).limit(Limit::OpenFiles, 100, 200).limit(Limit::Core, 0, 0).nice(7).umask(0o77).cwd("/usr"));
+    assert_eq!(text, "100\n200\n0\n7\n0077\n/usr\n");
+    assert_ne!(output(sh("umask; pwd")), "0077\n/usr\n");
+}
+
+fn sealed_image() {
+    let program = image::memfd("program").unwrap();
+    io::write_all(&program, &std::fs::read("/bin/echo").unwrap(), None).unwrap();
+    image::seal(&program).unwrap();
+    assert_eq!(io::write(&program, b"x").unwrap_err().raw_os_error(), Some(libc::EPERM));
+    assert_eq!(output(Spawn::image(program.as_fd(), "anything").args(["one", "two"])), "one two\n");
+    // exec in place, in a process of its own.
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!(output(Spawn::new(exe).arg("role:exec-memfd")), "replaced\n");
+}
+
+/// Becomes `echo`.
+pub(crate) fn exec_memfd() {
+    let program = image::memfd("program").unwrap();
+    io::write_all(&program, &std::fs::read("/bin/echo").unwrap(), None).unwrap();
+    let never = image::exec_fd(&program, ["echo", "replaced"], [] as [&str; 0]);
+    eprintln!("{never:?}");
+}
+
+fn threads() {
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                for round in 0..25 {
+                    let text = format!("{thread} {round}");
+                    assert_eq!(output(Spawn::new("echo").arg(&text)), text + "\n");
+                }
+            });
+        }
+    });
+}
+
+fn large() {
+    let median = || {
+        let mut times: Vec<Duration> = (0..21)
+            .map(|_| {
+                let began = Instant::now();
+                let child = Spawn::new("/bin/true").start().unwrap();
+                let took = began.elapsed();
+                child.wait(None).unwrap();
+                took
+            })
+            .collect();
+        times.sort();
+        times[10]
+    };
+    let small = median();
+    let mut memory = vec![0u8; 400 << 20];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    let large = median();
+    drop(memory);
+    // A fork copies 800 KiB of page tables here, and then every page that is written: 3 ms and more.
+    if small > Duration::from_millis(3) {
+        println!("{NOT_RUN}the machine is too busy to tell ({small:?})");
+    } else {
+        assert!(large < small + Duration::from_millis(2), "{small:?} became {large:?}");
+    }
+}
+
+pub(crate) fn scratch(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("offshoot-mux-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
