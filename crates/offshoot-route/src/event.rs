@@ -63,6 +63,9 @@ impl Transmit for Vec<u8> {
 
 /// What happened. Events come in causal order: the `Done` of an exchange after all its data that arrived before the
 /// answer, the `Gone` of a context after the `Done` of what was asked of it.
+///
+/// When the application ends an exchange itself, events of it that were queued before are still given: they are to be
+/// ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Someone asks this context. The policy has been applied already: what the authority does not open was refused.

@@ -641,6 +641,9 @@ impl Node {
             let left = channel.passed - channel.sent;
             exchange.outstanding[to] -= left;
             link.outstanding -= left;
+            if !link.held.is_empty() {
+                self.release_held(reader);
+            }
         }
     }
 
@@ -678,46 +681,56 @@ impl Node {
             self.wake_writer(slot, to);
             return;
         }
-        let more = channel.credit - channel.passed;
-        if more == 0 || channel.ended {
+        if channel.ended {
             return;
         }
-        if let Some(link) = find_mut(&mut self.links, reader) {
-            if link.data_queued > self.config.relay_budget || !link.has_room_for(more, &self.config) {
-                if !channel.held {
-                    channel.held = true;
-                    link.held.push_back((id, to, number));
-                    if link.held.len() > 2 * self.exchanges.len() + 1024 {
-                        let exchanges = &self.exchanges;
-                        link.held.retain(|(id, ..)| exchanges.find_id(*id).is_some());
-                    }
-                }
-                return;
+        let more = channel.credit - channel.passed;
+        let Some(link) = find_mut(&mut self.links, reader) else { return };
+        let within = link.data_queued <= self.config.relay_budget;
+        let total = if within && link.has_room_for(more, &self.config) {
+            channel.credit
+        } else if within {
+            // Others were promised all there is room for. A stream's floor is granted whatever else is, or it could
+            // wait for a stream that nobody writes.
+            channel.credit.min(channel.sent.saturating_add(Limits::WINDOW_FLOOR)).max(channel.passed)
+        } else {
+            channel.passed
+        };
+        if total < channel.credit && !channel.held {
+            channel.held = true;
+            link.held.push_back((id, to, number));
+            if link.held.len() > 2 * self.exchanges.len() + 1024 {
+                let exchanges = &self.exchanges;
+                link.held.retain(|(id, ..)| exchanges.find_id(*id).is_some());
             }
-            link.outstanding += more;
         }
-        channel.passed = channel.credit;
-        channel.crediting = true;
-        exchange.outstanding[to] += more;
-        self.queue_credit(slot, other(to));
+        let exchange = &mut self.exchanges[slot];
+        let Some(channel) = exchange.channel(to, number) else { return };
+        let granted = total - channel.passed;
+        if granted > 0 {
+            channel.passed = total;
+            channel.crediting = true;
+            exchange.outstanding[to] += granted;
+            if let Some(link) = find_mut(&mut self.links, reader) {
+                link.outstanding += granted;
+            }
+            self.queue_credit(slot, other(to));
+        }
     }
 
-    /// Lets credit go that was held back, while there is room.
+    /// Lets credit go that was held back, while there is room; a few at a time, in turn.
     pub(super) fn release_held(&mut self, reader: LinkId) {
-        while let Some(link) = find_mut(&mut self.links, reader)
-            && link.data_queued <= self.config.relay_budget / 2
-            && let Some((id, to, number)) = link.held.pop_front()
-        {
+        for _ in 0..16 {
+            let budget = self.config.relay_budget / 2;
+            let Some(link) = find_mut(&mut self.links, reader).filter(|link| link.data_queued <= budget) else {
+                return;
+            };
+            let Some((id, to, number)) = link.held.pop_front() else { return };
             let Some(slot) = self.exchanges.find_id(id) else { continue };
             if let Some(channel) = self.exchanges[slot].channel(to, number) {
                 channel.held = false;
             }
             self.pass_credit(slot, to, number);
-            if find(&self.links, reader).and_then(|link| link.held.back()).is_some_and(|last| *last == (id, to, number))
-            {
-                // Held again: the room is used up.
-                break;
-            }
         }
     }
 

@@ -332,7 +332,7 @@ impl Node {
             promised: links().map(|link| link.outstanding).sum(),
             charged: links().map(|link| link.charged).sum(),
             granted: self.granted,
-            held: links().map(|link| link.held.len()).sum(),
+            held: links().flat_map(|link| &link.held).filter(|(id, ..)| self.exchanges.find_id(*id).is_some()).count(),
             notices: links().map(|link| link.raw.len()).sum(),
             events: self.events.len(),
         }
@@ -454,9 +454,14 @@ impl Node {
         let exchange = &mut self.exchanges[slot];
         self.granted -= std::mem::take(&mut exchange.reserved);
         for side in [ASKER, SERVER] {
+            let exchange = &mut self.exchanges[slot];
             let outstanding = std::mem::take(&mut exchange.outstanding[side]);
-            if let Some(link) = find_mut(&mut self.links, exchange.end[side].link) {
+            let id = exchange.end[side].link;
+            if let Some(link) = find_mut(&mut self.links, id) {
                 link.outstanding -= outstanding;
+                if outstanding > 0 && !link.held.is_empty() {
+                    self.release_held(id);
+                }
             }
         }
         self.outbox.detach(&mut self.exchanges, flow_ref(slot, ASKER));
