@@ -84,6 +84,12 @@ impl<'a> Table<'a> {
             .is_some_and(|results| results.values().any(|m| m.get("never").is_some()))
     }
 
+    fn failed(&self, row: &Row) -> bool {
+        self.results
+            .get(&(row.bench, row.variant, Who::Offshoot.name()))
+            .is_some_and(|results| results.values().any(|m| m.get("error").is_some()))
+    }
+
     fn cell(&self, row: &Row, who: Who) -> String {
         let values = self.values((row.bench, row.variant), who, row.metric);
         if values.is_empty() {
@@ -172,11 +178,12 @@ pub(crate) fn render(lines: &[Value]) -> String {
     let _ = writeln!(out, "|---|--:|--:|--:|--:|--:|---|---|");
     for row in ROWS {
         let cells: Vec<String> = Who::ALL.into_iter().map(|who| table.cell(row, who)).collect();
-        if cells.iter().all(|c| c == "–") {
+        if cells.iter().all(|c| c == "–") && !table.failed(row) {
             continue;
         }
         let met = match table.verdict(row) {
             Some((met, why)) => format!("{}{why}", if met { "yes" } else { "**no**" }),
+            None if table.failed(row) => "**no**, failed".into(),
             None => "not measured".into(),
         };
         let _ = writeln!(out, "| {} | {} | {} | {met} |", row.title, cells.join(" | "), aim(row));
@@ -351,6 +358,8 @@ mod tests {
         let m = json!({ "error": "no such file: /home/someone/x" });
         let lines = [json!({ "run": "r", "bench": "connect", "variant": "ssh", "impl": "offshoot", "rep": 0, "m": m })];
         let page = render(&lines);
+        let row = page.lines().find(|l| l.starts_with("| the same over ssh")).unwrap();
+        assert!(row.ends_with("| **no**, failed |"), "{row}");
         assert!(page.contains("Failed: connect ssh, offshoot.") && !page.contains("someone"), "{page}");
         assert_eq!(errors(&lines), ["connect ssh, offshoot: no such file: /home/someone/x"]);
     }
