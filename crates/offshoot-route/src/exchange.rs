@@ -5,6 +5,7 @@
 //! the first honest context stops a hostile one, and no honest relay is blamed for what it passed on.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_wire::{Address, FrameKind, Limits};
@@ -12,6 +13,7 @@ use offshoot_wire::{Address, FrameKind, Limits};
 use crate::event::LinkId;
 use crate::hash::Seeded;
 use crate::slab::{NONE, Place, Places};
+use crate::time::Time;
 
 /// The side that asks.
 pub(crate) const ASKER: usize = 0;
@@ -164,6 +166,50 @@ impl End {
     }
 }
 
+/// What a reader measures to tune a window.
+///
+/// The round trip is from granting credit to the first byte that needed it: nothing shorter can be seen, and a writer
+/// that waits for credit makes it exact. A window that is read within two round trips is what holds the writer back.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tuning {
+    /// Data beyond this total needs credit granted at that time.
+    probe: Option<(u64, Time)>,
+    round_trip: Option<Duration>,
+    /// When this much had been consumed.
+    mark: Option<(u64, Time)>,
+}
+
+impl Tuning {
+    /// Credit beyond `before` was granted.
+    pub(crate) fn granted(&mut self, before: u64, now: Time) {
+        self.probe.get_or_insert((before, now));
+    }
+
+    /// Data up to `total` has arrived.
+    pub(crate) fn arrived(&mut self, total: u64, now: Time) {
+        if let Some((before, at)) = self.probe
+            && total > before
+        {
+            let sample = now.since(at);
+            self.round_trip = Some(self.round_trip.map_or(sample, |least| least.min(sample)));
+            self.probe = None;
+        }
+    }
+
+    /// Whether a window should grow, now that `consumed` bytes have been read.
+    pub(crate) fn wants_more(&mut self, consumed: u64, window: u64, now: Time) -> bool {
+        let Some((from, since)) = self.mark else {
+            self.mark = Some((consumed, now));
+            return false;
+        };
+        if consumed - from < window {
+            return false;
+        }
+        self.mark = Some((consumed, now));
+        self.round_trip.is_some_and(|round_trip| now.since(since) <= round_trip * 2)
+    }
+}
+
 /// A channel of an exchange, from the side that writes to the side `to`.
 pub(crate) struct Channel {
     pub(crate) to: usize,
@@ -178,6 +224,8 @@ pub(crate) struct Channel {
     pub(crate) consumed: u64,
     /// The window that this node grants, when it is the reader.
     pub(crate) window: u64,
+    /// How the window is tuned, when the application here is the reader.
+    pub(crate) tuning: Tuning,
     pub(crate) ended: bool,
     pub(crate) stopped: bool,
     /// Credit is to be sent to the writer.
@@ -243,6 +291,7 @@ impl Exchange {
                     sent: 0,
                     consumed: 0,
                     window: initial,
+                    tuning: Tuning::default(),
                     ended: false,
                     stopped: false,
                     crediting: false,

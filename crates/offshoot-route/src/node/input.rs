@@ -559,6 +559,7 @@ impl Node {
             return self.blame(from, slot, &header.src, "more data than was granted", now);
         }
         channel.sent = sent;
+        channel.tuning.arrived(sent, now);
         let stopped = channel.stopped;
         let id = ExchangeId(exchange.id);
         let reader = exchange.end[to].link;

@@ -197,9 +197,9 @@ impl Node {
     }
 
     /// The application has used `bytes` of what arrived on a channel: as many may be sent again, and the window grows
-    /// while the application keeps up and the writer waits for credit. With 0 it says that it reads: a channel of a
+    /// while the application reads it within two round trips. With 0 it says that it reads: a channel of a
     /// served exchange then gets its full first window.
-    pub fn consumed(&mut self, id: ExchangeId, channel: u8, bytes: usize, _now: Time) {
+    pub fn consumed(&mut self, id: ExchangeId, channel: u8, bytes: usize, now: Time) {
         let Some((slot, side)) = self.mine(id) else { return };
         let exchange = &mut self.exchanges[slot];
         let Some(state) = exchange.channel(side, channel) else { return };
@@ -207,11 +207,9 @@ impl Node {
         if state.ended || state.stopped {
             return;
         }
-        let waited_for = state.sent.saturating_add(state.window / 8) >= state.credit;
-        let kept_up = state.consumed == state.sent;
         let wanted = if state.window < Limits::WINDOW_START {
             Limits::WINDOW_START
-        } else if waited_for && kept_up && bytes > 0 {
+        } else if state.tuning.wants_more(state.consumed, state.window, now) {
             (state.window * 2).min(Limits::WINDOW_MAX)
         } else {
             state.window
@@ -228,6 +226,7 @@ impl Node {
         if total.saturating_sub(state.credit) < state.window / 4 {
             return;
         }
+        state.tuning.granted(state.credit, now);
         state.credit = total;
         state.passed = total;
         state.crediting = true;

@@ -41,6 +41,7 @@ impl Node {
             }
             if let Some(link) = find_mut(&mut self.links, id) {
                 link.last_peer = NONE;
+                link.idle_peers = 0;
                 link.raw.clear();
                 link.raw_bytes = 0;
                 link.credits.clear();
