@@ -9,6 +9,9 @@ use std::path::Path;
 
 use crate::{child, fallback, sys};
 
+/// Readings of one tree in search of what moves: some tenths of a second in all.
+const MOST_READINGS: usize = 1000;
+
 /// A process that lived when it was looked at. With its start time the number is unique while the system runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Proc {
@@ -36,58 +39,61 @@ impl Proc {
 
 /// All processes below one, without itself; zombies count as gone. Parents come before their children.
 ///
-/// Of this process's own tree nothing is overlooked for good when this process is a subreaper: an empty answer means
-/// that the kernel said so (no child that lives), not that the reading missed one that moved. Without `/proc` only the
-/// children started by [`Spawn`](crate::Spawn) are known.
+/// Of this process's own tree, when it is a subreaper, nothing is overlooked for good: an answer is empty only when this
+/// process has no child, or when two readings found the same zombies and nothing else. Without `/proc` only the children
+/// started by [`Spawn`](crate::Spawn) are known.
 pub fn descendants(root: u32) -> Vec<Proc> {
-    let own = root == sys::pid::own() as u32;
-    let mut found = Vec::new();
-    // A process that forks and ends, over and over, can be missed by any one reading.
-    for _ in 0..64 {
-        if own && !has_living_children() {
-            return Vec::new();
-        }
-        found = below(root);
-        if !own || !found.is_empty() {
+    if root != sys::pid::own() as u32 {
+        return below(root).0;
+    }
+    let mut before = None;
+    // A process that forks and ends, over and over, is missed by many a reading; but each finds other zombies then.
+    for _ in 0..MOST_READINGS {
+        if matches!(sys::pid::peek(), Err(error) if error.raw_os_error() == Some(libc::ECHILD)) {
             break;
         }
-        std::thread::yield_now();
+        let (found, seen) = below(root);
+        if !found.is_empty() {
+            return found;
+        }
+        if before.as_ref() == Some(&seen) {
+            break;
+        }
+        before = Some(seen);
     }
-    found
+    Vec::new()
 }
 
-/// The kernel's word, for one system call: `false` when there is no child. `true` when all are zombies, too, unless
-/// there is but one.
-fn has_living_children() -> bool {
-    !matches!(sys::pid::peek(), Err(error) if error.raw_os_error() == Some(libc::ECHILD))
-}
-
-fn below(root: u32) -> Vec<Proc> {
-    if fallback::forced(fallback::NO_PROC) || !Path::new("/proc/self").exists() {
-        let own = sys::pid::own() as u32;
-        let unknown = |pid| Proc { pid, start_time: 0, ppid: own, state: '?' };
-        return if root == own {
-            child::owned_alive().into_iter().map(|pid| unknown(pid as u32)).collect()
-        } else {
-            Vec::new()
-        };
-    }
+/// The living processes below one, and the numbers of all that were seen.
+fn below(root: u32) -> (Vec<Proc>, HashSet<u32>) {
     let mut found = Vec::new();
     let mut seen = HashSet::from([root]);
+    if fallback::forced(fallback::NO_PROC) || !Path::new("/proc/self").exists() {
+        let own = sys::pid::own() as u32;
+        let unknown = |pid: i32| Proc { pid: pid as u32, start_time: 0, ppid: own, state: '?' };
+        if root == own {
+            found = child::owned_alive().into_iter().map(unknown).collect();
+        }
+        return (found, seen);
+    }
     // With how many threads it has; children belong to threads.
     let mut next = vec![(root, None)];
-    let scan = if has_children_files() { None } else { Some(by_parent()) };
+    let mut scan = if has_children_files() { None } else { Some(by_parent()) };
     while let Some((parent, threads)) = next.pop() {
-        let children = match &scan {
-            None => children_of(parent, threads),
-            Some(scan) => scan.get(&parent).cloned().unwrap_or_default(),
+        // Of a scan what it found is kept: a second look could come too late.
+        let children: Vec<(u32, Option<Stat>)> = match &mut scan {
+            // The youngest first: among many zombies they are those that may be gone before they are looked at.
+            None => children_of(parent, threads).into_iter().rev().map(|pid| (pid, None)).collect(),
+            Some(scan) => {
+                let known = scan.remove(&parent).unwrap_or_default();
+                known.into_iter().map(|stat| (stat.process.pid, Some(stat))).collect()
+            }
         };
-        // The youngest first: among many zombies they are those that may be gone before they are looked at.
-        for pid in children.into_iter().rev() {
+        for (pid, known) in children {
             if !seen.insert(pid) {
                 continue;
             }
-            if let Some(stat) = stat(pid) {
+            if let Some(stat) = known.or_else(|| stat(pid)) {
                 if stat.alive {
                     found.push(stat.process);
                 }
@@ -95,14 +101,17 @@ fn below(root: u32) -> Vec<Proc> {
             }
         }
     }
-    found
+    (found, seen)
 }
 
 /// The direct children of this process, zombies too.
 pub(crate) fn children() -> Vec<i32> {
     let own = sys::pid::own() as u32;
-    let found =
-        if has_children_files() { children_of(own, None) } else { by_parent().remove(&own).unwrap_or_default() };
+    let found = if has_children_files() {
+        children_of(own, None)
+    } else {
+        by_parent().remove(&own).unwrap_or_default().into_iter().map(|stat| stat.process.pid).collect()
+    };
     found.into_iter().map(|pid| pid as i32).collect()
 }
 
@@ -130,19 +139,20 @@ fn children_of(pid: u32, threads: Option<u32>) -> Vec<u32> {
     found
 }
 
-fn by_parent() -> HashMap<u32, Vec<u32>> {
+fn by_parent() -> HashMap<u32, Vec<Stat>> {
     let mut children = HashMap::<_, Vec<_>>::new();
-    for pid in all() {
-        if let Some(stat) = stat(pid) {
-            children.entry(stat.process.ppid).or_default().push(pid);
-        }
+    for stat in all().into_iter().filter_map(stat) {
+        children.entry(stat.process.ppid).or_default().push(stat);
     }
     children
 }
 
-fn all() -> impl Iterator<Item = u32> {
+/// The youngest first, as a rule.
+fn all() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    let mut all: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    all.reverse();
+    all
 }
 
 /// All living processes but this one in whose environment `key` was set to `value` when their program was executed.
@@ -158,7 +168,7 @@ pub fn with_env_tag(key: &str, value: &str) -> Vec<Proc> {
                 && environment.split(|byte| *byte == 0).any(|entry| entry == tag.as_bytes())
         })
     };
-    all().filter(|pid| *pid != own).filter(tagged).filter_map(Proc::of).collect()
+    all().into_iter().filter(|pid| *pid != own).filter(tagged).filter_map(Proc::of).collect()
 }
 
 struct Stat {

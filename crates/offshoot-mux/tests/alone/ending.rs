@@ -133,6 +133,7 @@ fn runner() {
     std::thread::sleep(Duration::from_millis(50));
     assert!(!own().is_empty());
     let report = end(AT_ONCE);
+    assert!(offshoot_mux::Reaper.reap().childless, "one got away");
     assert!(report.left.is_empty() && report.killed >= 3, "{report:?}");
 }
 
