@@ -229,6 +229,55 @@ fn the_32_bit_stages_run_on_a_64_bit_kernel() {
     assert!(place.files().is_empty());
 }
 
+/// A program in `PATH`.
+fn program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.exists())
+}
+
+#[test]
+fn the_stages_of_other_machines_run_in_an_emulator() {
+    for (machine, triple) in [
+        ("aarch64", "aarch64-unknown-linux-musl"),
+        ("riscv64", "riscv64gc-unknown-linux-musl"),
+        ("arm", "armv7-unknown-linux-musleabihf"),
+    ] {
+        let Some(emulator) = program(&format!("qemu-{machine}-static")).or_else(|| program(&format!("qemu-{machine}")))
+        else {
+            println!("not run: {triple}: there is no qemu-{machine} in PATH");
+            continue;
+        };
+        let stages = loader(triple);
+        // What they run is of this machine: the emulator hands an exec on to the kernel. Stage 0 takes a stage 1 of its
+        // own width.
+        let next =
+            if machine == "arm" { loader("i686-unknown-linux-musl").stage1 } else { fixture().x86_64.stage1.clone() };
+        for (stage, input) in [
+            (&stages.stage1, payload(&fixture().agent)),
+            (&stages.stage0, [&next[..], &payload(&fixture().agent)].concat()),
+        ] {
+            for refused in [&[][..], &[(libc::SYS_memfd_create, libc::EPERM)]] {
+                let place = Place::new(machine, stage);
+                let test = Command::new(&emulator).arg(place.loader()).arg("t").status().unwrap();
+                assert_eq!(test.code(), Some(0), "{triple}");
+                let mut command = Command::new(&emulator);
+                command.arg(place.loader());
+                refuse(&mut command, refused);
+                let output = run(agent_args(&mut command), &input);
+                // The filter knows 64-bit numbers: what an ARM stage 0 has started is not refused.
+                let in_memory = refused.is_empty() || machine == "arm" && std::ptr::eq(stage, &stages.stage0);
+                let from = if in_memory { "/memfd:offshoot:test".into() } else { place.loader() };
+                check_agent(&output, &format!("{} (deleted)", from.display()));
+                assert_eq!(place.files(), Vec::<String>::new(), "{triple}");
+            }
+        }
+        let place = Place::new(machine, &stages.stage1);
+        let mut damaged = payload(&fixture().agent);
+        damaged[60] ^= 0xff;
+        let output = run(agent_args(Command::new(&emulator).arg(place.loader())), &damaged);
+        assert!(matches!(output.status.code(), Some(72 | 90)), "{triple}: {output:?}");
+    }
+}
+
 #[test]
 fn where_memory_files_are_refused_a_file_is_used_and_is_gone_when_the_agent_runs() {
     for (name, refused) in [
