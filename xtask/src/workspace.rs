@@ -157,6 +157,18 @@ impl Package {
         self.targets.iter().find(|t| t.kind.iter().any(|k| k == "lib" || k == "proc-macro"))
     }
 
+    /// Its test targets with a harness of their own, by name. `cargo metadata` does not tell, so the manifest is read.
+    pub fn own_harnesses(&self) -> Vec<String> {
+        let manifest = std::fs::read_to_string(&self.manifest_path).unwrap_or_default();
+        manifest
+            .split("\n[")
+            .filter_map(|table| table.strip_prefix("[test]]\n"))
+            .filter(|table| table.lines().any(|line| line.replace(' ', "") == "harness=false"))
+            .filter_map(|table| table.lines().find_map(|line| line.strip_prefix("name = ")))
+            .map(|name| name.trim_matches('"').to_string())
+            .collect()
+    }
+
     /// Whether it has a target of that kind and name.
     pub fn has_target(&self, kind: &str, name: &str) -> bool {
         self.targets.iter().any(|t| t.name == name && t.kind.iter().any(|k| k == kind))

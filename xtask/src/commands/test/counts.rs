@@ -38,6 +38,26 @@ pub fn libtest(output: &str) -> Counts {
     counts
 }
 
+/// The verdicts of a harness of its own, one line each: `test NAME ... ok`, `... FAILED`, `... ignored`, or
+/// `... not run: REASON`; the last are left to the list of what was not run.
+pub fn verdicts(output: &str) -> Counts {
+    let mut counts = Counts::default();
+    for (_, verdict) in output.lines().filter_map(verdict) {
+        match verdict.split_whitespace().next() {
+            Some("ok") => counts.passed += 1,
+            Some("ignored") => counts.skipped += 1,
+            Some("FAILED") => counts.failed += 1,
+            _ => {}
+        }
+    }
+    counts
+}
+
+/// Name and verdict of a line `test NAME ... VERDICT`.
+pub fn verdict(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("test ")?.split_once(" ... ")
+}
+
 /// nextest's closing line: `Summary [ 0.1s] 4/5 tests run: 3 passed (1 slow), 1 failed, 1 timed out, 2 skipped`.
 /// Nothing when there is none: it did not get that far.
 pub fn nextest(output: &str) -> Option<Counts> {
@@ -76,6 +96,13 @@ mod tests {
                       noise\ntest result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.00s\n";
         assert_eq!(libtest(output), counts(7, 1, 1));
         assert_eq!(libtest("nothing"), counts(0, 0, 0));
+    }
+
+    #[test]
+    fn the_lines_of_another_harness_are_counted() {
+        let output = "test a ... ok (3 ms)\ntest b [without 0x1] ... FAILED\ntext\ntest c ... ignored\n\
+                      test d ... not run: needs root\ntest result: 1 failed\n";
+        assert_eq!(verdicts(output), counts(1, 1, 1));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::counts;
+
 /// The variable that names the file to append to.
 pub const VARIABLE: &str = "OFFSHOOT_NOT_RUN";
 
@@ -33,6 +35,16 @@ pub fn from_output(output: &str) -> NotRun {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("not run: "))
         .map(|rest| rest.split_once(": ").unwrap_or((rest, "no reason given")))
+        .map(|(name, reason)| (name.trim().to_string(), reason.trim().to_string()))
+        .collect()
+}
+
+/// Reads the lines `test NAME ... not run: reason` of a harness of its own.
+pub fn from_verdicts(output: &str) -> NotRun {
+    output
+        .lines()
+        .filter_map(counts::verdict)
+        .filter_map(|(name, verdict)| Some((name, verdict.strip_prefix("not run: ")?)))
         .map(|(name, reason)| (name.trim().to_string(), reason.trim().to_string()))
         .collect()
 }
@@ -104,6 +116,13 @@ mod tests {
         let read = from_output("test a ... ok\n    not run: netns: no privileges: EPERM\nnot run: bare\n");
         assert_eq!(read["netns"], "no privileges: EPERM");
         assert_eq!(read["bare"], "no reason given");
+    }
+
+    #[test]
+    fn another_harness_names_the_test_before_the_verdict() {
+        let read = from_verdicts("test a ... not run: needs root\ntest b ... ok\nnot run: c: d\n");
+        assert_eq!(read.len(), 1);
+        assert_eq!(read["a"], "needs root");
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub(super) fn of(suite: Suite) -> Vec<Stage> {
         Stage { name: "tidy", run: tidy },
         Stage { name: "clippy", run: clippy },
         Stage { name: "unit and property tests", run: unit },
+        Stage { name: "tests one at a time", run: own },
         Stage { name: "documentation tests", run: documentation },
     ];
     let peers = [
@@ -133,12 +134,47 @@ fn peers(setting: &Setting) -> Result<Seen> {
     tests(setting, &["--package", PEERS], minutes(25))
 }
 
+/// The test targets with a harness of their own: nextest cannot list what is in them, so cargo runs them.
+fn own_harnesses(setting: &Setting) -> Vec<(&str, String)> {
+    let members = setting.workspace.members.iter().filter(|package| package.name != PEERS);
+    members
+        .flat_map(|package| package.own_harnesses().into_iter().map(|target| (package.name.as_str(), target)))
+        .collect()
+}
+
+fn own(setting: &Setting) -> Result<Seen> {
+    let mut seen = Seen::default();
+    for (package, target) in own_harnesses(setting) {
+        let mut command = run::cargo_in(&setting.workspace.root);
+        command
+            .args(["test", "--locked", "--package", package, "--test", &target])
+            .envs(setting.environment.iter().map(|(name, value)| (name, value)));
+        println!("+ {}", run::line(&command));
+        let limit = minutes(10);
+        let outcome = run::run(&mut command, limit, true)?;
+        let not_run = not_run::from_verdicts(&outcome.output);
+        let counts = counts::verdicts(&outcome.output);
+        if not_run.is_empty() || counts.all() > 0 {
+            seen.counts.add(judge(counts, &outcome, &run::line(&command), limit)?.counts);
+        }
+        seen.not_run.extend(not_run);
+    }
+    Ok(seen)
+}
+
 /// Runs tests by nextest where it is installed (each test a process of its own, with a limit), else by cargo.
 fn tests(setting: &Setting, which: &[&str], limit: Duration) -> Result<Seen> {
     let by_nextest = run::on_path("cargo-nextest").is_some();
     let mut command = run::cargo_in(&setting.workspace.root);
     if by_nextest {
         command.args(["nextest", "run", "--locked", "--no-fail-fast"]).args(which);
+        let apart: Vec<String> = own_harnesses(setting)
+            .iter()
+            .map(|(package, target)| format!("(package(={package}) & binary(={target}))"))
+            .collect();
+        if !apart.is_empty() {
+            command.args(["--filterset", &format!("not ({})", apart.join(" | "))]);
+        }
     } else {
         command.args(["test", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
         // What passing tests print is shown, for the lines `not run: …`.
