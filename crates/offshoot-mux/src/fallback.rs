@@ -20,6 +20,8 @@ pub const NO_SIGNALFD: u32 = 1 << 6;
 pub const NO_PROC_CHILDREN: u32 = 1 << 7;
 /// A kernel that does not know `MFD_EXEC`.
 pub const NO_MFD_EXEC: u32 = 1 << 8;
+/// No `openat2`.
+pub const NO_OPENAT2: u32 = 1 << 9;
 
 static FORCED: AtomicU32 = AtomicU32::new(0);
 

@@ -3,9 +3,12 @@
 //! The reads and writes repeat after a signal (EINTR) and otherwise answer what the system call did; on a non-blocking
 //! descriptor `WouldBlock` means wait for the poller.
 
+use std::ffi::CString;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -183,4 +186,64 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
         first = fd + 1;
     }
     sys::close::from(first);
+}
+
+/// Opens a path below a folder, and nothing that lies outside it, whatever links are on the way: a path that leaves the
+/// folder is an error (`EXDEV`, or `ELOOP`), also when somebody moves things about meanwhile. `flags` are those of
+/// `open(2)`; the descriptor is closed on exec. Add `O_NONBLOCK` and look at what was opened where a FIFO or device is
+/// no use.
+///
+/// Before Linux 5.6 every symbolic link and every `..` on the way is refused, also those that stay below the folder.
+///
+/// # Errors
+///
+/// What `open(2)` reports; `InvalidInput` for a NUL byte.
+pub fn open_beneath(folder: impl AsFd, path: impl AsRef<Path>, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC;
+    let path = path.as_ref().as_os_str().as_bytes();
+    let whole = CString::new(path)?;
+    match again(|| sys::open::beneath(folder.as_fd(), &whole, flags, mode)) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        result => return result,
+    }
+    if path.starts_with(b"/") {
+        return Err(io::Error::from_raw_os_error(libc::EXDEV));
+    }
+    let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").peekable();
+    let mut folder = sys::fd::dup_from(folder.as_fd(), 3)?;
+    while let Some(name) = names.next() {
+        if name == b".." {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        let name = CString::new(name)?;
+        let last = names.peek().is_none();
+        let flags = if last { flags } else { libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC };
+        let next = again(|| sys::open::at(folder.as_fd(), &name, flags | libc::O_NOFOLLOW, mode))?;
+        if last {
+            return Ok(next);
+        }
+        folder = next;
+    }
+    again(|| sys::open::at(folder.as_fd(), c".", flags, mode))
+}
+
+/// Who is at the other end of a unix socket: since the connection was made, or the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The process id then.
+    pub pid: u32,
+    /// The effective user then.
+    pub uid: u32,
+    /// The effective group then.
+    pub gid: u32,
+}
+
+/// The kernel's word on who is at the other end of a unix socket.
+///
+/// # Errors
+///
+/// `ENOTSOCK`, `ENOPROTOOPT` when it is none.
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
+    let (pid, uid, gid) = sys::open::peer(socket.as_fd())?;
+    Ok(Peer { pid, uid, gid })
 }

@@ -8,6 +8,7 @@ pub(crate) mod epoll;
 pub(crate) mod facts;
 pub(crate) mod fd;
 pub(crate) mod image;
+pub(crate) mod open;
 pub(crate) mod pid;
 pub(crate) mod poll;
 pub(crate) mod signal;

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use offshoot_mux::fallback::NO_PIDFD;
+use offshoot_mux::fallback::{NO_OPENAT2, NO_PIDFD};
 use offshoot_mux::process::{self, Fork};
 use offshoot_mux::{Spawn, io};
 
@@ -14,6 +14,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_process_is_shown_under_its_new_name", name, &[]),
     ("a_child_dies_with_the_thread_that_started_it", death_signal, &[]),
     ("descriptors_are_closed_but_those_listed", close, &[]),
+    ("nothing_outside_a_folder_is_opened_beneath_it", beneath, &[NO_OPENAT2]),
     ("a_process_knows_its_user_host_and_time", facts, &[]),
 ];
 
@@ -144,4 +145,34 @@ fn facts() {
     process::set_dumpable(true).unwrap();
     process::set_parent_death_signal(libc::SIGTERM).unwrap();
     process::set_parent_death_signal(0).unwrap();
+}
+
+fn beneath() {
+    let folder = crate::starting::scratch("beneath");
+    let inside = folder.join("inside");
+    std::fs::create_dir_all(inside.join("sub")).unwrap();
+    std::fs::write(folder.join("secret"), "x").unwrap();
+    std::fs::write(inside.join("sub/file"), "content").unwrap();
+    for (link, to) in [("out", "../secret"), ("abs", "/etc/passwd"), ("up", "..")] {
+        std::os::unix::fs::symlink(to, inside.join(link)).unwrap();
+    }
+    let root = std::fs::File::open(&inside).unwrap();
+    let open = |path: &str, flags: i32| io::open_beneath(&root, path, flags, 0o600);
+    let mut text = String::new();
+    std::fs::File::from(open("./sub//file", libc::O_RDONLY).unwrap()).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "content");
+    let outside =
+        ["../secret", "out", "abs", "up/secret", "/etc/passwd", "sub/../../secret", "/proc/self/root/etc/passwd", ".."];
+    for path in outside {
+        assert!(open(path, libc::O_RDONLY).is_err(), "{path}");
+        assert!(open(path, libc::O_WRONLY | libc::O_CREAT).is_err(), "{path}");
+    }
+    drop(open("new", libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL).unwrap());
+    assert!(inside.join("new").exists());
+    drop(open(".", libc::O_RDONLY | libc::O_DIRECTORY).unwrap());
+    drop(root);
+    std::fs::remove_dir_all(folder).unwrap();
+    let (ours, _theirs) = io::socketpair().unwrap();
+    let peer = io::peer(&ours).unwrap();
+    assert_eq!((peer.pid, peer.uid), (process::id(), process::effective_uid()));
 }
