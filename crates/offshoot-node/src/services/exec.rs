@@ -182,8 +182,8 @@ impl State {
             // Discarded when nobody wants it: a cancelled process is not to block on its last words.
             let room = if job.cancelled { CHUNK } else { self.core.writable(id, output.channel).min(CHUNK) };
             if room == 0 {
-                // Read on when credit comes; the descriptor stays ready.
-                return;
+                // Read on when there is room; the descriptor stays ready.
+                return self.core.await_room(id, output.channel);
             }
             let mut chunk = BytesMut::new();
             match fd::read_into(output.fd.as_fd(), &mut chunk, room) {

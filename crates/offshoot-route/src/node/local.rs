@@ -145,6 +145,16 @@ impl Node {
         usize::try_from(credit).unwrap_or(usize::MAX).min(room)
     }
 
+    /// Has an [`Event::Writable`] follow when a channel that takes nothing now takes something: for a writer that does
+    /// not fetch what it could not send.
+    pub fn await_room(&mut self, id: ExchangeId, channel: u8) {
+        let Some((slot, side)) = self.mine(id) else { return };
+        let Some(state) = self.exchanges[slot].channel(other(side), channel) else { return };
+        if !state.ended {
+            state.blocked = true;
+        }
+    }
+
     /// Sends bytes on a channel and returns how many were taken: at most what is writable. When that is fewer than
     /// offered, an [`Event::Writable`] follows as soon as there is room. On
     /// [`channel::CONTROL`](offshoot_wire::channel::CONTROL) `data` is one message, of 256 bytes at most, and taken whole
