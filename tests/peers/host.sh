@@ -12,7 +12,7 @@ fill() { head -c 100000000 /dev/zero >"$1/.fill" 2>/dev/null || :; }
 
 base=$FIXTURE_SHARED/hosts/$FIXTURE_NAME
 upper_size=50% place_size=50%
-has full-disk && upper_size=8m place_size=64k
+has full-disk && upper_size=8m place_size=1m
 mount -t tmpfs -o "mode=755,size=$upper_size" tmpfs "$base"
 mkdir "$base/upper" "$base/work" "$base/root"
 mount -t overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" overlay "$base/root"
@@ -84,6 +84,14 @@ if [ -d "$root/home/u-ash" ]; then
     ln -sf "$(where busybox)" "$root/usr/local/bin/ash"
     sed -i 's#^\(u-ash:.*:\)[^:]*$#\1/usr/local/bin/ash#' "$root/etc/passwd"
 fi
+# Every account knows the other hosts by its own ~/.ssh, as a jump host's accounts do; nothing need come with a login. The configuration itself grows later.
+for home in "$root"/root "$root"/home/*; do
+    mkdir -m 700 "$home/.ssh"
+    printf 'IdentityFile ~/.ssh/id\nInclude /run/fixture/ssh_config\n' >"$home/.ssh/config"
+    cp "$FIXTURE_SHARED/id" "$home/.ssh/id"
+    chmod 600 "$home/.ssh/id"
+    chown -R --reference "$home" "$home/.ssh"
+done
 # The privilege separation account of sshd, where the package has not made it.
 grep -q '^sshd:' "$root/etc/passwd" || {
     echo 'sshd:x:1999:65534::/run/sshd:/usr/sbin/nologin' >>"$root/etc/passwd"
@@ -124,7 +132,10 @@ fi
 
 if has noexec; then
     for place in /tmp /var/tmp /run /home /root /dev /dev/shm; do mount -o remount,noexec "$place"; done
-    if has busybox; then mount -o remount,noexec /srv/busybox/tmp; fi
+    if has busybox; then
+        # Flags belong to a mount, not to what is mounted: the bound copies have their own.
+        for place in tmp dev dev/shm; do mount -o remount,bind,noexec "/srv/busybox/$place"; done
+    fi
 fi
 if has full-disk; then
     for place in /tmp /var/tmp /run /home /root /dev/shm /dev ""; do fill "$place"; done

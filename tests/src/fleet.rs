@@ -1,7 +1,9 @@
 //! h1, h2, h3: several sshds, the ssh_config that knows them all, and a place to run the command under test.
 //!
 //! With root and namespaces each is a host of its own with its own address, and the command runs in one more host, `control`. Otherwise they are sshds on
-//! ports of 127.0.0.1 of the machine itself. Either way the one ssh_config is found under the same path from everywhere, so every hop can use it.
+//! ports of 127.0.0.1 of the machine itself. Either way the one ssh_config is found under the same path from everywhere. In hosts, every account's own
+//! `~/.ssh/config` includes it, so a login from there to the next hop works as on any jump host; on the machine itself tests leave the user's `~/.ssh` alone,
+//! and there is one hop only.
 
 use std::fs;
 use std::net::Ipv4Addr;

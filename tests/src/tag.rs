@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::bounded::{TICK, find_program};
 use crate::host::Watched;
 use crate::process::{self, Process, Signal};
@@ -29,6 +31,8 @@ pub struct Tag {
     hosts: Mutex<Vec<Arc<Watched>>>,
     servers: Mutex<BTreeSet<i32>>,
     places: Vec<PathBuf>,
+    /// `TMPDIR` of what runs on the machine: whatever lies in it was left.
+    temporary: TempDir,
     files_before: BTreeSet<PathBuf>,
     descriptors_before: Option<usize>,
     settled: AtomicBool,
@@ -57,6 +61,7 @@ impl Tag {
             files_before: suspicious_files(&places),
             places,
             descriptors_before: descriptors(),
+            temporary: tempfile::Builder::new().prefix("peers-").tempdir().expect("the machine has a temporary folder"),
             settled: AtomicBool::new(false),
         }
     }
@@ -80,7 +85,7 @@ impl Tag {
         }
         words.push(program.as_ref().into());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env(VARIABLE, &self.name);
+        command.args(&words[1..]).env(VARIABLE, &self.name).env("TMPDIR", self.temporary.path());
         command
     }
 
@@ -230,19 +235,19 @@ fn places() -> Vec<PathBuf> {
         .collect()
 }
 
-/// What in these places looks like ours: a loader's file, or any file, socket or pipe with the product's name in its name. Folders do not count: tests of
-/// other crates, which run at the same time, make their temporary folders with that name.
+/// What in these places looks like ours: a loader's file, or, but for the folders of temporary files, where tests of other crates make their own at the same
+/// time, any with the product's name in its name.
 fn suspicious_files(places: &[PathBuf]) -> BTreeSet<PathBuf> {
     places
         .iter()
         .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-        .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
         .filter(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let nonce = name.strip_prefix(".o").unwrap_or_default();
             let is_loader = nonce.len() == 22 && nonce.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-            is_loader || name.to_lowercase().contains("offshoot")
+            let is_shared = ["/tmp", "/var/tmp"].iter().any(|shared| entry.path().parent() == Some(Path::new(shared)));
+            is_loader || !is_shared && name.to_lowercase().contains("offshoot")
         })
         .map(|entry| entry.path())
         .collect()

@@ -16,7 +16,7 @@ fn three_hosts_answer_and_reach_each_other_with_the_same_config() {
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2"), Peer::new("h3")]));
     for host in ["h1", "h2", "h3"] {
         let done = run(&mut fleet.ssh(&[host, "uname -n; echo $OFFSHOOT_TEST; exit 3"]), None, SOON);
-        done.expect_code(3);
+        assert!(done.code == Some(3), "{done}\n{}", fleet.logs());
         if fleet.has_hosts() {
             assert_eq!(done.out(), format!("{host}\n{}\n", tag.name()), "{}", fleet.logs());
         }
@@ -207,9 +207,8 @@ fn a_fleet_that_is_dropped_takes_everything_along() {
     let tag = Tag::new(name);
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
     let mut session = bounded::Gathered::start(&mut fleet.ssh(&["h1", "echo up; setsid sleep 60"]), None);
-    assert!(bounded::eventually(SOON, || session.stdout_so_far() == b"up\n"));
+    assert!(bounded::eventually(SOON, || tag.processes().iter().any(|process| process.comm == "sleep")));
     let all = tag.processes();
-    assert!(all.iter().any(|process| process.comm == "sleep"), "{all:?}");
     let shared = fleet.shared().to_path_buf();
     drop(fleet);
     assert!(bounded::eventually(SOON, || !session.is_running()));

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use offshoot_tests::expect::code;
 use offshoot_tests::process::Signal;
-use offshoot_tests::{Fleet, Peer, Tag, or_not_run};
+use offshoot_tests::{Fleet, Peer, Tag, host, or_not_run};
 use sha2::{Digest, Sha256};
 
 /// Three times what is promised for three hops: two seconds, and two for each further hop.
 const GONE: Duration = Duration::from_secs(18);
 
+/// Hops beyond the first use the accounts' own ssh configuration there, so most tests need hosts of their own.
 fn three() -> [Peer; 3] {
     ["h1", "h2", "h3"].map(Peer::new)
 }
@@ -40,6 +41,7 @@ fn a_command_runs_on_three_hosts_side_by_side() {
 #[test]
 fn a_command_runs_behind_two_hops() {
     let name = "a_command_runs_behind_two_hops";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("hops");
     let fleet = or_not_run!(name, Fleet::start(&tag, &three()));
     let done = fleet.offshoot(&tag, &["exec", "h1/h2/h3", "--", "id"]).run();
@@ -52,10 +54,8 @@ fn a_command_runs_behind_two_hops() {
         .offshoot(&tag, &["exec", "h1,h1/h2,h1/h2/h3", "--", "sh", "-c", "uname -n; echo up >&2; sleep 600"])
         .start();
     running.await_agents(3, Duration::from_secs(30));
-    if fleet.has_hosts() {
-        for host in ["h1", "h2", "h3"] {
-            running.await_output(&format!(": {host}\n"), Duration::from_secs(30));
-        }
+    for host in ["h1", "h2", "h3"] {
+        running.await_output(&format!(": {host}\n"), Duration::from_secs(30));
     }
     running.await_agents(3, Duration::ZERO);
     running.master().signal(Signal::INT);
@@ -66,6 +66,7 @@ fn a_command_runs_behind_two_hops() {
 #[test]
 fn the_exit_code_is_the_commands_own_and_the_largest_of_many() {
     let name = "the_exit_code_is_the_commands_own_and_the_largest_of_many";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("sshcodes");
     let fleet = or_not_run!(name, Fleet::start(&tag, &three()));
     for (script, expected) in [
@@ -104,6 +105,7 @@ fn arguments_arrive_as_they_are() {
 #[test]
 fn a_script_on_stdin_runs_on_every_host() {
     let name = "a_script_on_stdin_runs_on_every_host";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("sshscript");
     let fleet = or_not_run!(name, Fleet::start(&tag, &three()));
     let done = fleet
@@ -138,6 +140,7 @@ fn hash(bytes: &[u8]) -> String {
 #[test]
 fn a_hundred_mebibytes_go_out_and_in_unchanged() {
     let name = "a_hundred_mebibytes_go_out_and_in_unchanged";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("bulk");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
     let bytes = noise(100 << 20);
@@ -167,6 +170,7 @@ fn a_hundred_mebibytes_go_out_and_in_unchanged() {
 #[test]
 fn grouped_output_is_not_torn_apart_and_names_everyone() {
     let name = "grouped_output_is_not_torn_apart_and_names_everyone";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("grouped");
     let fleet = or_not_run!(name, Fleet::start(&tag, &three()));
     let done =
@@ -190,6 +194,7 @@ fn grouped_output_is_not_torn_apart_and_names_everyone() {
 #[test]
 fn a_slow_link_only_makes_things_slower() {
     let name = "a_slow_link_only_makes_things_slower";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("slow");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
     let _relay = fleet.relay("h1", "far", Duration::from_millis(100)).unwrap();
@@ -229,6 +234,7 @@ fn the_users_own_ssh_configuration_applies_and_cannot_break_the_link() {
 #[test]
 fn host_keys_are_checked() {
     let name = "host_keys_are_checked";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("hostkeys");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
     let (address, port) = fleet.sshd("h1").address();
@@ -261,6 +267,7 @@ fn host_keys_are_checked() {
 #[test]
 fn a_login_that_is_refused_says_so_and_where() {
     let name = "a_login_that_is_refused_says_so_and_where";
+    or_not_run!(name, host::allowed());
     let tag = Tag::new("refused");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
     let done = fleet.offshoot(&tag, &["exec", "h1/nobody-here@h2", "--", "true"]).run();
