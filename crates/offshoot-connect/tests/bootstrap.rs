@@ -399,6 +399,24 @@ fn options_that_cannot_be_written_are_refused() {
     assert_eq!(refused(|o| o.hello_magic = Vec::new()), OptionsError::Magic);
 }
 
+#[test]
+fn debug_shows_nothing_of_the_preamble_at_any_stage() {
+    let secret = [0xa5, 0x5a, 0xc3, 0x3c].repeat(8);
+    let texts = |test: &Test, options: &Options| format!("{:?} {options:?}", test.bootstrap);
+    for hold in [Hold::UntilMarker, Hold::UntilReady] {
+        let options = Options { preamble: secret.clone(), hold, ..Options::new(NONCE) };
+        let mut test = Test::new(options.clone());
+        let mut all = texts(&test, &options);
+        let status = if hold == Hold::UntilReady { "0 " } else { "" };
+        test.take(format!("M{} {status}Linux x86_64 .\n", test.nonce));
+        test.bootstrap.provide(&bundle(), test.now);
+        all += &texts(&test, &options);
+        for shown in ["165, 90", "a5, 5a", "\\xa5Z", "\\xa5\\x5a"] {
+            assert!(!all.contains(shown), "{all}");
+        }
+    }
+}
+
 /// Pieces of what a target can say, with the nonce's place open.
 fn pieces() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
     let text = prop_oneof![

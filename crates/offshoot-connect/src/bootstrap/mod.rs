@@ -23,6 +23,7 @@ mod scan;
 mod script;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -61,7 +62,6 @@ pub enum Event {
     Failed(BootstrapError),
 }
 
-#[derive(Debug)]
 enum State {
     /// The marker has not come.
     Login { marker: Matcher },
@@ -80,7 +80,6 @@ enum State {
 /// The state machine of one bootstrap. See the [module](self) for its use.
 ///
 /// Bytes that come after [`Event::Started`] or [`Event::Failed`] are ignored: from then on they are the caller's.
-#[derive(Debug)]
 pub struct Bootstrap {
     options: Options,
     nonce: String,
@@ -91,6 +90,16 @@ pub struct Bootstrap {
     /// What came in this stage.
     noise: usize,
     deadline: Instant,
+}
+
+impl fmt::Debug for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is to be sent holds the preamble (S19).
+        f.debug_struct("Bootstrap")
+            .field("stage", &self.stage())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Bootstrap {

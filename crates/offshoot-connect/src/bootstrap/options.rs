@@ -1,5 +1,6 @@
 //! What a bootstrap is told, and what of that cannot be written into a start line.
 
+use std::fmt;
 use std::time::Duration;
 
 use offshoot_wire::HELLO_MAGIC;
@@ -23,7 +24,7 @@ pub enum Hold {
 }
 
 /// What a bootstrap needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Random, for this connect alone: from the operating system.
     pub nonce: [u8; 16],
@@ -65,6 +66,20 @@ impl Options {
             hello_magic: HELLO_MAGIC.to_vec(),
             assume: None,
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The preamble holds the child's sealing key (S19).
+        f.debug_struct("Options")
+            .field("process_name", &self.process_name)
+            .field("args", &self.args)
+            .field("hold", &self.hold)
+            .field("shell", &self.shell)
+            .field("preamble", &self.preamble.len())
+            .field("assume", &self.assume)
+            .finish_non_exhaustive()
     }
 }
 
