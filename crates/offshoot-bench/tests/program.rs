@@ -57,9 +57,12 @@ fn offshoot_answers_each_verb_of_the_contract() {
     assert_eq!(latency["n"], 10);
     positive(&measure(&["latency", "local3", "0", "10"]), &["p50_us"]);
     positive(&measure(&["pipeline", "local", "300"]), &["wall_s", "calls_per_s"]);
-    let up = measure(&["bulk", "local2", "up", "1000001"]);
-    assert_eq!(up["bytes"], 1_000_001);
-    positive(&up, &["wall_s", "MiB_s", "largest_kib"]);
+    for how in ["up", "down"] {
+        let bulk = measure(&["bulk", "local2", how, "1000001"]);
+        assert_eq!(bulk["bytes"], 1_000_001);
+        positive(&bulk, &["wall_s", "MiB_s", "largest_kib"]);
+    }
+    positive(&measure(&["beside", "local", "1000001"]), &["p99_us", "MiB_s"]);
     positive(&measure(&["fanout", "local", "4"]), &["total_s"]);
     positive(&measure(&["tree", "local", "2", "1", "1"]), &["total_s"]);
     positive(&measure(&["scale", "local", "6"]), &["early_p50_s", "late_p50_s", "alone_us", "among_us"]);
