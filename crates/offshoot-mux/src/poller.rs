@@ -33,9 +33,9 @@ pub enum Interest {
     Both,
 }
 
-impl From<Interest> for mio::Interest {
-    fn from(interest: Interest) -> Self {
-        match interest {
+impl Interest {
+    fn mio(self) -> mio::Interest {
+        match self {
             Interest::Read => mio::Interest::READABLE,
             Interest::Write => mio::Interest::WRITABLE,
             Interest::Both => mio::Interest::READABLE | mio::Interest::WRITABLE,
@@ -198,7 +198,7 @@ impl Registry {
         if token == Token::MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "this token is the poller's own"));
         }
-        self.inner.register(&mut SourceFd(&fd.as_raw_fd()), mio::Token(token.0), interest.into())
+        self.inner.register(&mut SourceFd(&fd.as_raw_fd()), mio::Token(token.0), interest.mio())
     }
 
     /// Changes the interest or token of a descriptor. What is ready at this moment is told again.
@@ -207,7 +207,7 @@ impl Registry {
     ///
     /// `NotFound` when it was not added.
     pub fn set(&self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
-        self.inner.reregister(&mut SourceFd(&fd.as_raw_fd()), mio::Token(token.0), interest.into())
+        self.inner.reregister(&mut SourceFd(&fd.as_raw_fd()), mio::Token(token.0), interest.mio())
     }
 
     /// Stops reporting a descriptor until [`resume`](Self::resume), cheaply. A hang-up or an error may still be told,

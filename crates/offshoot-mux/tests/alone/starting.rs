@@ -88,7 +88,7 @@ fn signals() {
 fn errors() {
     let code = |spawn: Spawn<'_>| spawn.start().unwrap_err().raw_os_error();
     assert_eq!(code(Spawn::new("/nonexistent/program")), Some(libc::ENOENT));
-    assert_eq!(code(Spawn::new("no-such-program-anywhere")), Some(libc::ENOENT));
+    assert_eq!(code(Spawn::new("no-such-program-anywhere").env("PATH", "/usr/bin:/bin")), Some(libc::ENOENT));
     assert_eq!(code(Spawn::new("")), Some(libc::ENOENT));
     assert_eq!(code(Spawn::new("/etc/passwd")), Some(libc::EACCES));
     let folder = Spawn::new("true").cwd("/nonexistent").start().unwrap_err();
