@@ -1,6 +1,7 @@
 //! The root of a tree, in a process of the user's.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,7 +47,14 @@ impl Root {
         let theirs = Arc::clone(&shared);
         let broker = std::thread::Builder::new()
             .name("offshoot-broker".into())
-            .spawn(move || broker::run(&theirs, &mut poller))
+            .spawn(move || {
+                let run = AssertUnwindSafe(|| broker::run(&theirs, &mut poller));
+                catch_unwind(run).unwrap_or_else(|_| {
+                    // The panic itself was reported by its hook. Nobody reads the links any more: nobody may wait.
+                    theirs.with(|state, _| state.give_up());
+                    LostReason::ParentLost
+                })
+            })
             .map_err(os)?;
         Ok(Root { shared, broker: Some(broker) })
     }

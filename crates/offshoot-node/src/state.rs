@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_mux::{Event as Ready, TimerId, Timers};
 use offshoot_route::{Event, ExchangeId, LinkId, Node, Time};
-use offshoot_wire::{Address, EndReason, Failure, LostReason, ShutdownNotice};
+use offshoot_wire::{Address, EndReason, Failure, FailureKind, LostReason, Ran, ShutdownNotice};
 
 use crate::link::{LinkIo, Turn};
 use crate::links::Links;
@@ -397,6 +397,20 @@ impl State {
     }
 
     // ---- the end ----
+
+    /// The broker is gone by a fault of ours: everything that is waited for ends, and so do the processes below, when
+    /// their links close.
+    pub(crate) fn give_up(&mut self) {
+        let failure = Failure::new(FailureKind::PeerLost(LostReason::ParentLost), "the broker failed; see its panic");
+        for asked in self.asked.values_mut() {
+            asked.result.get_or_insert(Err(failure.clone().ran(Ran::MaybeExecuted)));
+            self.wakes.append(&mut asked.waiting);
+        }
+        let waiting = self.room_waiting.drain(..).map(|(_, ticket)| ticket);
+        self.wakes.extend(waiting);
+        self.links = Links::default();
+        self.enter(Phase::Ended(LostReason::ParentLost));
+    }
 
     /// Whether all is ended, and why.
     pub(crate) fn ended(&self) -> Option<LostReason> {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use offshoot_connect::bundle::Bundle;
@@ -18,12 +18,16 @@ use offshoot_wire::{
 use sha2::{Digest, Sha256};
 
 use crate::error::os_failure;
+use crate::identity::TRIPLE;
 use crate::pending::Exchange;
 use crate::shared::{Shared, Ticket};
 use crate::state::State;
 
 /// How many triples' payloads are kept: more than there are.
 const KEPT: usize = 16;
+
+/// How long a payload may take on its way, over the slowest link.
+const FETCH: Duration = Duration::from_secs(30);
 
 /// The largest payload that is taken from a parent: an agent is some hundred KiB.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -55,6 +59,18 @@ pub(crate) struct AskParent<'a> {
 impl<'a> AskParent<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>) -> AskParent<'a> {
         AskParent { shared }
+    }
+
+    /// Fetches the agent that most targets need, this machine's own, while the login is under way.
+    fn fetch_likely(&self) {
+        if self.shared.lock().services.payloads.kept.contains_key(TRIPLE) {
+            return;
+        }
+        let shared = Arc::clone(self.shared);
+        // A failure is told when the agent is asked for in earnest.
+        let _ = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
+            let _ = AskParent::new(&shared).bundle(TRIPLE, Instant::now() + FETCH, &Cancel::new());
+        });
     }
 
     fn fetch(&self, triple: &str, deadline: Instant) -> Result<Bundle, Failure> {
@@ -107,7 +123,11 @@ impl Payloads for AskParent<'_> {
     }
 
     fn at_hand(&self, triple: Option<&str>) -> Option<Bundle> {
-        match self.shared.lock().services.payloads.kept.get(triple?) {
+        let Some(triple) = triple else {
+            self.fetch_likely();
+            return None;
+        };
+        match self.shared.lock().services.payloads.kept.get(triple) {
             Some(Kept::Here(bundle)) => Some(bundle.clone()),
             _ => None,
         }
@@ -174,7 +194,7 @@ impl State {
         }
         let theirs = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
-            let deadline = Instant::now() + std::time::Duration::from_secs(30);
+            let deadline = Instant::now() + FETCH;
             let found = match &theirs.options.payloads {
                 Some(payloads) => payloads.bundle(&spec.triple, deadline, &Cancel::new()),
                 None => AskParent::new(&theirs).bundle(&spec.triple, deadline, &Cancel::new()),
