@@ -162,7 +162,8 @@ impl<F: FnMut()> Drop for Lead<'_, F> {
 }
 
 enum State<T> {
-    Empty { wake: Option<Arc<WakeFd>> },
+    /// `sleeps` is whether the caller sleeps on the condition: telling it costs a system call even when nobody does.
+    Empty { wake: Option<Arc<WakeFd>>, sleeps: bool },
     Done(T),
     Taken,
 }
@@ -195,18 +196,20 @@ impl<T> fmt::Debug for Slot<T> {
 impl<T> Slot<T> {
     /// An empty slot.
     pub fn new() -> Self {
-        Slot { state: Mutex::new(State::Empty { wake: None }), done: Condvar::new() }
+        Slot { state: Mutex::new(State::Empty { wake: None, sleeps: false }), done: Condvar::new() }
     }
 
     /// Completes the slot and wakes its caller, however it waits. `false`, and the value is dropped, when it was
     /// completed or [closed](Self::close) before.
     pub fn complete(&self, value: T) -> bool {
         let mut state = lock(&self.state);
-        let State::Empty { wake } = &mut *state else { return false };
-        let wake = wake.take();
+        let State::Empty { wake, sleeps } = &mut *state else { return false };
+        let (wake, sleeps) = (wake.take(), *sleeps);
         *state = State::Done(value);
         drop(state);
-        self.done.notify_one();
+        if sleeps {
+            self.done.notify_one();
+        }
         if let Some(wake) = wake {
             wake.wake();
         }
@@ -222,7 +225,7 @@ impl<T> Slot<T> {
     /// waits for several slots at once). `false` when the slot is done already. The last attached one counts.
     pub fn attach(&self, wake: &Arc<WakeFd>) -> bool {
         match &mut *lock(&self.state) {
-            State::Empty { wake: attached } => {
+            State::Empty { wake: attached, .. } => {
                 *attached = Some(Arc::clone(wake));
                 true
             }
@@ -232,7 +235,7 @@ impl<T> Slot<T> {
 
     /// Undoes [`attach`](Self::attach).
     pub fn detach(&self) {
-        if let State::Empty { wake } = &mut *lock(&self.state) {
+        if let State::Empty { wake, .. } = &mut *lock(&self.state) {
             *wake = None;
         }
     }
@@ -241,7 +244,8 @@ impl<T> Slot<T> {
     /// the slot closed before. For one caller; no deadline waits for ever.
     pub fn wait(&self, deadline: Option<Instant>) -> Option<T> {
         let mut state = lock(&self.state);
-        while let State::Empty { .. } = *state {
+        while let State::Empty { sleeps, .. } = &mut *state {
+            *sleeps = true;
             state = match deadline {
                 None => self.done.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
                 Some(deadline) => {
@@ -264,8 +268,10 @@ impl<T> Slot<T> {
         let before = std::mem::replace(&mut *lock(&self.state), State::Taken);
         match before {
             State::Done(value) => return Some(value),
-            State::Empty { wake } => {
-                self.done.notify_one();
+            State::Empty { wake, sleeps } => {
+                if sleeps {
+                    self.done.notify_one();
+                }
                 if let Some(wake) = wake {
                     wake.wake();
                 }
