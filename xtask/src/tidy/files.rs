@@ -4,7 +4,7 @@ use super::{File, Finding, Tree};
 use crate::commands::mutants;
 
 /// Example names that documentation and tests may use under `/home`.
-const EXAMPLE_HOMES: &[&str] = &["user", "alice", "bob", "me", "you", "deploy"];
+const EXAMPLE_HOMES: &[&str] = &["user", "alice", "bob", "me", "you", "deploy", "ann"];
 
 pub(super) fn check(tree: &Tree<'_>, findings: &mut Vec<Finding>) {
     let version = minimum(tree);
