@@ -26,6 +26,15 @@ impl Bucket {
         Bucket { spent: 0, at: now }
     }
 
+    /// Charges a link for something that its neighbour did, or a context behind it.
+    ///
+    /// What lies behind is charged a sixteenth: its own parent charges it in full and cuts it off, so an honest relay
+    /// bears sixteen hostile children at their limits, and a hostile one that makes up contexts is still cut off.
+    pub(crate) fn charge(&mut self, near: bool, rate: Rate, now: Time) -> bool {
+        let rate = Rate { burst: rate.burst.saturating_mul(16), per_second: rate.per_second.saturating_mul(16) };
+        self.take(if near { 16 } else { 1 }, rate, now)
+    }
+
     /// Takes `tokens`; whether there were that many. When not, nothing is taken.
     pub(crate) fn take(&mut self, tokens: u32, rate: Rate, now: Time) -> bool {
         let elapsed: Duration = now.since(self.at);

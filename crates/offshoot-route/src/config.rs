@@ -53,8 +53,8 @@ pub struct Config {
     /// How many bytes one channel may have waiting in this node before its writer is told to wait. 256 KiB: two turns of
     /// the loop's writing.
     pub send_buffer: usize,
-    /// How many bytes of a link's own frames (refusals, notices) may wait for it; a link that lets more come together
-    /// does not read and is closed. 4 MiB.
+    /// How many bytes of refusals may wait for a child that does not read them: 4 MiB, then its link is closed. Sixteen
+    /// times that when those who asked sit further away, since then the link is slow rather than hostile.
     pub control_budget: usize,
     /// The least bulk that may be in flight on a link without acknowledgement. 64 KiB; see [`Config::bulk_gain`].
     pub bulk_floor: u64,
@@ -65,8 +65,9 @@ pub struct Config {
     pub log_budget: usize,
     /// How many grants may be alive: 65,536, 3 MB. At the limit expired ones go first, then: `Busy`.
     pub max_grants: usize,
-    /// Refusals (denied, malformed, unsupported) that a child may cause. Honest contexts cause nearly none. Beyond it the
-    /// link is closed.
+    /// Refusals (denied, malformed, unsupported) that a child may cause here. Honest contexts cause nearly none. Beyond it
+    /// the link is closed. This rate and the following two are for what the child itself does, or should not have let
+    /// through: what a context further below can do through an honest relay costs the relay nothing.
     pub refusals: Rate,
     /// Requests of a child to contexts that are gone, or beyond a limit. An honest one can have 100,000 calls on their way
     /// when a context dies. Beyond it the link is closed.
@@ -74,6 +75,9 @@ pub struct Config {
     /// Control frames of a child that bring nothing forward: pings, acknowledgements and credit of a few bytes, notices.
     /// Those that do are bounded by the data they stand for. Beyond it the link is closed.
     pub notices: Rate,
+    /// Losses that a child reports. One that loses all its children at once reports [`Config::max_children`]. What is lost
+    /// further below counts a sixteenth. Beyond it the link is closed.
+    pub losses: Rate,
     /// Log bytes of a child. Beyond it they are dropped and counted.
     pub log_bytes: Rate,
     /// A round-trip sample older than this is refreshed by a ping when bulk is sent. 5 s.
@@ -104,6 +108,7 @@ impl Default for Config {
             refusals: Rate { burst: 1024, per_second: 128 },
             bounces: Rate { burst: 262_144, per_second: 16_384 },
             notices: Rate { burst: 16_384, per_second: 2048 },
+            losses: Rate { burst: 16_384, per_second: 2048 },
             log_bytes: Rate { burst: 1024 * 1024, per_second: 1024 * 1024 },
             sample_age: Duration::from_secs(5),
         }

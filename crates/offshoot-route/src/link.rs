@@ -205,6 +205,7 @@ pub(crate) struct Link {
     pub(crate) refusals: Bucket,
     pub(crate) bounces: Bucket,
     pub(crate) notices: Bucket,
+    pub(crate) losses: Bucket,
     pub(crate) log_rate: Bucket,
     /// Exchanges that the contexts behind this link asked and that are served here, and that pass through here.
     pub(crate) served: usize,
@@ -256,6 +257,7 @@ impl Link {
             refusals: Bucket::new(now),
             bounces: Bucket::new(now),
             notices: Bucket::new(now),
+            losses: Bucket::new(now),
             log_rate: Bucket::new(now),
             served: 0,
             turned: 0,

@@ -317,7 +317,7 @@ fn s4_an_answer_counts_only_from_the_context_that_was_asked_and_once() {
     lab.settle();
     // The numbers of honest exchanges can be guessed, and are: they are no secret.
     for round in 0..200_000u64 {
-        let number = (round % 2000) << 20 | (round % 1024);
+        let number = (round % 2000 + 1) << 20 | (round % 2000);
         let body = encode(&Failure::new(FailureKind::NoRoute, "forged"));
         let kind = [FrameKind::Reply, FrameKind::Failure, FrameKind::End, FrameKind::Data][round as usize % 4];
         lab.inject(&evil, &reply_side(kind, &evil.address, &Address::ROOT, number, body));
@@ -565,6 +565,67 @@ fn s13_a_child_that_floods_requests_does_not_delay_its_sibling() {
     let from = lab.address(honest);
     let came = lab.take(0).into_iter().any(|event| matches!(event, Event::Request { from: by, .. } if by == from));
     assert!(came, "the sibling waits behind the flood");
+}
+
+#[test]
+fn s13_what_is_refused_far_away_costs_the_honest_relay_nothing() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let (other, honest) = (lab.add(0), lab.add(relay));
+    let evil = lab.evil(relay);
+    let link = GrantLink {
+        holder: evil.address.clone(),
+        verbs: Verb::ALL.into_iter().collect(),
+        handle: None,
+        expires_ms: u64::MAX,
+    };
+    let call = lab.ask(0, honest, Verb::Echo, None).expect("room");
+    for number in 0..6000 {
+        let to = lab.address([0, other][number as usize % 2]);
+        let grant = Grant { target: to.clone(), number, links: vec![link.clone()], seal: [3; 32] };
+        lab.inject(&evil, &request(&evil.address, &to, number, Verb::Exec.number(), false, Some(grant)));
+        lab.settle();
+        lab.received(&evil);
+    }
+    assert!(lab.take(other).is_empty(), "a forged grant opened something");
+    let events = lab.take(0);
+    assert!(!events.iter().any(|event| matches!(event, Event::Request { .. } | Event::CloseLink { .. })), "{events:?}");
+    let (id, now) = (lab.requests(honest)[0], lab.now);
+    lab.nodes[honest].reply(id, Bytes::new(), now);
+    lab.settle();
+    assert_eq!(lab.done(0), [(call, Ok(Bytes::new()))]);
+}
+
+#[test]
+fn s13_sources_that_a_child_makes_up_do_not_keep_it_from_being_cut_off() {
+    let mut lab = Lab::new();
+    let evil = lab.evil(0);
+    let other = lab.evil(0);
+    let mut number = 0;
+    while lab.closed(&evil).is_none() {
+        number += 1;
+        assert!(number < 3000);
+        let src = evil.address.child(number as u32).expect("not deep");
+        let dst = if number % 2 == 0 { &other.address } else { &Address::ROOT };
+        lab.inject(&evil, &request(&src, dst, number, Verb::Payload.number(), false, None));
+    }
+}
+
+#[test]
+fn s3_a_request_without_a_grant_goes_no_further_than_the_first_hop() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let victim = lab.add(0);
+    let evil = lab.evil(relay);
+    for target in [0, victim] {
+        let dst = lab.address(target);
+        lab.inject(&evil, &request(&evil.address, &dst, 1 + target as u64, Verb::Echo.number(), true, None));
+        let said = lab.received(&evil);
+        let failure: Failure = offshoot_wire::decode(&said[0].1).expect("a failure");
+        assert_eq!((failure.kind, failure.at), (FailureKind::Denied, lab.address(relay)));
+    }
+    let link = lab.link(relay, 0);
+    assert!(lab.nodes[relay].is_drained(link));
 }
 
 #[test]

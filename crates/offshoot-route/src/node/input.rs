@@ -58,9 +58,11 @@ impl Payload<'_> {
 /// What a refusal counts against.
 #[derive(Clone, Copy)]
 enum Charge {
-    /// Asking what may not be asked.
+    /// What an honest neighbour would not have let through: charged to it whoever is said to ask.
+    Passed,
+    /// Asking what may not be asked: charged when the neighbour itself asks. A relay cannot tell a good grant.
     Refusal,
-    /// Asking what is gone, or too much.
+    /// Asking what is gone, or too much: charged when the neighbour itself asks.
     Bounce,
 }
 
@@ -169,7 +171,7 @@ impl Node {
                 let ping: Ping = decode(body).map_err(|error| fault("ping", &error))?;
                 link.pong = Some(ping.seq);
                 self.mark_ready(from);
-                self.notice_spent(from, now)
+                self.notice_spent(from, None, now)
             }
             FrameKind::Pong => {
                 let pong: Ping = decode(body).map_err(|error| fault("pong", &error))?;
@@ -182,7 +184,7 @@ impl Node {
                     return Err("an acknowledgement of what was not sent".into());
                 }
                 self.mark_ready(from);
-                if ack.bulk - before < 16 * 1024 { self.notice_spent(from, now) } else { Ok(()) }
+                if ack.bulk - before < 16 * 1024 { self.notice_spent(from, None, now) } else { Ok(()) }
             }
             FrameKind::Gone => {
                 let gone: Gone = decode(body).map_err(|error| fault("notice of loss", &error))?;
@@ -192,8 +194,9 @@ impl Node {
                 if !gone.prefix.is_below(&link.address) {
                     return Err(format!("a notice that {} is lost from {}", gone.prefix, link.address).into());
                 }
-                if !link.bounces.take(1, self.config.bounces, now) {
-                    return Err("a flood of notices".into());
+                let near = gone.prefix.depth() == link.address.depth() + 1;
+                if !link.losses.charge(near, self.config.losses, now) {
+                    return Err("a flood of losses".into());
                 }
                 self.subtree_gone(from, gone.prefix, gone.reason, now);
                 Ok(())
@@ -215,11 +218,13 @@ impl Node {
         }
     }
 
-    /// Charges a control frame that brings nothing forward.
-    fn notice_spent(&mut self, from: LinkId, now: Time) -> Result<(), Fault> {
+    /// Charges a control frame that brings nothing forward: from the link itself, or from a context behind it.
+    fn notice_spent(&mut self, from: LinkId, src: Option<&Address>, now: Time) -> Result<(), Fault> {
         let rate = self.config.notices;
         let Some(link) = find_mut(&mut self.links, from) else { return Ok(()) };
-        if link.role == Role::Parent || link.notices.take(1, rate, now) {
+        let near = src.is_none_or(|src| *src == link.address);
+        // What comes from further below was charged by the parent of whoever sent it.
+        if link.role == Role::Parent || !near || link.notices.take(1, rate, now) {
             return Ok(());
         }
         Err("a flood of control frames".into())
@@ -243,7 +248,7 @@ impl Node {
             Ok(head) => head,
             Err(error) => {
                 let failure = self.failure(FailureKind::Malformed, format!("the request's head: {error}"));
-                return self.refuse(from, &header, failure, Charge::Refusal, now);
+                return self.refuse(from, &header, failure, Charge::Passed, now);
             }
         };
         let from_child = find(&self.links, from).is_some_and(|link| link.role == Role::Child);
@@ -251,11 +256,11 @@ impl Node {
         if from_child && !has_grant && !open {
             let failure =
                 self.failure(FailureKind::Denied, format!("{} may ask {} only by a grant", header.src, header.dst));
-            return self.refuse(from, &header, failure, Charge::Refusal, now);
+            return self.refuse(from, &header, failure, Charge::Passed, now);
         }
         if u64::from(window) > Limits::WINDOW_START {
             let failure = self.failure(FailureKind::Malformed, "the first window is beyond 128 KiB");
-            return self.refuse(from, &header, failure, Charge::Refusal, now);
+            return self.refuse(from, &header, failure, Charge::Passed, now);
         }
         let length = body.as_slice().len();
         if let Err((failure, charge)) = self.admit(from, out, &header, length, verb, window) {
@@ -350,7 +355,7 @@ impl Node {
         };
         if u64::from(head.window) > Limits::WINDOW_START {
             let failure = self.failure(FailureKind::Malformed, "the first window is beyond 128 KiB");
-            return self.refuse(from, &header, failure, Charge::Refusal, now);
+            return self.refuse(from, &header, failure, Charge::Passed, now);
         }
         let Some(verb) = head.verb() else {
             let failure = self.failure(FailureKind::Unsupported, format!("no verb has the number {}", head.verb));
@@ -374,7 +379,8 @@ impl Node {
         };
         if !permits(verb, authority) {
             let failure = self.failure(FailureKind::Denied, format!("{} may not ask for {verb:?} here", header.src));
-            return self.refuse(from, &header, failure, Charge::Refusal, now);
+            let charge = if authority == Authority::None { Charge::Passed } else { Charge::Refusal };
+            return self.refuse(from, &header, failure, charge, now);
         }
         let most = match link.role {
             Role::Child => self.config.max_served_per_child,
@@ -410,15 +416,18 @@ impl Node {
         let (refusals, bounces, budget) = (self.config.refusals, self.config.bounces, self.config.control_budget);
         let Some(link) = find_mut(&mut self.links, from) else { return Ok(()) };
         link.stats.refused += 1;
+        let near = link.address == header.src;
         let within = match charge {
             _ if link.role == Role::Parent => true,
+            Charge::Passed => link.refusals.take(1, refusals, now),
+            _ if !near => true,
             Charge::Refusal => link.refusals.take(1, refusals, now),
             Charge::Bounce => link.bounces.take(1, bounces, now),
         };
         if !within {
             return Err(format!("a flood of requests that are refused, the last: {}", failure.message).into());
         }
-        if link.raw_bytes > budget {
+        if link.raw_bytes > if near { budget } else { budget.saturating_mul(16) } {
             return Err("refusals are asked for and not read".into());
         }
         let back = FrameHeader {
@@ -667,7 +676,7 @@ impl Node {
             channel.credit = credit.total;
             self.pass_credit(slot, to, credit.channel);
         }
-        if more < 2048 { self.notice_spent(from, now) } else { Ok(()) }
+        if more < 2048 { self.notice_spent(from, Some(&header.src), now) } else { Ok(()) }
     }
 
     /// Tells the writer of a channel what its reader, behind a link, has granted; or holds it back while more waits for
@@ -767,7 +776,7 @@ impl Node {
             return Ok(());
         }
         if channel.stopped {
-            return self.notice_spent(from, now);
+            return self.notice_spent(from, Some(&header.src), now);
         }
         channel.stopped = true;
         channel.blocked = false;

@@ -101,7 +101,7 @@ impl World {
         match guess {
             0 if !hostile.names.is_empty() => hostile.names[name as usize % hostile.names.len()].1,
             // The shape of an honest number: a serial and a slot.
-            1 => ((name % 60) + 1) << 20 | (name >> 32) % 8,
+            1 => (((name % 60) + 1) << 20) | ((name >> 32) % 8),
             _ => {
                 hostile.requests += 1;
                 hostile.requests
@@ -208,9 +208,9 @@ impl World {
         frame.header.full = self.rng.chance(50);
         frame.encode(out);
         let hostile = self.members[member].hostile.as_mut().expect("a hostile member");
-        if self.rng.0 % 16 == 0 {
+        if self.rng.chance(6) {
             hostile.last = out[start..].to_vec();
-        } else if self.rng.0 % 16 == 1 {
+        } else if self.rng.chance(6) {
             // A replay of something said before.
             out.extend_from_slice(&hostile.last);
         }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use offshoot_route::{Config, Event, ExchangeId, LinkId, Node, Time};
+use offshoot_route::{Config, Event, ExchangeId, LinkId, Node, Rate, Time};
 use offshoot_wire::{Address, ChildHello, Failure, Grant, Limits, LostReason, ShutdownNotice, Verb, VerbSet};
 
 use hostile::Hostile;
@@ -106,6 +106,10 @@ impl Setting {
             control_budget: 20_000,
             log_budget: 300,
             max_grants: 20,
+            refusals: Rate { burst: 40, per_second: 4 },
+            bounces: Rate { burst: 80, per_second: 8 },
+            notices: Rate { burst: 60, per_second: 6 },
+            losses: Rate { burst: 20, per_second: 2 },
             ..Config::default()
         }
     }
