@@ -1,5 +1,8 @@
 //! The rules of trust and failure, each a test under its name.
 
+// As in the crate: a `Failure` is a value of the protocol, and large.
+#![allow(clippy::result_large_err)]
+
 mod lab;
 
 use std::time::Duration;
@@ -635,7 +638,8 @@ fn s14_credit_is_never_taken_on_trust() {
     let data = |channel: u8, len| (FrameKind::Data, [vec![channel], vec![0; len]].concat());
     let end =
         |total| (FrameKind::End, encode(&ChannelEnd { channel: channel::STDOUT, total, reason: EndReason::Done }));
-    let cases: Vec<(&str, Vec<(FrameKind, Vec<u8>)>)> = vec![
+    type Sent = (FrameKind, Vec<u8>);
+    let cases: Vec<(&str, Vec<Sent>)> = vec![
         ("more data than was granted", vec![data(1, 60_000), data(1, 60_000), data(1, 20_000)]),
         ("a channel that the exchange does not have", vec![data(0, 1)]),
         ("a channel that the exchange does not have", vec![data(5, 1)]),
