@@ -18,8 +18,15 @@ use crate::{limits::Limits, varint};
 /// assert_eq!(web.parent().unwrap().to_string(), "/3");
 /// assert!(web.is_under(&Address::ROOT));
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Address(SmallVec<[u32; 6]>);
+
+impl Clone for Address {
+    // Copied as a slice: the derived one goes element by element, and addresses are cloned for every frame.
+    fn clone(&self) -> Address {
+        Address(SmallVec::from_slice(&self.0))
+    }
+}
 
 /// Why a path is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,13 +118,12 @@ impl Address {
         if usize::from(depth) > Limits::DEPTH {
             return None;
         }
-        let mut path = SmallVec::new();
-        for _ in 0..depth {
-            let (index, after) = varint::take_u32(rest)?;
-            path.push(index);
-            rest = after;
+        let mut path = [0; Limits::DEPTH];
+        let path = path.get_mut(..usize::from(depth))?;
+        for place in &mut *path {
+            (*place, rest) = varint::take_u32(rest)?;
         }
-        Some((Address(path), rest))
+        Some((Address(SmallVec::from_slice(path)), rest))
     }
 }
 
