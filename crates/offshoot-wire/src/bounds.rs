@@ -5,7 +5,7 @@
 //!
 //! What a message may allocate is counted, not estimated: a list is charged with the memory of its elements, exactly
 //! reserved, against a budget that [`crate::decode`] sets from the length of the input. Texts and bytes cost no more
-//! than the input they are copied from. So one message takes at most 3 × input + 48 KiB for lists and 1 × input for
+//! than the input they are copied from. So one message takes at most 3 × input + 60 KiB for lists and 1 × input for
 //! texts: within the 4 × input + 64 KiB of S7.
 
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use serde::ser::Serializer;
 use crate::{ChildHello, Hello, Limits};
 
 /// What lists may take beyond three times the input, in bytes.
-const LISTS: usize = 48 * 1024;
+const LISTS: usize = 60 * 1024;
 
 thread_local! {
     /// What lists may still take in the decoding that runs on this thread.
