@@ -26,7 +26,7 @@ was lost; 130 Ctrl-C.";
 
 /// Run commands on trees of hosts, accounts and containers, over the login you already have.
 #[derive(Parser, Debug)]
-#[command(name = "offshoot", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "offshoot", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -42,9 +42,9 @@ pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<St
     let mut known = std::collections::HashSet::new();
     let (mut kept, mut paths) = (Vec::new(), Vec::new());
     for name in names {
-        let target: Target = name.parse().map_err(|error| {
+        let target: Target = name.parse().map_err(|error: offshoot::TargetError| {
             Hinted::new(
-                anyhow::Error::new(error),
+                anyhow::Error::msg(error.to_string()),
                 "a target is a path of hops: web1, dmw@web1:2222, jump/web[1-9], local; see: offshoot --help",
             )
         })?;
@@ -325,11 +325,12 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         FailureKind::Os(errno) => (None, os_text(*errno)),
         _ => (None, String::new()),
     };
-    let reason = match (reason.is_empty(), error.message()) {
+    let message = told_once(error.message(), &what);
+    let reason = match (reason.is_empty(), message.as_str()) {
         (_, "") => reason,
         (true, message) => message.to_owned(),
         // The message often says it again in its own words.
-        (false, message) if message.contains(&reason) => message.to_owned(),
+        (false, message) if message.to_lowercase().contains(&reason) => message.to_owned(),
         (false, message) => format!("{reason}: {message}"),
     };
     let brief = if reason.is_empty() { what.clone() } else { reason.clone() };
@@ -351,6 +352,16 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         code: exit::OURS,
         ours: false,
     })
+}
+
+/// A message without what the headline says already, and without error numbers that the text spells out.
+fn told_once(message: &str, what: &str) -> String {
+    let mut text = message.strip_prefix(what).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message).to_owned();
+    while let Some(start) = text.find(" (os error ") {
+        let Some(length) = text[start..].find(')') else { break };
+        text.replace_range(start..=start + length, "");
+    }
+    text
 }
 
 /// What to do next where the library had no better advice. Empty where [`exec_fault`] knows more.
@@ -392,5 +403,55 @@ fn word(kind: &FailureKind) -> &'static str {
         FailureKind::Malformed => "malformed",
         FailureKind::Os(_) => "os",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use offshoot::wire::{ConnectStage, Failure, LostReason};
+
+    use super::*;
+
+    fn error(kind: FailureKind, message: &str) -> Error {
+        Error::new(Failure::new(kind, message).seen(b"Welcome"), "ssh:jump -> ssh:web1")
+    }
+
+    #[test]
+    fn a_connect_fault_says_the_stage_and_what_came() {
+        let error = error(FailureKind::StageTimeout(ConnectStage::Probe), "nothing came any more");
+        let fault = connect_fault(&error, Duration::from_secs(10));
+        assert_eq!(fault.what, "cannot start an agent");
+        assert_eq!(fault.path, "ssh:jump -> ssh:web1");
+        assert_eq!(fault.stage.as_deref(), Some("waiting for the start marker"));
+        assert_eq!((fault.received.as_slice(), fault.code, fault.kind), (&b"Welcome"[..], 125, "stage-timeout"));
+        assert_eq!(fault.after, Some(Duration::from_secs(10)));
+        assert_eq!(fault.brief, "nothing came any more");
+    }
+
+    #[test]
+    fn faults_of_commands_have_the_codes_of_a_shell_and_a_hint() {
+        let lost = FailureKind::PeerLost(LostReason::Silent);
+        for (kind, code) in [
+            (FailureKind::Os(2), 127),
+            (FailureKind::Os(13), 126),
+            (FailureKind::Os(8), 126),
+            (lost, 255),
+            (FailureKind::NoRoute, 255),
+            (FailureKind::TooLarge, 125),
+            (FailureKind::Busy, 125),
+            (FailureKind::Denied, 125),
+        ] {
+            let fault = exec_fault(&error(kind, "so it is"), "ls");
+            assert_eq!(fault.code, code, "{fault:?}");
+            assert!(!fault.hint.is_empty() && !fault.brief.is_empty(), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let message = "cannot run `ls`: cannot execute the program: No such file or directory (os error 2)";
+        let fault = exec_fault(&error(FailureKind::Os(2), message), "ls");
+        assert_eq!(fault.what, "cannot run `ls`");
+        assert_eq!(fault.reason, "cannot execute the program: No such file or directory");
     }
 }
