@@ -26,7 +26,7 @@ fn vectors() -> BTreeMap<String, Vec<u8>> {
             }
         } else if let Some((_, bytes)) = &mut open {
             let hex: String = line.split(';').next().unwrap_or_default().split_whitespace().collect();
-            assert!(hex.len() % 2 == 0, "line {}: half a byte", number + 1);
+            assert!(hex.len().is_multiple_of(2), "line {}: half a byte", number + 1);
             bytes.extend((0..hex.len()).step_by(2).map(|at| {
                 u8::from_str_radix(&hex[at..at + 2], 16).unwrap_or_else(|_| panic!("line {}: no hex", number + 1))
             }));
