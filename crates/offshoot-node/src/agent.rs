@@ -90,6 +90,8 @@ fn take_link(socket: bool) -> io::Result<LinkFds> {
 /// The agent proper: greets, runs the node until the link ends, and sweeps.
 fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
     process::setsid()?;
+    // Not inherited by the fork: what runs below is adopted by the nearer of the two guards.
+    process::set_child_subreaper()?;
     let signals = Signals::new(&supervise::SIGNALS)?;
     let mut received = Vec::new();
     let parent = read_hello(&fds, &mut received)?;
@@ -108,7 +110,7 @@ fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
     let options = Options {
         route: offshoot_route::Config::default(),
         connects: CONNECTS,
-        image: Arc::new(OwnImage::new()?),
+        image: Arc::new(OwnImage::new()),
         payloads: None,
         process_name: hello.process_name.clone(),
     };

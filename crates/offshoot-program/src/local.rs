@@ -14,6 +14,7 @@ use crate::agents::Agents;
 /// program itself, when it [can become an agent](crate::init).
 pub(crate) struct Local {
     agents: Arc<Agents>,
+    own_alone: bool,
     chosen: OnceLock<Result<Chosen, Failure>>,
 }
 
@@ -29,28 +30,33 @@ fn triple() -> String {
 }
 
 impl Local {
-    pub(crate) fn new(agents: Arc<Agents>) -> Local {
-        Local { agents, chosen: OnceLock::new() }
+    /// With `own_alone` no agent is looked for.
+    pub(crate) fn new(agents: Arc<Agents>, own_alone: bool) -> Local {
+        Local { agents, own_alone, chosen: OnceLock::new() }
     }
 
     fn choose(&self) -> Result<Chosen, Failure> {
         let triple = triple();
-        if let Some(file) = self.agents.executable(&triple) {
-            return Ok(Chosen::File(file));
-        }
-        if let Ok(bundle) = self.agents.find(&triple)
-            && let Some(memory) = in_memory(&bundle)
-        {
-            return Ok(Chosen::Memory(memory));
+        if !self.own_alone {
+            if let Some(file) = self.agents.executable(&triple) {
+                return Ok(Chosen::File(file));
+            }
+            if let Ok(bundle) = self.agents.find(&triple)
+                && let Some(memory) = in_memory(&bundle)
+            {
+                return Ok(Chosen::Memory(memory));
+            }
         }
         if !crate::master::can_become_agent() {
-            let message = "no agent for this machine is at hand, and this program cannot become one";
+            let message = if self.own_alone {
+                "only this program itself was to be used, and it cannot become an agent"
+            } else {
+                "no agent for this machine is at hand, and this program cannot become one"
+            };
             return Err(Failure::new(FailureKind::NoAgent(triple), message)
                 .hint("call `offshoot::init()` first thing in `main`, or build an agent with `cargo xtask agents`"));
         }
-        OwnImage::new().map(Chosen::Own).map_err(|error| {
-            Failure::new(FailureKind::NoAgent(triple), format!("this program cannot find its own executable: {error}"))
-        })
+        Ok(Chosen::Own(OwnImage::new()))
     }
 }
 

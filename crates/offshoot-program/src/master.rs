@@ -14,6 +14,9 @@ use crate::local::Local;
 /// Whether `init` has run: then a process started from this program's file can become an agent.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
+/// The longest heartbeat that can be asked for: a hello states it in milliseconds, in 32 bits.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Lets this program's own executable serve as the agent of local contexts. Call it first thing in `main`, before any
 /// thread is started and before arguments are looked at.
 ///
@@ -69,14 +72,32 @@ pub struct Master {
 #[must_use = "nothing happens until `build` is called"]
 pub struct Builder {
     agents_dir: Option<PathBuf>,
+    own_image: bool,
     connects: usize,
     process_name: Option<String>,
+    route: offshoot_route::Config,
 }
 
 impl Builder {
     /// A folder to look for agents in, before all others.
     pub fn agents_dir(mut self, folder: impl Into<PathBuf>) -> Builder {
         self.agents_dir = Some(folder.into());
+        self
+    }
+
+    /// Starts local contexts from this program's own executable even where an agent is at hand. For tests of the agent
+    /// itself, and where a folder of agents may be of another build; it needs [`init`].
+    pub fn own_image(mut self) -> Builder {
+        self.own_image = true;
+        self
+    }
+
+    /// How often the links of this process carry a sign of life, and after how long without one the other end counts
+    /// as lost; 5 s and 15 s by default. At least 1 ms and twice the heartbeat. Links further down keep the defaults.
+    pub fn heartbeat(mut self, heartbeat: Duration, silence: Duration) -> Builder {
+        let heartbeat = heartbeat.clamp(Duration::from_millis(1), LONGEST);
+        self.route.limits.heartbeat = heartbeat;
+        self.route.limits.silence = silence.clamp(heartbeat * 2, LONGEST * 2);
         self
     }
 
@@ -109,9 +130,9 @@ impl Builder {
         let agents = Arc::new(Agents::new(self.agents_dir));
         let name = self.process_name.unwrap_or_else(process_name);
         let root = Root::start(Options {
-            route: offshoot_route::Config::default(),
+            route: self.route,
             connects: self.connects,
-            image: Arc::new(Local::new(Arc::clone(&agents))),
+            image: Arc::new(Local::new(Arc::clone(&agents), self.own_image)),
             payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
             process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
         })?;
@@ -130,7 +151,13 @@ impl Master {
 
     /// Options to start a master with.
     pub fn builder() -> Builder {
-        Builder { agents_dir: None, connects: CONNECTS, process_name: None }
+        Builder {
+            agents_dir: None,
+            own_image: false,
+            connects: CONNECTS,
+            process_name: None,
+            route: offshoot_route::Config::default(),
+        }
     }
 
     /// A context on this machine, as this user. Call `connect` on it.
