@@ -154,10 +154,7 @@ impl Shared {
             return None;
         }
         loop {
-            let left = match deadline {
-                None => None,
-                Some(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
-            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return None;
             }

@@ -77,7 +77,8 @@ fn is_test(path: &Path) -> bool {
 }
 
 fn no_unsafe(file: &RustFile, findings: &mut Vec<Finding>) {
-    if within(&file.path, UNSAFE) {
+    // A test may count allocations, which takes an allocator of its own; clippy wants the reason beside each block.
+    if within(&file.path, UNSAFE) || is_test(&file.path) {
         return;
     }
     for at in words(&file.source.code, "unsafe") {
