@@ -333,7 +333,8 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         (false, message) if message.to_lowercase().contains(&reason) => message.to_owned(),
         (false, message) => format!("{reason}: {message}"),
     };
-    let brief = if reason.is_empty() { what.clone() } else { reason.clone() };
+    // The first clause: what follows it names the host, so that no two would be alike.
+    let brief = reason.split(": ").next().filter(|clause| !clause.is_empty()).unwrap_or(&what).to_owned();
     Box::new(Fault {
         kind: word(kind),
         brief: brief.chars().take(BRIEF_MAX).collect(),
@@ -426,6 +427,16 @@ mod tests {
         assert_eq!((fault.received.as_slice(), fault.code, fault.kind), (&b"Welcome"[..], 125, "stage-timeout"));
         assert_eq!(fault.after, Some(Duration::from_secs(10)));
         assert_eq!(fault.brief, "nothing came any more");
+    }
+
+    #[test]
+    fn the_same_cause_on_two_hosts_has_one_brief() {
+        let brief = |host: &str| {
+            let message = format!("the host cannot be reached: ssh: connect to host {host} port 22: refused");
+            connect_fault(&error(FailureKind::Connect(ConnectStage::Login), &message), Duration::ZERO).brief
+        };
+        assert_eq!(brief("web1"), "the host cannot be reached");
+        assert_eq!(brief("web1"), brief("web2"));
     }
 
     #[test]
