@@ -1,5 +1,8 @@
 //! A few nodes on a table: no latency, every frame within reach.
 
+// As in the crate: a `Failure` is a value of the protocol, and large.
+#![allow(clippy::result_large_err)]
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
