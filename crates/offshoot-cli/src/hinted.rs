@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use offshoot_wire::escape::escaped;
+use offshoot::wire::escape::escaped;
 
 use crate::nodeset::NodeSetError;
 use crate::output::Palette;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use offshoot_wire::escape::escaped;
+use offshoot::wire::escape::escaped;
 use serde::Serialize;
 use termtree::{GlyphPalette, Tree as Drawing};
 

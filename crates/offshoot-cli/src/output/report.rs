@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use offshoot_wire::escape::{escaped, quoted};
+use offshoot::wire::escape::{escaped, quoted};
 
 use super::{Palette, Verdict};
 use crate::fault::{Fault, Ran};
