@@ -101,7 +101,9 @@ fn clean() {
     let master = master();
     let context = master.local().connect().expect("a context");
     // `ls` opens the folder itself as 3.
-    for program in [context.command("ls").arg("/proc/self/fd").stdin(Stdio::Piped), context.command("ls").arg("/proc/self/fd")] {
+    for program in
+        [context.command("ls").arg("/proc/self/fd").stdin(Stdio::Piped), context.command("ls").arg("/proc/self/fd")]
+    {
         assert_eq!(text(&program.output().expect("ls runs").stdout), "0\n1\n2\n3\n");
     }
     let status = context.command("cat").arg("/proc/self/status").output().expect("cat runs");
@@ -172,9 +174,14 @@ fn statuses() {
 fn not_run() {
     let master = master();
     let context = master.local().connect().expect("a context");
-    for (program, errno) in
-        [("no-such-program-anywhere", 2), ("/no/such/file", 2), ("/etc/passwd", 13), ("/etc", 13), ("/etc/passwd/x", 20), ("", 2)]
-    {
+    for (program, errno) in [
+        ("no-such-program-anywhere", 2),
+        ("/no/such/file", 2),
+        ("/etc/passwd", 13),
+        ("/etc", 13),
+        ("/etc/passwd/x", 20),
+        ("", 2),
+    ] {
         let error = context.command(program).output().expect_err("it cannot be run");
         assert_eq!(*error.kind(), FailureKind::Os(errno), "`{program}`: {error}");
         assert_eq!((error.ran(), error.path()), (Ran::NotSent, "local"), "`{program}`: {error}");
@@ -237,7 +244,8 @@ fn timeout() {
     let script = format!("{FAMILY} printf started; trap '' TERM; sleep 600");
     let start = Instant::now();
     let command = context.command("sh").args(["-c", &script]);
-    let mut process = command.timeout(Duration::from_secs(2)).grace(Duration::from_millis(300)).spawn().expect("a shell");
+    let mut process =
+        command.timeout(Duration::from_secs(2)).grace(Duration::from_millis(300)).spawn().expect("a shell");
     assert_eq!(process.event().expect("its word"), Event::Stdout("started".into()));
     within(Duration::from_secs(10), "not all have started", || sleepers() == 5);
     let status = process.wait().expect("its end");

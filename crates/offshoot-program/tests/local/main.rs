@@ -36,8 +36,7 @@ fn main() -> ExitCode {
     if let Some(name) = std::env::var(entry::WITHOUT_INIT).ok() {
         return entry::role(&name);
     }
-    let checks: Vec<Check> =
-        [exec::CHECKS, contexts::CHECKS, failures::CHECKS, limits::CHECKS, entry::CHECKS].concat();
+    let checks: Vec<Check> = [exec::CHECKS, contexts::CHECKS, failures::CHECKS, limits::CHECKS, entry::CHECKS].concat();
     if let Ok(name) = std::env::var(NAME) {
         run(&checks, &name);
         return ExitCode::SUCCESS;

@@ -1,0 +1,241 @@
+//! Whatever of ours is killed or stopped: everything below it goes, and whoever waits is told.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use offshoot_mux::tree::{self, Proc};
+use offshoot_node::{Context, Event, Process};
+use offshoot_program::Master;
+use offshoot_wire::{FailureKind, LostReason, Ran};
+use rustix::process::Signal;
+
+use crate::{Check, builder, children, master, signal, within};
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("an_agent_killed_takes_all_below_it_along_and_is_told_by_its_signal", || victim(false, Signal::KILL)),
+    ("a_supervisor_killed_takes_all_below_it_along", || victim(true, Signal::KILL)),
+    ("a_supervisor_asked_to_end_ends_all_below_it", || victim(true, Signal::TERM)),
+    ("a_master_killed_leaves_nothing", master_killed),
+    ("a_master_killed_while_it_grows_leaves_nothing", growing),
+    ("a_stopped_agent_is_noticed_and_removed", stopped),
+    ("a_stopped_agent_is_gone_after_the_end", || stopped_at_the_end(true, false)),
+    ("a_stopped_supervisor_is_gone_after_the_end", || stopped_at_the_end(false, true)),
+    ("a_stopped_pair_of_guards_is_gone_after_the_end", || stopped_at_the_end(true, true)),
+    ("a_program_that_ignores_term_is_gone_after_the_end", stubborn),
+    ("a_program_whose_output_nobody_reads_does_not_hold_the_end", unread_at_the_end),
+];
+
+/// Waits, prints, and leaves a plain child, one in a session of its own and a daemon.
+const FAMILY: &str = "sleep 600 & setsid sleep 600 & (setsid sh -c 'sleep 600 & sleep 600' &); printf r; sleep 600";
+
+fn family(context: &Context) -> Process {
+    let mut process = context.command("sh").args(["-c", FAMILY]).spawn().expect("a shell");
+    assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
+    process
+}
+
+fn grow(master: &Master, depth: usize) -> (Vec<Context>, Vec<Process>) {
+    let mut chain = vec![master.local().connect().expect("a context")];
+    while chain.len() < depth {
+        let next = chain[chain.len() - 1].local().connect().expect("a context");
+        chain.push(next);
+    }
+    let processes = chain.iter().map(family).collect();
+    (chain, processes)
+}
+
+fn agent(context: &Context) -> Proc {
+    Proc::of(context.hello().expect("a hello").pid).expect("an agent that lives")
+}
+
+fn supervisor(context: &Context) -> Proc {
+    Proc::of(agent(context).ppid).expect("a supervisor that lives")
+}
+
+fn all_gone(processes: &[Proc], limit: Duration) {
+    within(limit, "processes live on", || !processes.iter().any(Proc::lives));
+}
+
+/// Three times the promise: 2 s, and 2 s for each further hop.
+fn promise(hops: usize) -> Duration {
+    Duration::from_secs(2 + 2 * hops as u64) * 3
+}
+
+fn victim(guard: bool, with: Signal) {
+    for depth in 0..3 {
+        let master = master();
+        let (chain, mut processes) = grow(&master, 3);
+        let victim = if guard { supervisor(&chain[depth]) } else { agent(&chain[depth]) };
+        let mut below = tree::descendants(supervisor(&chain[depth]).pid);
+        below.push(supervisor(&chain[depth]));
+        // Two processes for each context, and six for each family.
+        assert!(below.len() >= 8 * (3 - depth), "{below:?}");
+        let pending = chain[2].command("sleep").arg("600").spawn().expect("sleep");
+        let start = Instant::now();
+        signal(victim.pid, with);
+        let error = match pending.wait() {
+            Err(error) => error,
+            // Asked to end, it had the time to tell.
+            Ok(status) => {
+                assert!(with == Signal::TERM && status.signal() == Some(15), "{status:?}");
+                chain[depth].command("true").status().expect_err("it ends")
+            }
+        };
+        assert!(start.elapsed() < Duration::from_secs(3), "it was told after {:?}", start.elapsed());
+        if with == Signal::KILL {
+            assert_eq!(error.ran(), Ran::MaybeExecuted, "{error}");
+            let FailureKind::PeerLost(reason) = error.kind() else { panic!("{error}") };
+            // The supervisor of the one that was killed tells how, to its parent.
+            let expected = match (guard, depth) {
+                (true, _) => [LostReason::Signalled(9), LostReason::LinkEnd],
+                (false, _) => [LostReason::Exited(128 + 9), LostReason::LinkEnd],
+            };
+            assert!(expected.contains(reason), "{error}");
+        }
+        all_gone(&below, promise(2 - depth));
+        for gone in &chain[depth..] {
+            within(Duration::from_secs(3), "it has a route still", || {
+                gone.ping().is_err_and(|error| *error.kind() == FailureKind::NoRoute)
+            });
+        }
+        for alive in &chain[..depth] {
+            alive.ping().expect("what is above goes on");
+            assert!(agent(alive).lives());
+        }
+        processes.truncate(depth);
+        drop(processes);
+        drop(master);
+        assert_eq!(children(), [], "depth {depth}");
+    }
+}
+
+fn role(name: &str, tag: &str) -> std::process::Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .arg(name)
+        .env(TAG, tag)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process")
+}
+
+/// The mark of what a role started, in the environment.
+const TAG: &str = "OFFSHOOT_LOCAL_TAG";
+
+/// A master that grows a tree and waits to be killed.
+pub(crate) fn wait_in_a_tree() {
+    let master = master();
+    let _tree = grow(&master, 3);
+    println!("ready");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+/// A master that grows without end.
+pub(crate) fn grow_without_end() {
+    let master = master();
+    println!("ready");
+    let mut above = master.context().clone();
+    loop {
+        for context in above.connect_all(vec![offshoot_connect::methods::Local::new(); 3]) {
+            let context = context.expect("a context");
+            std::mem::forget(family(&context));
+            above = context;
+        }
+    }
+}
+
+fn master_killed() {
+    let tag = format!("killed-{}", std::process::id());
+    let mut child = role("role:wait", &tag);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its word");
+    assert_eq!(line, "ready\n");
+    let below = tree::descendants(child.id());
+    assert!(below.len() >= 24, "{below:?}");
+    child.kill().expect("it lives");
+    child.wait().expect("it ended");
+    all_gone(&below, promise(2));
+    assert_eq!(tree::with_env_tag(TAG, &tag), []);
+}
+
+fn growing() {
+    for round in 0..6_u64 {
+        let tag = format!("growing-{}-{round}", std::process::id());
+        let mut child = role("role:grow", &tag);
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its word");
+        std::thread::sleep(Duration::from_millis(3 + 61 * round));
+        child.kill().expect("it lives");
+        child.wait().expect("it ended");
+        within(promise(6), "processes live on", || tree::with_env_tag(TAG, &tag).is_empty());
+    }
+}
+
+fn stopped() {
+    let silence = Duration::from_millis(1500);
+    let master = builder().heartbeat(Duration::from_millis(300), silence).build().expect("a master");
+    let (chain, processes) = grow(&master, 2);
+    let beside = master.local().connect().expect("a context");
+    let mut below = tree::descendants(supervisor(&chain[0]).pid);
+    below.push(supervisor(&chain[0]));
+    let pending = chain[1].start_echo(b"before").expect("it is sent");
+    assert_eq!(pending.wait().expect("an echo"), &b"before"[..]);
+    let start = Instant::now();
+    signal(agent(&chain[0]).pid, Signal::STOP);
+    let error = chain[1].ping().expect_err("it is stopped");
+    let took = start.elapsed();
+    assert_eq!(*error.kind(), FailureKind::PeerLost(LostReason::Silent), "{error}");
+    assert_eq!(error.ran(), Ran::MaybeExecuted, "{error}");
+    assert!(took >= silence / 2 && took < silence * 3, "it was told after {took:?}");
+    beside.ping().expect("its sibling goes on");
+    // 7 s for the guards to end by themselves, then they are asked.
+    all_gone(&below, Duration::from_secs(15));
+    beside.ping().expect("its sibling goes on");
+    drop(processes);
+}
+
+fn stopped_at_the_end(stop_agent: bool, stop_supervisor: bool) {
+    for depth in 0..2 {
+        let master = master();
+        let (chain, processes) = grow(&master, 2);
+        let below = children();
+        let (agent, supervisor) = (agent(&chain[depth]), supervisor(&chain[depth]));
+        if stop_agent {
+            signal(agent.pid, Signal::STOP);
+        }
+        if stop_supervisor {
+            signal(supervisor.pid, Signal::STOP);
+        }
+        let start = Instant::now();
+        master.end(Duration::from_secs(1));
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(3) * 3, "it took {took:?}");
+        drop((chain, processes, master));
+        all_gone(&below, Duration::from_secs(6));
+    }
+}
+
+fn stubborn() {
+    let master = master();
+    let context = master.local().connect().expect("a context").local().connect().expect("a context");
+    let script = "trap '' TERM HUP INT; (trap '' TERM; setsid sh -c \"trap '' TERM; while :; do sleep 0.1; done\" &); printf r; while :; do sleep 0.1; done";
+    let mut process = context.command("sh").args(["-c", script]).spawn().expect("a shell");
+    assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
+    let start = Instant::now();
+    master.end(Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
+    assert_eq!(children(), []);
+}
+
+fn unread_at_the_end() {
+    let master = master();
+    let context = master.local().connect().expect("a context").local().connect().expect("a context");
+    let process = context.command("cat").arg("/dev/zero").spawn().expect("cat");
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    context.shutdown().expect("it ends");
+    // `cat` ends on TERM: the grace of 5 s does not pass.
+    assert!(start.elapsed() < Duration::from_secs(4), "it took {:?}", start.elapsed());
+    drop(process);
+}

@@ -1,0 +1,156 @@
+//! Out of descriptors, out of processes: an error for the new operation alone.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use offshoot_wire::{FailureKind, Ran, Resource};
+use rustix::process::{Resource as Limited, Rlimit, getrlimit, setrlimit};
+
+use crate::{Check, NOT_RUN, master};
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("out_of_descriptors_only_the_new_connect_fails", descriptors),
+    ("out_of_descriptors_on_a_target_only_the_new_program_fails", descriptors_there),
+    ("out_of_processes_only_the_new_connect_fails", processes),
+    ("a_master_that_cannot_start_says_why", no_master),
+];
+
+fn limit(of: Limited, to: u64) {
+    let Rlimit { maximum, .. } = getrlimit(of);
+    setrlimit(of, Rlimit { current: Some(to), maximum }).expect("a limit");
+}
+
+fn open() -> u64 {
+    std::fs::read_dir("/proc/self/fd").expect("/proc").count() as u64
+}
+
+fn descriptors() {
+    let master = master();
+    let first = master.local().connect().expect("a context");
+    first.ping().expect("an answer");
+    let before = getrlimit(Limited::Nofile).current.expect("a limit");
+    // Room for a few contexts only. The descriptors need not be numbered without gaps.
+    let highest = open() + 24;
+    limit(Limited::Nofile, highest);
+    let mut contexts = Vec::new();
+    let error = loop {
+        match master.local().connect() {
+            Ok(context) => contexts.push(context),
+            Err(error) => break error,
+        }
+        assert!(contexts.len() < 100, "the limit has no effect");
+    };
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Exhausted(Resource::Descriptors), Ran::NotSent), "{error}");
+    assert!(!contexts.is_empty());
+    for context in contexts.iter().chain([&first]) {
+        context.ping().expect("the others go on");
+        assert!(crate::exec::sh(context, "exit 0").status.success());
+    }
+    // A thread without a descriptor to wake it waits all the same.
+    let pinged = std::thread::scope(|scope| scope.spawn(|| first.ping().is_ok()).join());
+    assert!(pinged.expect("no panic"));
+    contexts.pop().expect("one").shutdown().expect("it ends");
+    limit(Limited::Nofile, before);
+    master.local().connect().expect("there is room again").ping().expect("an answer");
+}
+
+fn descriptors_there() {
+    let before = getrlimit(Limited::Nofile).current.expect("a limit");
+    let master = master();
+    // Inherited by what is started from here on; a master has more than an agent, so it has started its own already.
+    limit(Limited::Nofile, 40);
+    let context = master.local().connect().expect("a context");
+    limit(Limited::Nofile, before);
+    let command = || context.command("sleep").arg("600");
+    let mut running = Vec::new();
+    let error = loop {
+        let mut process = command().spawn().expect("it is asked");
+        match process.event_before(std::time::Instant::now() + std::time::Duration::from_millis(200)) {
+            Err(error) if *error.kind() == FailureKind::Timeout => running.push(process),
+            Err(error) => break error,
+            Ok(event) => panic!("{event:?}"),
+        }
+        assert!(running.len() < 40, "the limit has no effect");
+    };
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Exhausted(Resource::Descriptors), Ran::NotSent), "{error}");
+    context.ping().expect("the context goes on");
+    let error = context.local().connect().expect_err("no descriptors");
+    assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Descriptors), "{error}");
+    assert_eq!(context.info().expect("an answer").processes as usize, running.len());
+    running.clear();
+    crate::within(std::time::Duration::from_secs(10), "there is no room again", || {
+        context.command("true").status().is_ok_and(|status| status.success())
+    });
+}
+
+/// The number of an account that has no other process.
+const NOBODY_ELSE: u32 = 62_011;
+
+fn processes() {
+    if offshoot_mux::process::effective_uid() != 0 {
+        println!("{NOT_RUN}needs an account without other processes: only root can make one");
+        return;
+    }
+    // The limit counts all processes of an account, and does not hold for root.
+    let status = Command::new("/proc/self/exe")
+        .arg("role:processes")
+        .current_dir("/")
+        .uid(NOBODY_ELSE)
+        .gid(NOBODY_ELSE)
+        .status()
+        .expect("a process");
+    assert!(status.success(), "{status}");
+}
+
+/// Meets its limit of processes.
+pub(crate) fn few_processes() {
+    let master = master();
+    let first = master.local().connect().expect("a context");
+    first.ping().expect("an answer");
+    // Threads count too: two of this process, the two of the context, and some to meet the limit within a connect.
+    limit(Limited::Nproc, 12);
+    let mut contexts = Vec::new();
+    let error = loop {
+        match master.local().connect() {
+            Ok(context) => contexts.push(context),
+            Err(error) => break error,
+        }
+        assert!(contexts.len() < 12, "the limit has no effect");
+    };
+    assert_eq!(error.ran(), Ran::NotSent, "{error}");
+    for context in contexts.iter().chain([&first]) {
+        context.ping().expect("the others go on");
+    }
+    // Below it the limit is met too: by a program, and by a connect.
+    while let Ok(process) = first.command("sleep").arg("600").spawn() {
+        let mut process = process;
+        match process.event_before(std::time::Instant::now() + std::time::Duration::from_millis(200)) {
+            Err(error) if *error.kind() == FailureKind::Timeout => std::mem::forget(process),
+            Err(error) => {
+                assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Processes), "{error}");
+                break;
+            }
+            Ok(event) => panic!("{event:?}"),
+        }
+    }
+    let error = first.local().connect().expect_err("no processes");
+    assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Processes), "{error}");
+    first.ping().expect("the context goes on");
+    drop(master);
+    assert_eq!(crate::children(), []);
+}
+
+fn no_master() {
+    let before = getrlimit(Limited::Nofile).current.expect("a limit");
+    for room in 0..6 {
+        limit(Limited::Nofile, open() - 1 + room);
+        match crate::builder().build() {
+            Ok(master) => drop(master),
+            Err(error) => assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Descriptors), "{error}"),
+        }
+    }
+    limit(Limited::Nofile, 3);
+    crate::builder().build().expect_err("there is no room");
+    limit(Limited::Nofile, before);
+    drop(master());
+}
