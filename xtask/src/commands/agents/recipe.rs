@@ -90,6 +90,8 @@ pub(super) fn build(
 fn flags([self_contained, linker]: [&str; 2]) -> Vec<String> {
     [
         "-Ctarget-feature=+crt-static".to_string(),
+        // Nothing unwinds in a program that aborts; its tables would be a sixth of it.
+        "-Cforce-unwind-tables=no".to_string(),
         format!("-Clink-self-contained={self_contained}"),
         format!("-Clinker={linker}"),
     ]
