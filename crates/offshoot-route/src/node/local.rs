@@ -7,7 +7,7 @@ use offshoot_wire::{
 };
 
 use super::Node;
-use super::input::{fits, room};
+use super::size::{fits, room};
 use crate::event::{Event, ExchangeId, LinkId};
 use crate::exchange::{ASKER, End, Item, Prefix, SERVER, flow_ref, other};
 use crate::link::Role;

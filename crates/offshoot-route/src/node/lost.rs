@@ -3,7 +3,7 @@
 use offshoot_wire::{Address, Failure, FailureKind, Frame, FrameKind, Gone, LostReason, Ran, encode};
 
 use super::Node;
-use super::input::{failure_body, room};
+use super::size::{failure_body, room};
 use crate::event::{Event, ExchangeId, LinkId};
 use crate::exchange::{ASKER, Item, SERVER, flow_parts, flow_ref};
 use crate::link::{Role, State};

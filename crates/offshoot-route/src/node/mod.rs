@@ -5,6 +5,9 @@ mod input;
 mod local;
 mod lost;
 mod output;
+mod requests;
+mod size;
+mod streams;
 mod timer;
 
 use std::cmp::Reverse;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use offshoot_wire::{Ack, Address, Bye, Frame, FrameHeader, FrameKind, Ping, encode};
 
 use super::Node;
-use super::input::JOIN;
+use super::streams::JOIN;
 use crate::event::{Event, LinkId, Transmit};
 use crate::exchange::{ASKER, BULK, Body, CALL, CONTROL, FlowRef, flow_parts, is_call, other};
 use crate::link::State;
