@@ -16,7 +16,7 @@ pub(crate) fn run(shared: &Arc<Shared>, poller: &mut Poller) -> LostReason {
     loop {
         let mut state = shared.lock();
         if let Some(reason) = state.ended() {
-            shared.settle(state);
+            shared.settle(state, shared.now());
             return reason;
         }
         let sleep = state.broker_sleeps(shared);
@@ -33,6 +33,6 @@ pub(crate) fn run(shared: &Arc<Shared>, poller: &mut Poller) -> LostReason {
             state.on_ready(shared, event, now);
         }
         state.on_time(shared, now);
-        shared.settle(state);
+        shared.settle(state, now);
     }
 }

@@ -11,7 +11,7 @@ use offshoot_wire::{
 };
 
 use crate::command::Command;
-use crate::pending::{Exchange, Pending, decoded};
+use crate::pending::{Exchange, Pending, Sending, decoded};
 use crate::shared::Shared;
 use crate::via::Via;
 use crate::{Error, connecting};
@@ -132,7 +132,7 @@ impl Context {
             .map(|spec| {
                 let spec = spec.map_err(|failure| self.error(failure))?;
                 let path = self.path_below(&spec);
-                Exchange::ask(&self.0.shared, &self.0.address, &path, Verb::Connect, encode(&spec).into())
+                Exchange::ask(&self.0.shared, &self.0.address, &path, Verb::Connect, encode(&spec).into(), Sending::Now)
             })
             .collect();
         let answered = asked.into_iter().map(|exchange| {
@@ -163,15 +163,17 @@ impl Context {
     /// # Errors
     /// How the context was lost; [`FailureKind::TooLarge`] for more than a frame holds.
     pub fn echo(&self, bytes: &[u8]) -> Result<Bytes, Error> {
-        self.start_echo(bytes)?.wait()
+        Pending::new(self.ask(Verb::Echo, Bytes::copy_from_slice(bytes))?, Ok).wait()
     }
 
-    /// As [`echo`](Self::echo), without waiting.
+    /// As [`echo`](Self::echo), without waiting. Many such calls travel together.
     ///
     /// # Errors
     /// When it cannot even be sent.
     pub fn start_echo(&self, bytes: &[u8]) -> Result<Pending<Bytes>, Error> {
-        Ok(Pending::new(self.ask(Verb::Echo, Bytes::copy_from_slice(bytes))?, Ok))
+        let (shared, body) = (&self.0.shared, Bytes::copy_from_slice(bytes));
+        let exchange = Exchange::ask(shared, &self.0.address, &self.0.path, Verb::Echo, body, Sending::Soon)?;
+        Ok(Pending::new(exchange, Ok))
     }
 
     /// How long a message takes there and back.
@@ -192,7 +194,8 @@ impl Context {
         Pending::new(self.ask(Verb::Info, Bytes::new())?, |body| decoded(&body)).wait()
     }
 
-    /// Ends the context and everything below it: processes get TERM, after the grace KILL. Waits until it is gone.
+    /// Ends the context and everything below it: processes get TERM, after 5 s KILL. Returns when it is gone, after 7 s
+    /// and some round trips at the latest unless the way to it is cut: then when that is noticed.
     ///
     /// # Errors
     /// [`FailureKind::NoRoute`] when it was gone already.
@@ -201,14 +204,14 @@ impl Context {
             .answer(None)
             .map(drop)
             .or_else(|error| match error.kind() {
-                // It ended before its answer was out: that is what was asked.
+                // Its end is the answer. From here on there is no route to it.
                 FailureKind::PeerLost(_) => Ok(()),
                 _ => Err(error),
             })
     }
 
     pub(crate) fn ask(&self, verb: Verb, body: Bytes) -> Result<Exchange, Error> {
-        Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body)
+        Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body, Sending::Now)
     }
 
     pub(crate) fn error(&self, failure: Failure) -> Error {

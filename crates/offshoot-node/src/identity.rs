@@ -38,10 +38,10 @@ fn bounded(mut name: String) -> String {
     name
 }
 
-/// The folder that processes start in: the home, or `/` when there is none.
+/// The folder that processes start in: the home, or `/` when there is none or it may not be entered.
 pub(crate) fn home() -> OsString {
     let home = process::home();
-    if home.is_dir() { home.into_os_string() } else { "/".into() }
+    if home.join(".").is_dir() { home.into_os_string() } else { "/".into() }
 }
 
 /// What a new process is called in `ps`: who started the tree, from where.

@@ -16,6 +16,7 @@ mod connecting;
 mod context;
 mod error;
 mod identity;
+mod ids;
 mod image;
 mod link;
 mod links;

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use offshoot_mux::lead::Baton;
@@ -35,9 +36,16 @@ pub(crate) struct LinkIo {
     pub(crate) baton: Baton,
     read_token: Token,
     write_token: Token,
+    /// Whether the poller tells when the descriptor can be written. Changed under the node's lock.
+    awaiting_room: AtomicBool,
 }
 
 impl LinkIo {
+    /// Whether the poller watches for room: then no thread may take over the reading, since that ends the watch.
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.awaiting_room.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn read_fd(&self) -> BorrowedFd<'_> {
         match &self.fds {
             LinkFds::Socket(fd) | LinkFds::Pipes { read: fd, .. } => fd.as_fd(),
@@ -71,8 +79,6 @@ pub(crate) struct Link {
     pub(crate) io: Arc<LinkIo>,
     input: BytesMut,
     output: OutQueue,
-    /// Whether the poller tells when the descriptor can be written.
-    awaiting_room: bool,
 }
 
 /// Lets the core write into the output buffer.
@@ -102,16 +108,11 @@ impl Link {
         registry: &Registry,
         received: &[u8],
     ) -> io::Result<Link> {
-        let io = LinkIo { fds, baton: Baton::new(), read_token, write_token };
+        let io = LinkIo { fds, baton: Baton::new(), read_token, write_token, awaiting_room: AtomicBool::new(false) };
         fd::set_nonblocking(io.read_fd(), true)?;
         fd::set_nonblocking(io.write_fd(), true)?;
         registry.add(io.read_fd(), read_token, Interest::Read)?;
-        Ok(Link {
-            io: Arc::new(io),
-            input: BytesMut::from(received),
-            output: OutQueue::new(OUT_LIMIT),
-            awaiting_room: false,
-        })
+        Ok(Link { io: Arc::new(io), input: BytesMut::from(received), output: OutQueue::new(OUT_LIMIT) })
     }
 
     /// What was read and not yet taken by the core.
@@ -159,15 +160,10 @@ impl Link {
         }
     }
 
-    /// Whether the poller watches for room: then no thread may take over the reading, since that ends the watch.
-    pub(crate) fn is_awaiting_room(&self) -> bool {
-        self.awaiting_room
-    }
-
     /// Sets the watch for room again after a thread that read the link has handed it back.
     pub(crate) fn rearm(&mut self, registry: &Registry) -> Turn {
         match &self.io.fds {
-            LinkFds::Socket(fd) if self.awaiting_room => {
+            LinkFds::Socket(fd) if self.io.awaits_room() => {
                 match registry.set(fd.as_fd(), self.io.read_token, Interest::Both) {
                     Ok(()) => Turn::Rest,
                     Err(_) => Turn::Ended,
@@ -179,11 +175,10 @@ impl Link {
 
     /// Asks the poller to tell, or no longer tell, when the descriptor can be written.
     fn wait_for_room(&mut self, registry: &Registry, wanted: bool) -> Turn {
-        if self.awaiting_room == wanted {
+        let io = &self.io;
+        if io.awaiting_room.swap(wanted, Ordering::Relaxed) == wanted {
             return Turn::Rest;
         }
-        self.awaiting_room = wanted;
-        let io = &self.io;
         let done = match (&io.fds, wanted) {
             // One descriptor has one registration. A thread that leads sets it back to reading alone when it is done:
             // it then calls `rearm`.
@@ -200,7 +195,7 @@ impl Link {
         self.io.baton.close();
         // An error means that it is not registered: that is what is wanted.
         let _ = registry.remove(self.io.read_fd());
-        if self.awaiting_room && matches!(self.io.fds, LinkFds::Pipes { .. }) {
+        if self.io.awaits_room() && matches!(self.io.fds, LinkFds::Pipes { .. }) {
             let _ = registry.remove(self.io.write_fd());
         }
         self.output.clear();

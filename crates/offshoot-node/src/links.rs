@@ -3,17 +3,18 @@
 //! Runs under the node's lock. A link ends in this order: its reading ends; for a moment its tool may still tell why;
 //! the core learns of it; the descriptors close; the tool ends by itself or is ended; it is reaped.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use offshoot_mux::{Child, Interest, Token, io as fd};
+use offshoot_mux::tree::{self, Proc};
+use offshoot_mux::{Child, EndPlan, Interest, Token, end_processes, io as fd};
 use offshoot_route::{LinkId, Time};
 use offshoot_wire::{ConnectReply, LostReason};
 
+use crate::ids::IdMap;
 use crate::link::{Link, LinkFds, LinkIo};
 use crate::shared::Shared;
 use crate::sources::{Source, Sources};
@@ -24,7 +25,9 @@ const REASON: Duration = Duration::from_millis(80);
 
 /// How long a tool has to end by itself once its link is closed, then after TERM. The agent behind it may take 5 s to
 /// end what it started.
-const TOOL_ENDS: [Duration; 2] = [Duration::from_secs(7), Duration::from_secs(1)];
+const TOOL_ENDS: [Duration; 2] = [Duration::from_secs(7), Duration::from_secs(3)];
+
+const SIGKILL: i32 = 9;
 
 /// How much of a tool's error output is kept: what an error shows, with room for a banner.
 const STDERR_TAIL: usize = 8 * 1024;
@@ -36,6 +39,8 @@ pub(crate) struct Tool {
     stderr: Option<(OwnedFd, Token)>,
     tail: Vec<u8>,
     exited: Option<LostReason>,
+    /// Its processes are being killed, on a thread.
+    killing: bool,
 }
 
 /// A link with all that belongs to it.
@@ -50,7 +55,7 @@ pub(crate) struct Entry {
 /// All links of a node. An entry lives until its link is closed and its tool is reaped.
 #[derive(Default)]
 pub(crate) struct Links {
-    entries: HashMap<LinkId, Entry>,
+    entries: IdMap<LinkId, Entry>,
 }
 
 /// A connect's result, as the node takes it over.
@@ -89,6 +94,12 @@ impl Links {
             .filter(|(_, entry)| entry.child.is_some() && entry.link.is_some())
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// The links whose tool still runs.
+    pub(crate) fn with_tools(&self) -> Vec<LinkId> {
+        let running = |entry: &Entry| entry.tool.as_ref().is_some_and(|tool| tool.exited.is_none());
+        self.entries.iter().filter(|(_, entry)| running(entry)).map(|(id, _)| *id).collect()
     }
 
     /// Whether every link below is closed and every tool reaped.
@@ -149,7 +160,16 @@ impl State {
     pub(crate) fn adopt(&mut self, shared: &Arc<Shared>, id: LinkId, new: NewLink, now: Time) -> io::Result<()> {
         let tokens = [self.sources.insert(Source::LinkRead(id)), self.sources.insert(Source::LinkWrite(id))];
         let tool = match new.tool {
-            Some((child, stderr)) => Some(self.adopt_tool(shared, id, child, stderr)?),
+            Some((child, stderr)) => match self.adopt_tool(shared, id, child, stderr) {
+                Ok(tool) => Some(tool),
+                Err(error) => {
+                    for token in tokens {
+                        self.sources.remove(token);
+                    }
+                    self.core.link_down(id, LostReason::LinkEnd, now);
+                    return Err(error);
+                }
+            },
             None => None,
         };
         let link = Link::new(new.fds, tokens[0], tokens[1], &shared.registry, &new.received);
@@ -165,7 +185,11 @@ impl State {
                 Ok(())
             }
             Err(error) => {
-                self.end_tool(shared, id, 1);
+                for token in tokens {
+                    self.sources.remove(token);
+                }
+                self.end_tool(id, 1);
+                self.core.link_down(id, LostReason::LinkEnd, now);
                 Err(error)
             }
         }
@@ -183,7 +207,7 @@ impl State {
             }
             None => None,
         };
-        Ok(Tool { child, exit_token, stderr, tail: Vec::new(), exited: None })
+        Ok(Tool { child, exit_token, stderr, tail: Vec::new(), exited: None, killing: false })
     }
 
     /// Reading ended. The tool may be about to tell why.
@@ -220,12 +244,14 @@ impl State {
         for token in entry.tokens {
             self.sources.remove(token);
         }
+        // Who fell silent will not end by itself: it is stopped, or the way to it is cut.
+        let patience = if reason == LostReason::Silent { Duration::ZERO } else { TOOL_ENDS[0] };
         self.core.link_down(id, reason, now);
         match &entry.tool {
             Some(Tool { exited: None, .. }) => {
-                self.after(TOOL_ENDS[0], Timer::ToolEnd(id, 0));
+                self.after(patience, Timer::ToolEnd(id, 0));
             }
-            Some(_) | None => self.entry_over(shared, id),
+            Some(_) | None => self.entry_over(id),
         }
     }
 
@@ -250,32 +276,54 @@ impl State {
                 self.after(REASON, Timer::LinkReason(id));
             }
             Some(_) => self.link_down(shared, id, reason, now),
-            None => self.entry_over(shared, id),
+            None => self.entry_over(id),
         }
     }
 
-    /// A link's tool has had its time: TERM, then KILL.
-    pub(crate) fn end_tool(&mut self, _shared: &Arc<Shared>, id: LinkId, step: u8) {
+    /// A link's tool has had its time: TERM, then KILL to it and whatever is below it on this machine.
+    pub(crate) fn end_tool(&mut self, id: LinkId, step: u8) {
         const SIGTERM: i32 = 15;
-        const SIGKILL: i32 = 9;
-        let Some(tool) = self.links.entries.get(&id).and_then(|entry| entry.tool.as_ref()) else { return };
-        // An error means that it has ended: that is what is wanted.
-        let _ = tool.child.signal(if step == 0 { SIGTERM } else { SIGKILL });
+        let Some(tool) = self.links.entries.get_mut(&id).and_then(|entry| entry.tool.as_mut()) else { return };
+        if tool.exited.is_some() || tool.killing {
+            return;
+        }
         if step == 0 {
+            // An error means that it has ended: that is what is wanted.
+            let _ = tool.child.signal(SIGTERM);
             self.after(TOOL_ENDS[1], Timer::ToolEnd(id, 1));
+            return;
+        }
+        tool.killing = true;
+        let Some(process) = Proc::of(tool.child.pid()) else { return };
+        // It did not end when it was asked: it is stopped, and what it guards may be too. To KILL it alone would leave
+        // that behind. Looking for all of them takes its time: not under the lock.
+        let spawned = std::thread::Builder::new().name("offshoot-end".into()).spawn(move || {
+            let select = || {
+                // Once it is gone, those below it have got the same.
+                if !process.lives() {
+                    return Vec::new();
+                }
+                let mut found = tree::descendants(process.pid);
+                found.push(process);
+                found
+            };
+            end_processes(select, EndPlan { term_first: false, ..EndPlan::default() });
+        });
+        if spawned.is_err() {
+            let _ = tool.child.signal(SIGKILL);
         }
     }
 
-    /// Ends the tools of all links that are closed, at once.
-    pub(crate) fn end_tools(&mut self, shared: &Arc<Shared>) {
-        let ids: Vec<LinkId> = self.links.entries.keys().copied().collect();
-        for id in ids {
-            self.end_tool(shared, id, 1);
+    /// Ends the tools that are left, at once and without looking further: there is no time any more.
+    pub(crate) fn end_tools(&mut self) {
+        for tool in self.links.entries.values().filter_map(|entry| entry.tool.as_ref()) {
+            // An error means that it has ended: that is what is wanted.
+            let _ = tool.child.signal(SIGKILL);
         }
     }
 
-    fn entry_over(&mut self, shared: &Arc<Shared>, id: LinkId) {
+    fn entry_over(&mut self, id: LinkId) {
         self.links.entries.remove(&id);
-        self.check_ended(shared);
+        self.check_ended();
     }
 }

@@ -15,6 +15,15 @@ use crate::state::State;
 /// How often a request that found no room is tried again without being told.
 const ROOM: Duration = Duration::from_millis(100);
 
+/// When a request leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// From this thread, which is about to wait for the answer.
+    Now,
+    /// Together with others, when many are under way.
+    Soon,
+}
+
 /// An exchange under way. Dropping it cancels what was asked.
 pub(crate) struct Exchange {
     shared: Arc<Shared>,
@@ -23,17 +32,17 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Asks `dst` for `verb`. What can be sent at once is sent from this thread. Blocks while as many requests are under
-    /// way as the core allows.
+    /// Asks `dst` for `verb`. Blocks while as many requests are under way as the core allows.
     pub(crate) fn ask(
         shared: &Arc<Shared>,
         dst: &Address,
         path: &Arc<str>,
         verb: Verb,
         body: Bytes,
+        sending: Sending,
     ) -> Result<Exchange, Error> {
         loop {
-            let asked = shared.with(|state, now| match state.core.request(dst, verb, body.clone(), None, now) {
+            let request = |state: &mut State, now| match state.core.request(dst, verb, body.clone(), None, now) {
                 Ok(id) => {
                     state.track(id, dst);
                     Ok(Ok(id))
@@ -44,7 +53,11 @@ impl Exchange {
                     Err(ticket)
                 }
                 Err(failure) => Ok(Err(failure)),
-            });
+            };
+            let asked = match sending {
+                Sending::Now => shared.with(request),
+                Sending::Soon => shared.with_lazily(request),
+            };
             match asked {
                 Ok(Ok(id)) => return Ok(Exchange { shared: Arc::clone(shared), id, path: Arc::clone(path) }),
                 Ok(Err(failure)) => return Err(Error::new(failure, &**path)),
@@ -73,7 +86,7 @@ impl Exchange {
 
     /// Waits for the answer.
     pub(crate) fn answer(&self, deadline: Option<Instant>) -> Result<Bytes, Error> {
-        let answer = self.wait(deadline, |state, id, _| state.asked(id)?.result.clone());
+        let answer = self.wait(deadline, |state, id, _| state.asked(id)?.result.take());
         match answer {
             Ok(Ok(body)) => Ok(body),
             Ok(Err(failure)) => Err(self.error(failure)),
@@ -94,7 +107,11 @@ fn elapsed() -> Failure {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.shared.with(|state, now| state.forget(self.id, now));
+        let mut state = self.shared.lock();
+        let now = self.shared.now();
+        if state.forget(self.id, now) {
+            self.shared.settle(state, now);
+        }
     }
 }
 

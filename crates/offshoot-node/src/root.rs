@@ -71,7 +71,7 @@ impl Root {
         let ticket = Arc::new(Slot::new());
         let wait = self.shared.with(|state, now| {
             state.await_phase(&ticket);
-            state.begin_end(&self.shared, LostReason::Shutdown, notice, now);
+            state.begin_end(LostReason::Shutdown, notice, now);
             state.ended().is_none()
         });
         let mut ticket = ticket;

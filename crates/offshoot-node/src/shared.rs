@@ -66,14 +66,30 @@ impl Shared {
     /// Runs `command` on the state, then handles what comes of it and wakes whom it concerns.
     pub(crate) fn with<R>(self: &Arc<Self>, command: impl FnOnce(&mut State, Time) -> R) -> R {
         let mut state = self.lock();
-        let result = command(&mut state, self.now());
-        self.settle(state);
+        let now = self.now();
+        let result = command(&mut state, now);
+        self.settle(state, now);
+        result
+    }
+
+    /// As [`with`](Self::with), for a command that nobody waits for yet. When many requests are under way already, what
+    /// it sends is left to the broker, which writes all that has gathered by then in one go.
+    pub(crate) fn with_lazily<R>(self: &Arc<Self>, command: impl FnOnce(&mut State, Time) -> R) -> R {
+        let mut state = self.lock();
+        let now = self.now();
+        let result = command(&mut state, now);
+        if state.is_pipelining() {
+            drop(state);
+            self.waker.wake();
+        } else {
+            self.settle(state, now);
+        }
         result
     }
 
     /// Handles everything that is ready, lets the lock go and wakes whom it concerns.
-    pub(crate) fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        state.settle(self, self.now());
+    pub(crate) fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Time) {
+        state.settle(self, now);
         let wakes = state.take_wakes();
         let broker = state.broker_is_late(self);
         drop(state);
@@ -99,19 +115,20 @@ impl Shared {
     ) -> Result<T, Elapsed> {
         loop {
             let mut state = self.lock();
-            if let Some(found) = ready(&mut state, self.now()) {
-                self.settle(state);
+            let now = self.now();
+            if let Some(found) = ready(&mut state, now) {
+                self.settle(state, now);
                 return Ok(found);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.settle(state);
+                self.settle(state, now);
                 return Err(Elapsed);
             }
             let ticket: Ticket = Arc::new(Slot::new());
             state.await_exchange(exchange, &ticket);
-            let link = state.link_of(exchange);
-            self.settle(state);
-            let led = link.and_then(|link| self.lead(link, &ticket, deadline, &mut ready));
+            let link = state.link_of(exchange).and_then(|link| Some((link, state.readable_link(link)?)));
+            self.settle(state, now);
+            let led = link.and_then(|(link, io)| self.lead(link, &io, &ticket, deadline, &mut ready));
             match led {
                 Some(found) => return Ok(found),
                 None => {
@@ -128,15 +145,17 @@ impl Shared {
     fn lead<T>(
         self: &Arc<Self>,
         link: LinkId,
+        io: &LinkIo,
         ticket: &Ticket,
         deadline: Option<Instant>,
         ready: &mut impl FnMut(&mut State, Time) -> Option<T>,
     ) -> Option<T> {
         let wake = thread_wake()?;
-        let io = self.lock().readable_link(link)?;
         wake.acknowledge();
-        let found = self.lead_with(link, &io, &wake, ticket, deadline, ready);
-        self.lock().rearm_link(self, link);
+        let found = self.lead_with(link, io, &wake, ticket, deadline, ready);
+        if io.awaits_room() {
+            self.lock().rearm_link(self, link);
+        }
         found
     }
 
@@ -160,11 +179,14 @@ impl Shared {
             }
             let woken = wake.wait(&[io.read_fd()], left).ok()?;
             let mut state = self.lock();
+            let now = self.now();
             if woken.has(0) {
-                state.read_link(self, link, self.now());
+                state.read_link(self, link, now);
             }
-            let found = ready(&mut state, self.now());
-            self.settle(state);
+            // What came is told before it is looked for.
+            state.settle(self, now);
+            let found = ready(&mut state, now);
+            self.settle(state, now);
             if found.is_some() {
                 return found;
             }

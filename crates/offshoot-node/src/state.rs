@@ -3,7 +3,7 @@
 //! Owns the turning of events into effects. Every function here runs under the lock, on the broker thread or on a
 //! thread that calls, and never blocks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use offshoot_mux::{Event as Ready, TimerId, Timers};
 use offshoot_route::{Event, ExchangeId, LinkId, Node, Time};
 use offshoot_wire::{Address, EndReason, Failure, FailureKind, LostReason, Ran, ShutdownNotice};
 
+use crate::ids::IdMap;
 use crate::link::{LinkIo, Turn};
 use crate::links::Links;
 use crate::services::Services;
@@ -46,7 +47,9 @@ pub(crate) struct Asked {
     pub(crate) ended: Vec<(u8, EndReason)>,
     /// The channels that the other side no longer reads.
     pub(crate) stopped: Vec<u8>,
-    /// How it ended. After that nothing comes any more.
+    /// Whether it has ended. After that nothing comes any more.
+    pub(crate) done: bool,
+    /// How it ended, until somebody has taken that.
     pub(crate) result: Option<Result<Bytes, Failure>>,
     /// The link towards the context that was asked.
     link: Option<LinkId>,
@@ -86,7 +89,7 @@ pub(crate) struct State {
     pub(crate) timers: Timers<Timer>,
     pub(crate) services: Services,
     pub(crate) phase: Phase,
-    asked: HashMap<ExchangeId, Asked>,
+    asked: IdMap<ExchangeId, Asked>,
     pending: VecDeque<Pending>,
     wakes: Vec<Ticket>,
     /// Until when the broker sleeps; `None` while it is awake and will look at everything anyway.
@@ -112,7 +115,7 @@ impl State {
             timers: Timers::new(),
             services: Services::default(),
             phase: Phase::Running,
-            asked: HashMap::new(),
+            asked: IdMap::default(),
             pending: VecDeque::new(),
             wakes: Vec::new(),
             broker_until: None,
@@ -125,9 +128,10 @@ impl State {
 
     /// How long the broker may sleep. From here on others wake it when something is due earlier.
     pub(crate) fn broker_sleeps(&mut self, shared: &Shared) -> Duration {
-        let until = self.due(shared);
+        let now = Instant::now();
+        let until = self.due(shared).unwrap_or(now);
         self.broker_until = Some(until);
-        until.saturating_duration_since(Instant::now())
+        until.saturating_duration_since(now)
     }
 
     /// The broker is awake.
@@ -136,21 +140,21 @@ impl State {
     }
 
     /// Whether something is due before the broker wakes by itself.
-    pub(crate) fn broker_is_late(&mut self, shared: &Shared) -> bool {
+    pub(crate) fn broker_is_late(&self, shared: &Shared) -> bool {
         match self.broker_until {
-            Some(until) => self.due(shared) < until,
+            Some(until) => self.due(shared).is_none_or(|due| due < until),
             None => false,
         }
     }
 
-    fn due(&self, shared: &Shared) -> Instant {
-        let now = Instant::now();
+    /// When something is due next; `None` is at once.
+    fn due(&self, shared: &Shared) -> Option<Instant> {
         if !self.pending.is_empty() || matches!(self.phase, Phase::Ended(_)) {
-            return now;
+            return None;
         }
         let core = self.core.poll_timeout().map(|time| shared.instant(time));
         let own = self.timers.next();
-        core.into_iter().chain(own).min().unwrap_or(now + FAR)
+        Some(core.into_iter().chain(own).min().unwrap_or_else(|| Instant::now() + FAR))
     }
 
     /// A descriptor is ready.
@@ -170,8 +174,8 @@ impl State {
             Some(Source::ProcessOut(id, index)) => self.process_readable(shared, id, index, now),
             Some(Source::ProcessIn(id)) => self.process_writable(shared, id, now),
             Some(Source::ProcessExit(id)) => self.process_exited(shared, id, now),
-            Some(Source::Signals) => self.signalled(shared, now),
-            Some(Source::Guard) => self.begin_end(shared, LostReason::ParentLost, AT_ONCE, now),
+            Some(Source::Signals) => self.signalled(now),
+            Some(Source::Guard) => self.begin_end(LostReason::ParentLost, AT_ONCE, now),
             None => {}
         }
     }
@@ -185,7 +189,7 @@ impl State {
         while let Some(timer) = self.timers.pop_expired(instant) {
             match timer {
                 Timer::LinkReason(link) => self.link_reason_due(shared, link, now),
-                Timer::ToolEnd(link, step) => self.end_tool(shared, link, step),
+                Timer::ToolEnd(link, step) => self.end_tool(link, step),
                 Timer::ProcessTimeout(id) => self.process_timeout(id),
                 Timer::ProcessLinger(id) => self.process_finish(shared, id, now),
                 Timer::KillJobs => self.signal_jobs(9),
@@ -244,7 +248,7 @@ impl State {
     /// A link that a waiting thread may read: not one whose output is blocked, since the poller watches that.
     pub(crate) fn readable_link(&mut self, link: LinkId) -> Option<Arc<LinkIo>> {
         let entry = self.links.link_mut(link)?;
-        (!entry.is_awaiting_room()).then(|| Arc::clone(&entry.io))
+        (!entry.io.awaits_room()).then(|| Arc::clone(&entry.io))
     }
 
     /// A thread that read `link` has handed it back.
@@ -294,18 +298,24 @@ impl State {
         self.asked.get_mut(&id)
     }
 
-    /// Nobody will ask for this exchange any more; cancels it when it has not ended.
-    pub(crate) fn forget(&mut self, id: ExchangeId, now: Time) {
-        if let Some(asked) = self.asked.remove(&id)
-            && asked.result.is_none()
-        {
+    /// Nobody will ask for this exchange any more; cancels it, and says so, when it has not ended.
+    pub(crate) fn forget(&mut self, id: ExchangeId, now: Time) -> bool {
+        let open = self.asked.remove(&id).is_some_and(|asked| !asked.done);
+        if open {
             self.core.cancel(id, now);
         }
+        open
     }
 
     /// The link towards the context that was asked.
     pub(crate) fn link_of(&self, id: ExchangeId) -> Option<LinkId> {
         self.asked.get(&id)?.link
+    }
+
+    /// Whether so many requests are under way that one more need not be written by itself.
+    pub(crate) fn is_pipelining(&self) -> bool {
+        const MANY: usize = 16;
+        self.asked.len() > MANY
     }
 
     /// Has `ticket` completed when something happens to the exchange.
@@ -356,7 +366,10 @@ impl State {
     fn on_event(&mut self, shared: &Arc<Shared>, event: Event, now: Time) {
         match event {
             Event::Done { id, result } => {
-                self.on_asked(id, |asked| asked.result = Some(result));
+                self.on_asked(id, |asked| {
+                    asked.done = true;
+                    asked.result = Some(result);
+                });
             }
             Event::Data { id, channel, data } => {
                 if self.asked.contains_key(&id) {
@@ -389,8 +402,8 @@ impl State {
                 self.write_link(shared, link, now);
                 self.link_down(shared, link, reason, now);
             }
-            Event::ParentLost { reason } => self.begin_end(shared, reason, AT_ONCE, now),
-            Event::ShutdownRequested(notice) => self.begin_end(shared, LostReason::Shutdown, notice, now),
+            Event::ParentLost { reason } => self.begin_end(reason, AT_ONCE, now),
+            Event::ShutdownRequested(notice) => self.begin_end(LostReason::Shutdown, notice, now),
             Event::Room { link } => self.room(link),
             Event::ChildGone { .. } | Event::Gone { .. } | Event::Log { .. } => {}
         }
@@ -403,6 +416,7 @@ impl State {
     pub(crate) fn give_up(&mut self) {
         let failure = Failure::new(FailureKind::PeerLost(LostReason::ParentLost), "the broker failed; see its panic");
         for asked in self.asked.values_mut() {
+            asked.done = true;
             asked.result.get_or_insert(Err(failure.clone().ran(Ran::MaybeExecuted)));
             self.wakes.append(&mut asked.waiting);
         }

@@ -18,6 +18,10 @@ pub(crate) const SIGNALS: [i32; 4] = [SIGCHLD, SIGTERM, SIGINT, SIGHUP];
 /// After how long without a sign of life the supervisor ends its agent: three heartbeats.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// How long the agent has to end when its supervisor was asked to: as in a loss of the parent, less what the asker would
+/// wait for the supervisor itself. A stopped agent never ends by itself.
+const ASKED: Duration = Duration::from_secs(1);
+
 /// How long what descends from the guards has between TERM and KILL when they end. Short: in an orderly end their grace
 /// has passed already, in any other the promise is 2 s in all.
 const SWEEP: EndPlan =
@@ -60,7 +64,7 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
     let signals = Signals::new(&SIGNALS).ok();
     let nonblocking = fd::set_nonblocking(&watchdog, true);
     let mut heard = Instant::now();
-    let mut asked = false;
+    let mut asked: Option<Instant> = None;
     let code = loop {
         match agent.try_wait() {
             Ok(Some(status)) => break exit_code(status),
@@ -68,11 +72,12 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
             Err(_) => break 1,
         }
         let silent = heard.elapsed();
-        if silent >= SILENCE && nonblocking.is_ok() {
+        let due = asked.map(|asked| ASKED.saturating_sub(asked.elapsed()));
+        if (silent >= SILENCE && nonblocking.is_ok()) || due == Some(Duration::ZERO) {
             // Stopped, or spinning: KILL reaches it in either state.
             let _ = agent.signal(SIGKILL);
         }
-        let left = SILENCE.saturating_sub(silent).max(Duration::from_millis(100));
+        let left = SILENCE.saturating_sub(silent).min(due.unwrap_or(SILENCE)).max(Duration::from_millis(100));
         let waited = match &signals {
             Some(signals) => wait_readable(&[watchdog.as_fd(), signals.as_fd()], Some(left)),
             None => wait_readable(&[watchdog.as_fd()], Some(left.min(Duration::from_millis(100)))),
@@ -89,7 +94,8 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
         }
         let came: Vec<i32> = signals.iter().flat_map(|signals| signals.read()).collect();
         Reaper.reap();
-        if came.iter().any(|signal| *signal != SIGCHLD) && !std::mem::replace(&mut asked, true) {
+        if came.iter().any(|signal| *signal != SIGCHLD) && asked.is_none() {
+            asked = Some(Instant::now());
             let _ = agent.signal(SIGTERM);
         }
     };

@@ -130,7 +130,7 @@ impl State {
             }
             None => {}
         }
-        self.check_ended(shared);
+        self.check_ended();
     }
 
     /// A place for a new context: its address is its own from here on, whether the connect succeeds or not.

@@ -18,13 +18,14 @@ use bytes::{Bytes, BytesMut};
 use offshoot_mux::{Child, EndPlan, Interest, Spawn, TimerId, Token, end_processes, io as fd, tree};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{
-    CommandSpec, EndReason, EnvChange, ExecControl, ExecReply, Failure, ProcessExit, StderrMode, channel, decode,
+    CommandSpec, EndReason, EnvChange, ExecControl, ExecReply, Failure, FailureKind, LostReason, ProcessExit, Ran,
+    StderrMode, channel, decode,
 };
 
 use crate::error::os_failure;
 use crate::shared::Shared;
 use crate::sources::Source;
-use crate::state::{State, Timer};
+use crate::state::{Phase, State, Timer};
 
 /// How long the output of a process that ended is read on while something that it started holds it open. Long enough
 /// for a pipeline's last words, short enough not to wait for a daemon that forgot to close its output.
@@ -63,6 +64,9 @@ pub(crate) struct Job {
     ending: bool,
     /// Nobody waits for the answer any more.
     cancelled: bool,
+    /// How many bytes of its output the core has taken, and how many when it was last found to wait for credit.
+    taken: u64,
+    stalled_at: Option<u64>,
     grace: Duration,
     timers: [Option<TimerId>; 2],
 }
@@ -91,7 +95,9 @@ impl State {
             None => crate::identity::home(),
         });
         spawn = spawn.args(spec.args.iter().map(|arg| OsStr::from_bytes(arg)));
-        for change in &spec.env {
+        // What was set before a `Clear` is cleared too.
+        let cleared = spec.env.iter().rposition(|change| *change == EnvChange::Clear).unwrap_or(0);
+        for change in &spec.env[cleared..] {
             spawn = match change {
                 EnvChange::Set(name, value) => spawn.env(OsStr::from_bytes(name), OsStr::from_bytes(value)),
                 EnvChange::Remove(name) => spawn.env_remove(OsStr::from_bytes(name)),
@@ -168,6 +174,8 @@ impl State {
             timed_out: false,
             ending: false,
             cancelled: false,
+            taken: 0,
+            stalled_at: None,
             grace: Duration::from_millis(u64::from(spec.grace_ms)),
             timers: [timeout, None],
         })
@@ -192,6 +200,7 @@ impl State {
                     if !job.cancelled {
                         let taken = self.core.send(id, number, chunk.freeze(), now);
                         debug_assert_eq!(taken, n, "the core took less than it announced");
+                        job.taken += n as u64;
                     }
                     if n < room {
                         return;
@@ -337,7 +346,9 @@ impl State {
         // Output that the requester has not yet taken is its own, however long it takes: only an output that has
         // nothing to read is given up.
         let stalled = job.outputs.iter().flatten().any(|output| self.core.writable(id, output.channel) == 0);
-        if stalled && !job.cancelled {
+        // But not when the context ends: it waits for a reader that reads, and for no other.
+        let waits = self.phase == Phase::Running || job.stalled_at.replace(job.taken) != Some(job.taken);
+        if stalled && waits && !job.cancelled {
             let timer = self.timers.insert(std::time::Instant::now() + LINGER, Timer::ProcessLinger(id));
             job.timers[LINGERING] = Some(timer);
             return;
@@ -361,10 +372,16 @@ impl State {
                 },
                 None => ProcessExit::Exited(255),
             };
-            let reply = ExecReply { exit, timed_out: job.timed_out };
-            self.core.reply(id, Bytes::from(offshoot_wire::encode(&reply)), now);
+            if stalled {
+                let message = "the context ended while output of the process waited to be read";
+                let failure = Failure::new(FailureKind::PeerLost(LostReason::Shutdown), message);
+                self.core.fail(id, failure.ran(Ran::Executed), now);
+            } else {
+                let reply = ExecReply { exit, timed_out: job.timed_out };
+                self.core.reply(id, Bytes::from(offshoot_wire::encode(&reply)), now);
+            }
         }
-        self.check_ended(shared);
+        self.check_ended();
     }
 
     fn signal_job(&mut self, id: ExchangeId, signal: i32) {

@@ -6,7 +6,6 @@ mod connect;
 mod exec;
 mod payload;
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use offshoot_wire::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::ids::IdMap;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
 pub(crate) use connect::{Connects, turn};
@@ -28,7 +28,7 @@ pub(crate) use payload::{AskParent, PayloadCache};
 /// The services' own state.
 #[derive(Default)]
 pub(crate) struct Services {
-    pub(crate) jobs: HashMap<ExchangeId, Job>,
+    pub(crate) jobs: IdMap<ExchangeId, Job>,
     pub(crate) connects: Connects,
     pub(crate) payloads: PayloadCache,
     /// What this process is, for `Info`; set at the start.
@@ -36,10 +36,10 @@ pub(crate) struct Services {
     /// Where the guard expects a sign of life, and how often.
     pub(crate) watchdog: Option<(OwnedFd, Duration)>,
     pub(crate) signals: Option<Signals>,
+    /// By when this context will have ended, once it ends.
+    ends_by: Option<std::time::Instant>,
     /// Whether this process reaps what it adopted: an agent does, a program of the user's does not.
     pub(crate) reaper: Option<offshoot_mux::Reaper>,
-    /// A second request to end waits for the same end.
-    ending: Vec<ExchangeId>,
 }
 
 /// What this process is.
@@ -83,9 +83,9 @@ impl State {
             Verb::Exec => self.with_body(id, &body, now, |state, spec| state.exec(shared, id, spec, now)),
             Verb::Connect => self.with_body(id, &body, now, |state, spec| state.connect_for(shared, id, spec, now)),
             Verb::Payload => self.with_body(id, &body, now, |state, spec| state.serve_payload(shared, id, spec, now)),
+            // Not answered: the end itself is what every requester waits for, and sees once all is over.
             Verb::Shutdown => self.with_body(id, &body, now, |state, notice| {
-                state.services.ending.push(id);
-                state.begin_end(shared, LostReason::Shutdown, notice, now);
+                state.begin_end(LostReason::Shutdown, notice, now);
             }),
             Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image => {
                 let message = format!("{from} asked for something that this version does not do ({verb:?})");
@@ -135,7 +135,6 @@ impl State {
         self.cancel_job(shared, id);
         self.cancel_connect(id);
         self.cancel_payload(id);
-        self.services.ending.retain(|ending| *ending != id);
     }
 
     pub(crate) fn served_data(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, data: Bytes, now: Time) {
@@ -158,18 +157,32 @@ impl State {
     // ---- the end of this context ----
 
     /// Ends everything below, orderly within the notice's bounds, then this context.
-    pub(crate) fn begin_end(&mut self, shared: &Arc<Shared>, reason: LostReason, notice: ShutdownNotice, now: Time) {
-        if self.phase == Phase::Running {
-            self.enter(Phase::Ending(reason));
-            let bound = Duration::from_millis(u64::from(notice.grace_ms) + u64::from(notice.kill_ms));
-            self.after(bound, Timer::Shutdown);
+    ///
+    /// Asked again while it ends, it only ever hurries: the parent may be lost meanwhile, or the user impatient.
+    pub(crate) fn begin_end(&mut self, reason: LostReason, notice: ShutdownNotice, now: Time) {
+        let grace = Duration::from_millis(u64::from(notice.grace_ms));
+        let kill = Duration::from_millis(u64::from(notice.kill_ms));
+        let by = std::time::Instant::now() + grace + kill;
+        let sooner = self.services.ends_by.is_none_or(|before| by < before);
+        if sooner && !matches!(self.phase, Phase::Ended(_)) {
+            self.services.ends_by = Some(by);
+            if self.phase == Phase::Running {
+                self.enter(Phase::Ending(reason));
+            }
+            self.after(grace + kill, Timer::Shutdown);
             self.cancel_connects();
             for link in self.links.down() {
                 self.core.shutdown_child(link, notice, now);
             }
-            self.end_jobs(Duration::from_millis(u64::from(notice.grace_ms)));
+            for link in self.links.with_tools() {
+                // What is below has had its grace and a moment to say so. A guard ends a stopped agent a second later,
+                // and one that is stopped itself is ended while there is still time to see it.
+                self.after(grace + kill / 4, Timer::ToolEnd(link, 0));
+                self.after(grace + kill * 3 / 4, Timer::ToolEnd(link, 1));
+            }
+            self.end_jobs(grace);
         }
-        self.check_ended(shared);
+        self.check_ended();
     }
 
     /// The orderly end takes too long: what is left is ended by force, here and by whoever is below.
@@ -179,32 +192,24 @@ impl State {
         for link in self.links.down() {
             self.link_down(shared, link, LostReason::Shutdown, now);
         }
-        self.end_tools(shared);
-        self.over(shared, reason);
+        self.end_tools();
+        self.enter(Phase::Ended(reason));
     }
 
     /// Whether the end that was begun is reached.
-    pub(crate) fn check_ended(&mut self, shared: &Arc<Shared>) {
+    pub(crate) fn check_ended(&mut self) {
         if let Phase::Ending(reason) = &self.phase
             && self.services.jobs.is_empty()
             && self.services.connects.is_idle()
             && self.links.is_clear()
         {
             let reason = reason.clone();
-            self.over(shared, reason);
+            self.enter(Phase::Ended(reason));
         }
-    }
-
-    fn over(&mut self, shared: &Arc<Shared>, reason: LostReason) {
-        let now = shared.now();
-        for id in std::mem::take(&mut self.services.ending) {
-            self.core.reply(id, Bytes::new(), now);
-        }
-        self.enter(Phase::Ended(reason));
     }
 
     /// Signals came.
-    pub(crate) fn signalled(&mut self, shared: &Arc<Shared>, now: Time) {
+    pub(crate) fn signalled(&mut self, now: Time) {
         const SIGCHLD: i32 = 17;
         let Some(signals) = &mut self.services.signals else { return };
         let came: Vec<i32> = signals.read().collect();
@@ -214,7 +219,7 @@ impl State {
                     reaper.reap();
                 }
             } else {
-                self.begin_end(shared, LostReason::Signalled(signal), AT_ONCE, now);
+                self.begin_end(LostReason::Signalled(signal), AT_ONCE, now);
             }
         }
     }

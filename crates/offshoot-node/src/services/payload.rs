@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::os_failure;
 use crate::identity::TRIPLE;
-use crate::pending::Exchange;
+use crate::ids::IdMap;
+use crate::pending::{Exchange, Sending as When};
 use crate::shared::{Shared, Ticket};
 use crate::state::State;
 
@@ -48,7 +49,7 @@ struct Sending {
 #[derive(Default)]
 pub(crate) struct PayloadCache {
     kept: HashMap<String, Kept>,
-    sending: HashMap<ExchangeId, Sending>,
+    sending: IdMap<ExchangeId, Sending>,
 }
 
 /// Asks the parent, and keeps what it sends.
@@ -79,8 +80,8 @@ impl<'a> AskParent<'a> {
         let spec = PayloadSpec { triple: triple.to_owned() };
         let path: Arc<str> = Arc::from("");
         let failure = |error: crate::Error| error.failure().clone();
-        let exchange =
-            Exchange::ask(self.shared, &parent, &path, Verb::Payload, encode(&spec).into()).map_err(failure)?;
+        let exchange = Exchange::ask(self.shared, &parent, &path, Verb::Payload, encode(&spec).into(), When::Now)
+            .map_err(failure)?;
         let mut bytes = BytesMut::new();
         loop {
             let next = exchange.wait(Some(deadline), |state, id, now| {
