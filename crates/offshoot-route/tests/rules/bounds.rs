@@ -1,0 +1,312 @@
+//! What is bounded and by what: queues, work, credit (S12 to S14).
+
+use super::*;
+
+#[test]
+fn s12_refusals_that_are_not_read_end_the_link_within_the_budget() {
+    let config =
+        Config { control_budget: 64 * 1024, refusals: Rate { burst: u32::MAX, per_second: 0 }, ..Config::default() };
+    let mut lab = Lab::with(config);
+    let evil = lab.evil(0);
+    let dst: Address = "/77".parse().expect("an address");
+    let mut number = 0;
+    while lab.closed(&evil).is_none() {
+        number += 1;
+        assert!(number < 10_000);
+        lab.inject(&evil, &request(&evil.address, &dst, number, Verb::Echo.number(), false, None));
+    }
+    assert!(number > 100);
+}
+
+#[test]
+fn s12_requests_to_a_link_that_does_not_read_are_refused_at_the_budget_and_room_is_told() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let (dst, now) = (lab.address(a), lab.now);
+    let body = Bytes::from(vec![0; 60_000]);
+    let mut taken = 0;
+    let refused = loop {
+        match lab.nodes[0].request(&dst, Verb::Echo, body.clone(), None, now) {
+            Ok(_) => taken += 1,
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!((refused.kind, refused.ran), (FailureKind::Busy, Ran::NotSent));
+    assert!((60..80).contains(&taken), "{taken} requests of 60 kB");
+    lab.settle();
+    let link = lab.link(0, a);
+    assert!(lab.take(0).contains(&Event::Room { link }));
+    assert_eq!(lab.requests(a).len(), taken);
+}
+
+#[test]
+fn s12_answers_beyond_the_budget_become_failures_that_say_the_work_ran() {
+    let config = Config { answer_budget: 200_000, ..Config::default() };
+    let mut lab = Lab::with(config);
+    let a = lab.add(0);
+    let b = lab.add(a);
+    for _ in 0..10 {
+        lab.ask(0, b, Verb::Echo, None).expect("room");
+    }
+    lab.settle();
+    let now = lab.now;
+    for id in lab.requests(b) {
+        lab.nodes[b].reply(id, Bytes::from(vec![7; 50_000]), now);
+        // Carried to the relay at once; the relay's own way up stands still.
+        lab.carry(b, a, usize::MAX);
+    }
+    assert!(lab.nodes[a].census().queued < 260_000);
+    lab.settle();
+    let done = lab.done(0);
+    let failed = kinds(&done);
+    assert_eq!(done.len(), 10);
+    assert_eq!(failed.len(), 7);
+    assert!(failed.iter().all(|failure| *failure == (&FailureKind::Busy, Ran::Executed)));
+    lab.assert_empty();
+}
+
+#[test]
+fn s12_a_reader_that_stalls_holds_its_own_stream_alone() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let b = lab.add(a);
+    let (slow, fast) = (lab.ask(0, b, Verb::Exec, None), lab.ask(0, b, Verb::Exec, None));
+    let (slow, fast) = (slow.expect("room"), fast.expect("room"));
+    lab.settle();
+    let served = lab.requests(b);
+    let now = lab.now;
+    let piece = Bytes::from(vec![0; 64 * 1024]);
+    let (mut read, mut sent) = (0usize, [0usize; 2]);
+    for _ in 0..2000 {
+        for (index, id) in served.iter().enumerate() {
+            sent[index] += lab.nodes[b].send(*id, channel::STDOUT, piece.clone(), now);
+        }
+        lab.settle();
+        for event in lab.take(0) {
+            match event {
+                Event::Data { id, channel, data } if id == fast => {
+                    read += data.len();
+                    lab.nodes[0].consumed(id, channel, data.len(), now);
+                }
+                Event::Data { id, .. } => assert_eq!(id, slow),
+                _ => {}
+            }
+        }
+    }
+    assert!(read > 32 << 20, "the fast one read {read}");
+    assert_eq!(sent[0], Limits::WINDOW_START as usize, "the slow one was sent its window");
+    for node in [0, a, b] {
+        assert_eq!(lab.nodes[node].census().queued, 0, "nothing piles up at {node}");
+    }
+}
+
+#[test]
+fn s12_a_relay_over_its_budget_holds_credit_back_and_lets_it_go_again() {
+    let config = Config { relay_budget: 256 * 1024, relay_limit: 2 << 20, ..Config::default() };
+    let mut lab = Lab::with(config);
+    let a = lab.add(0);
+    let b = lab.add(a);
+    for _ in 0..8 {
+        lab.ask(0, b, Verb::Exec, None).expect("room");
+    }
+    lab.settle();
+    let served = lab.requests(b);
+    let now = lab.now;
+    // The way from the relay up stands still while readers above grant more and more.
+    let mut most = 0;
+    let mut total = 0usize;
+    for round in 0..4000 {
+        for id in &served {
+            total += lab.nodes[b].send(*id, channel::STDOUT, Bytes::from(vec![1; 8192]), now);
+        }
+        lab.carry(b, a, 256 * 1024);
+        lab.carry(a, b, 256 * 1024);
+        if round % 8 == 0 {
+            lab.carry(a, 0, 64 * 1024);
+            for event in lab.take(0) {
+                if let Event::Data { id, channel, data } = event {
+                    lab.nodes[0].consumed(id, channel, data.len(), now);
+                }
+            }
+            lab.carry(0, a, 64 * 1024);
+        }
+        most = most.max(lab.nodes[a].census().queued);
+    }
+    assert!(total > 8 << 20, "streams went on: {total}");
+    let floors = 16 * Limits::WINDOW_FLOOR;
+    assert!(most > 256 * 1024, "the budget was never met");
+    assert!(most < (2 << 20) + floors + 100_000, "{most} bytes waited at the relay");
+}
+
+#[test]
+fn s13_a_flood_of_pings_or_useless_notices_ends_its_link_and_pongs_are_not_piled_up() {
+    let mut lab = Lab::new();
+    let evil = lab.evil(0);
+    let ping = Frame::link(FrameKind::Ping, encode(&Ping { seq: 9 }).into());
+    for _ in 0..10_000 {
+        lab.inject(&evil, &ping);
+    }
+    let pongs = lab.received(&evil);
+    assert_eq!(pongs.len(), 1, "one pong answers for all");
+    for _ in 0..10_000 {
+        lab.inject(&evil, &ping);
+    }
+    assert!(lab.closed(&evil).is_some_and(|text| text.contains("flood")));
+}
+
+#[test]
+fn s13_a_child_that_floods_requests_does_not_delay_its_sibling() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let (evil, honest) = (lab.evil(relay), lab.add(relay));
+    let now = lab.now;
+    let (by, to) = (evil.address.clone(), Address::ROOT);
+    let grant = lab.nodes[0].grant(&by, verbs(Verb::Echo), None, HOUR, now).expect("room");
+    let me = lab.address(honest);
+    let mine = lab.nodes[0].grant(&me, verbs(Verb::Echo), None, HOUR, now).expect("room");
+    for number in 0..2000 {
+        let mut frame = request(&by, &to, number, Verb::Echo.number(), false, Some(grant.clone()));
+        let mut body = frame.body.to_vec();
+        body.resize(1900, 0);
+        frame.body = body.into();
+        lab.inject(&evil, &frame);
+    }
+    let (dst, now) = (Address::ROOT, lab.now);
+    lab.nodes[honest].request(&dst, Verb::Echo, Bytes::new(), Some(mine), now).expect("room");
+    lab.carry(honest, relay, usize::MAX);
+    // The relay's way up: the honest request is in the first part of what waits.
+    let waits = lab.nodes[relay].census().queued;
+    assert!(waits > 2_000_000, "{waits}");
+    let sent = lab.carry(relay, 0, 40_000);
+    assert!(sent < 50_000);
+    let from = lab.address(honest);
+    let came = lab.take(0).into_iter().any(|event| matches!(event, Event::Request { from: by, .. } if by == from));
+    assert!(came, "the sibling waits behind the flood");
+}
+
+#[test]
+fn s13_what_is_refused_far_away_costs_the_honest_relay_nothing() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let (other, honest) = (lab.add(0), lab.add(relay));
+    let evil = lab.evil(relay);
+    let link = GrantLink {
+        holder: evil.address.clone(),
+        verbs: Verb::ALL.into_iter().collect(),
+        handle: None,
+        expires_ms: u64::MAX,
+    };
+    let call = lab.ask(0, honest, Verb::Echo, None).expect("room");
+    for number in 0..6000 {
+        let to = lab.address([0, other][number as usize % 2]);
+        let grant = Grant { target: to.clone(), number, links: vec![link.clone()], seal: [3; 32] };
+        lab.inject(&evil, &request(&evil.address, &to, number, Verb::Exec.number(), false, Some(grant)));
+        lab.settle();
+        lab.received(&evil);
+    }
+    assert!(lab.take(other).is_empty(), "a forged grant opened something");
+    let events = lab.take(0);
+    assert!(!events.iter().any(|event| matches!(event, Event::Request { .. } | Event::CloseLink { .. })), "{events:?}");
+    let (id, now) = (lab.requests(honest)[0], lab.now);
+    lab.nodes[honest].reply(id, Bytes::new(), now);
+    lab.settle();
+    assert_eq!(lab.done(0), [(call, Ok(Bytes::new()))]);
+}
+
+#[test]
+fn s13_sources_that_a_child_makes_up_do_not_keep_it_from_being_cut_off() {
+    let mut lab = Lab::new();
+    let evil = lab.evil(0);
+    let other = lab.evil(0);
+    let mut number = 0;
+    while lab.closed(&evil).is_none() {
+        number += 1;
+        assert!(number < 3000);
+        let src = evil.address.child(number as u32).expect("not deep");
+        let dst = if number % 2 == 0 { &other.address } else { &Address::ROOT };
+        lab.inject(&evil, &request(&src, dst, number, Verb::Payload.number(), false, None));
+    }
+}
+
+#[test]
+fn s14_credit_is_never_taken_on_trust() {
+    // Each of these is sent by a child that is asked to run something.
+    let credit = |total| (FrameKind::Credit, encode(&Credit { channel: channel::STDIN, total }));
+    let data = |channel: u8, len| (FrameKind::Data, [vec![channel], vec![0; len]].concat());
+    let end =
+        |total| (FrameKind::End, encode(&ChannelEnd { channel: channel::STDOUT, total, reason: EndReason::Done }));
+    type Sent = (FrameKind, Vec<u8>);
+    let cases: Vec<(&str, Vec<Sent>)> = vec![
+        ("more data than was granted", vec![data(1, 60_000), data(1, 60_000), data(1, 20_000)]),
+        ("a channel that the exchange does not have", vec![data(0, 1)]),
+        ("a channel that the exchange does not have", vec![data(5, 1)]),
+        ("without channel or bytes", vec![data(1, 0)]),
+        ("without channel or bytes", vec![(FrameKind::Data, vec![])]),
+        ("whose total is not what was sent", vec![data(1, 10), end(11)]),
+        ("behind the end", vec![data(1, 10), end(10), data(1, 1)]),
+        ("a second end", vec![end(0), end(0)]),
+        ("beyond the largest window", vec![credit(Limits::WINDOW_MAX + 1)]),
+        ("beyond the largest window", vec![credit(u64::MAX)]),
+        ("credit that cannot be read", vec![(FrameKind::Credit, vec![0xff; 30])]),
+        ("a stop that cannot be read", vec![(FrameKind::Stop, vec![])]),
+    ];
+    for (what, evil_frames) in cases {
+        let mut lab = Lab::new();
+        let evil = lab.evil(0);
+        let now = lab.now;
+        let asked =
+            lab.nodes[0].request(&evil.address, Verb::Exec, Bytes::from_static(b"?"), None, now).expect("it is up");
+        let number = lab.received(&evil)[0].0.exchange;
+        for (kind, body) in evil_frames {
+            lab.inject(&evil, &reply_side(kind, &evil.address, &Address::ROOT, number, body));
+        }
+        let reason = lab.closed(&evil).unwrap_or_else(|| panic!("{what} was let through"));
+        assert!(reason.contains(what), "expected {what:?}, got {reason:?}");
+        let done = lab.done(0);
+        assert_eq!(done.len(), 1);
+        assert_eq!(done[0].0, asked);
+        assert!(matches!(&done[0].1, Err(failure) if failure.ran == Ran::MaybeExecuted));
+    }
+}
+
+#[test]
+fn s14_an_acknowledgement_of_what_was_not_sent_ends_the_link() {
+    for frame in [
+        Frame::link(FrameKind::Ack, encode(&Ack { bulk: 1 }).into()),
+        Frame::link(FrameKind::Pong, encode(&Ping { seq: 5 }).into()),
+    ] {
+        let mut lab = Lab::new();
+        let evil = lab.evil(0);
+        lab.inject(&evil, &frame);
+        assert!(lab.closed(&evil).is_some());
+    }
+}
+
+#[test]
+fn s14_a_hostile_context_behind_an_honest_relay_costs_the_relay_nothing() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let (evil, honest) = (lab.evil(relay), lab.add(relay));
+    let (now, dst) = (lab.now, evil.address.clone());
+    lab.nodes[0].request(&dst, Verb::Exec, Bytes::new(), None, now).expect("room");
+    let call = lab.ask(0, honest, Verb::Echo, None).expect("room");
+    lab.settle();
+    let number = lab.received(&evil).into_iter().find(|(header, _)| header.kind == FrameKind::Request);
+    let number = number.expect("the request").0.exchange;
+    for _ in 0..3 {
+        let body = [vec![channel::STDOUT], vec![0; 60_000]].concat();
+        lab.inject(&evil, &reply_side(FrameKind::Data, &evil.address, &Address::ROOT, number, body));
+    }
+    assert!(lab.closed(&evil).is_some_and(|text| text.contains("more data than was granted")));
+    lab.settle();
+    let served = lab.requests(honest);
+    lab.nodes[honest].reply(served[0], Bytes::new(), now);
+    lab.settle();
+    let events = lab.take(0);
+    assert!(events.iter().all(|event| !matches!(event, Event::CloseLink { .. })), "{events:?}");
+    assert!(events.contains(&Event::Done { id: call, result: Ok(Bytes::new()) }));
+    assert!(events.contains(&Event::Gone {
+        prefix: evil.address.clone(),
+        reason: LostReason::Violation("more data than was granted".into())
+    }));
+}

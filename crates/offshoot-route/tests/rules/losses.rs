@@ -1,0 +1,211 @@
+//! Every wait ends, and says how: losses, cancels, silence, what never left (R3, R6).
+
+use super::*;
+
+#[test]
+fn r3_a_loss_is_believed_only_from_above_what_is_lost() {
+    for (prefix, believed) in [("/0/0/5", true), ("/0/0", false), ("/0", false), ("/0/1", false), ("/", false)] {
+        let mut lab = Lab::new();
+        let a = lab.add(0);
+        let evil = lab.evil(a);
+        let honest = lab.add(a);
+        let prefix: Address = prefix.parse().expect("an address");
+        let call = lab.ask(0, honest, Verb::Echo, None).expect("room");
+        lab.settle();
+        let gone = Gone { prefix: prefix.clone(), reason: LostReason::LinkEnd };
+        lab.inject(&evil, &Frame::link(FrameKind::Gone, encode(&gone).into()));
+        assert_eq!(lab.closed(&evil).is_none(), believed, "{prefix}");
+        lab.settle();
+        assert!(lab.nodes[0].is_open(call), "{prefix} took an honest call with it");
+    }
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let mut bytes = Vec::new();
+    let gone = Gone { prefix: "/0/0".parse().expect("an address"), reason: LostReason::LinkEnd };
+    Frame::link(FrameKind::Gone, encode(&gone).into()).encode(&mut bytes);
+    let (link, now) = (lab.link(a, 0), lab.now);
+    lab.nodes[a].handle_bytes(link, &mut BytesMut::from(&bytes[..]), now);
+    assert!(lab.take(a).iter().any(|event| matches!(event, Event::CloseLink { .. })), "a loss from above");
+}
+
+#[test]
+fn r3_shutdown_is_believed_only_from_above() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let evil = lab.evil(a);
+    let notice = ShutdownNotice { grace_ms: 1, kill_ms: 2 };
+    lab.inject(&evil, &Frame::link(FrameKind::Shutdown, encode(&notice).into()));
+    assert!(lab.closed(&evil).is_some());
+    let (link, now) = (lab.link(0, a), lab.now);
+    lab.nodes[0].shutdown_child(link, notice, now);
+    lab.settle();
+    assert!(lab.take(a).contains(&Event::ShutdownRequested(notice)));
+}
+
+#[test]
+fn r6_each_kind_of_missing_context_has_its_own_answer_at_once() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.add(0), lab.add(0));
+    lab.cut(0, b);
+    lab.take(0);
+    let ask = |lab: &mut Lab, at: &str| {
+        let now = lab.now;
+        lab.nodes[0].request(&at.parse().expect("an address"), Verb::Echo, Bytes::new(), None, now)
+    };
+    let gone = ask(&mut lab, "/1").expect_err("gone");
+    let never = ask(&mut lab, "/2/5").expect_err("never");
+    for failure in [&gone, &never] {
+        assert_eq!((&failure.kind, failure.ran), (&FailureKind::NoRoute, Ran::NotSent));
+    }
+    assert!(gone.message.contains("alive before") && never.message.contains("never existed"));
+    // Asked at a distance, the answer comes from where the way ends.
+    ask(&mut lab, "/0/4").expect("the first hop is alive");
+    lab.settle();
+    let done = lab.done(0);
+    let failure = done[0].1.as_ref().expect_err("no such context");
+    assert_eq!((&failure.kind, failure.ran, &failure.at), (&FailureKind::NoRoute, Ran::NotSent, &lab.address(a)));
+}
+
+#[test]
+fn r6_a_request_that_has_not_left_fails_as_not_sent_and_one_that_has_as_perhaps_run() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let leaf = lab.add(relay);
+    let (first, second) = (lab.ask(0, leaf, Verb::Echo, None), lab.ask(0, leaf, Verb::Echo, None));
+    let (first, second) = (first.expect("room"), second.expect("room"));
+    lab.carry(0, relay, usize::MAX);
+    lab.carry(relay, leaf, 1);
+    assert_eq!(lab.requests(leaf).len(), 1);
+    let third = lab.ask(0, leaf, Verb::Echo, None).expect("room");
+    lab.cut(relay, leaf);
+    let done = lab.done(0);
+    let ran = |id| done.iter().find(|(other, _)| *other == id).map(|(_, result)| result.as_ref().map_err(|f| f.ran));
+    assert_eq!(done.len(), 3);
+    assert_eq!(ran(first), Some(Err(Ran::MaybeExecuted)));
+    assert_eq!(ran(second), Some(Err(Ran::NotSent)));
+    assert_eq!(ran(third), Some(Err(Ran::NotSent)));
+    lab.assert_empty();
+}
+
+#[test]
+fn r6_an_answer_that_left_before_the_loss_counts() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let leaf = lab.add(relay);
+    let call = lab.ask(0, leaf, Verb::Exec, None).expect("room");
+    lab.settle();
+    let (id, now) = (lab.requests(leaf)[0], lab.now);
+    lab.nodes[leaf].send(id, channel::STDOUT, Bytes::from(vec![5; 100_000]), now);
+    lab.nodes[leaf].finish(id, channel::STDOUT, EndReason::Done, now);
+    lab.nodes[leaf].reply(id, Bytes::from_static(b"whole"), now);
+    // Bulk is acknowledged hop by hop; the relay's own way up stands still.
+    for _ in 0..10 {
+        lab.carry(leaf, relay, usize::MAX);
+        lab.carry(relay, leaf, usize::MAX);
+    }
+    lab.cut(relay, leaf);
+    let events = lab.take(0);
+    let data: usize =
+        events.iter().map(|event| if let Event::Data { data, .. } = event { data.len() } else { 0 }).sum();
+    assert_eq!(data, 100_000);
+    let done = events.iter().position(|event| *event == Event::Done { id: call, result: Ok("whole".into()) });
+    let gone = events.iter().position(|event| matches!(event, Event::Gone { .. }));
+    assert!(done.expect("the answer") < gone.expect("the notice"), "{events:?}");
+    lab.assert_empty();
+}
+
+#[test]
+fn r6_a_cancel_never_overtakes_its_request_and_drops_what_has_not_left() {
+    let mut lab = Lab::new();
+    let relay = lab.add(0);
+    let leaf = lab.add(relay);
+    let now = lab.now;
+    let call = lab.ask(0, leaf, Verb::Exec, None).expect("room");
+    lab.nodes[0].cancel(call, now);
+    lab.settle();
+    assert!(lab.take(leaf).is_empty(), "it never left");
+    // Cancelled while it waits at the relay.
+    let call = lab.ask(0, leaf, Verb::Exec, None).expect("room");
+    lab.carry(0, relay, usize::MAX);
+    lab.nodes[0].cancel(call, now);
+    lab.carry(0, relay, usize::MAX);
+    lab.settle();
+    assert!(lab.take(leaf).is_empty(), "it never left the relay");
+    // Cancelled when it runs, with input on its way.
+    let call = lab.ask(0, leaf, Verb::Exec, None).expect("room");
+    lab.settle();
+    let id = lab.requests(leaf)[0];
+    lab.nodes[0].send(call, channel::STDIN, Bytes::from(vec![0; 10_000]), now);
+    lab.nodes[0].cancel(call, now);
+    lab.settle();
+    assert_eq!(lab.take(leaf), [Event::Cancelled { id }]);
+    assert!(lab.done(0).is_empty());
+    lab.assert_empty();
+}
+
+#[test]
+fn r6_silence_is_noticed_at_both_ends_and_any_byte_is_life() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    // Heartbeats keep an idle link.
+    for _ in 0..20 {
+        lab.wait(Duration::from_secs(5));
+        lab.settle();
+    }
+    assert!(lab.take(0).is_empty() && lab.take(a).is_empty());
+    let link = lab.link(0, a);
+    assert!(lab.nodes[0].stats(link).expect("up").frames_in <= 22, "an idle link costs its heartbeat only");
+    lab.wait(Duration::from_secs(14));
+    lab.settle();
+    assert!(lab.take(0).is_empty());
+    lab.wait(Duration::from_secs(15));
+    for node in [0, a] {
+        let events = lab.take(node);
+        let silent = |event: &Event| matches!(event, Event::CloseLink { reason: LostReason::Silent, .. });
+        assert!(events.iter().any(silent), "{events:?}");
+    }
+}
+
+#[test]
+fn r6_what_is_gone_ends_lateral_exchanges_at_the_turn() {
+    for victim_is_server in [true, false] {
+        let (mut lab, target, holder) = deep(2);
+        let (by, now) = (lab.address(holder), lab.now);
+        let grant = lab.nodes[target].grant(&by, verbs(Verb::Exec), None, HOUR, now).expect("room");
+        let call = lab.ask(holder, target, Verb::Exec, Some(grant)).expect("room");
+        lab.settle();
+        let id = lab.requests(target)[0];
+        // Nodes are added target, holder, target, holder.
+        let (victim, parent) = if victim_is_server { (target, target - 2) } else { (holder, holder - 2) };
+        lab.cut(parent, victim);
+        if victim_is_server {
+            let done = lab.done(holder);
+            assert_eq!(done[0].0, call);
+            assert!(matches!(kinds(&done)[0], (FailureKind::PeerLost(_), Ran::MaybeExecuted)));
+        } else {
+            assert!(lab.take(target).contains(&Event::Cancelled { id }));
+        }
+        for node in 0..lab.nodes.len() {
+            assert_eq!(lab.nodes[node].census().exchanges, 0, "at {node}");
+        }
+    }
+}
+
+#[test]
+fn a_request_before_the_child_is_up_waits_and_fails_as_not_sent_when_the_connect_does() {
+    let mut lab = Lab::new();
+    let now = lab.now;
+    let (link, address, _) = lab.nodes[0].reserve_child(now).expect("room");
+    let call = lab.nodes[0].request(&address, Verb::Echo, Bytes::new(), None, now).expect("it waits");
+    lab.nodes[0].abandon_child(link, now);
+    let done = lab.done(0);
+    assert_eq!(done[0].0, call);
+    assert!(matches!(kinds(&done)[..], [(FailureKind::PeerLost(_), Ran::NotSent)]));
+    lab.assert_empty();
+    let (link, address, _) = lab.nodes[0].reserve_child(now).expect("room");
+    lab.nodes[0].request(&address, Verb::Echo, Bytes::new(), None, now).expect("it waits");
+    assert!(lab.nodes[0].poll_ready_link().is_none());
+    let name = String::new;
+    lab.nodes[0].parent_hello(link, [0; 16], name(), name(), name(), now).expect("it is reserved");
+    assert_eq!(lab.nodes[0].poll_ready_link(), Some(link), "what waits may follow our hello at once");
+}
