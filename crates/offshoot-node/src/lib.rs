@@ -22,6 +22,7 @@ mod link;
 mod links;
 mod options;
 mod pending;
+mod pool;
 mod root;
 mod services;
 mod shared;

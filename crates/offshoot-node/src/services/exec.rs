@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use offshoot_mux::{Child, EndPlan, Interest, Spawn, TimerId, Token, end_processes, io as fd, tree};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{
@@ -23,6 +23,7 @@ use offshoot_wire::{
 };
 
 use crate::error::os_failure;
+use crate::pool::BUFFER;
 use crate::shared::Shared;
 use crate::sources::Source;
 use crate::state::{Phase, State, Timer};
@@ -30,9 +31,6 @@ use crate::state::{Phase, State, Timer};
 /// How long the output of a process that ended is read on while something that it started holds it open. Long enough
 /// for a pipeline's last words, short enough not to wait for a daemon that forgot to close its output.
 const LINGER: Duration = Duration::from_millis(250);
-
-/// What one read of an output takes at most: the payload of a full frame.
-const CHUNK: usize = 64 * 1024;
 
 /// A variable that marks what a request started, so that all of it is found when it is to end.
 const JOB: &str = "OFFSHOOT_JOB";
@@ -188,17 +186,16 @@ impl State {
             let Some(job) = self.services.jobs.get_mut(&id) else { return };
             let Some(output) = &job.outputs[index] else { return };
             // Discarded when nobody wants it: a cancelled process is not to block on its last words.
-            let room = if job.cancelled { CHUNK } else { self.core.writable(id, output.channel).min(CHUNK) };
+            let room = if job.cancelled { BUFFER } else { self.core.writable(id, output.channel).min(BUFFER) };
             if room == 0 {
                 // Read on when there is room; the descriptor stays ready.
                 return self.core.await_room(id, output.channel);
             }
-            let mut chunk = BytesMut::new();
-            match fd::read_into(output.fd.as_fd(), &mut chunk, room) {
-                Ok(n @ 1..) => {
-                    let number = output.channel;
+            match self.services.pool.fill(room, |buffer| fd::read(output.fd.as_fd(), buffer)) {
+                Ok(chunk) if !chunk.is_empty() => {
+                    let (number, n) = (output.channel, chunk.len());
                     if !job.cancelled {
-                        let taken = self.core.send(id, number, chunk.freeze(), now);
+                        let taken = self.core.send(id, number, chunk, now);
                         debug_assert_eq!(taken, n, "the core took less than it announced");
                         job.taken += n as u64;
                     }
@@ -207,7 +204,7 @@ impl State {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Ok(0) | Err(_) => break,
+                Ok(_) | Err(_) => break,
             }
         }
         self.close_output(shared, id, index, now);

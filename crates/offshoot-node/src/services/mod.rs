@@ -19,6 +19,7 @@ use offshoot_wire::{
 use serde::de::DeserializeOwned;
 
 use crate::ids::IdMap;
+use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
 pub(crate) use connect::{Connects, turn};
@@ -31,6 +32,8 @@ pub(crate) struct Services {
     pub(crate) jobs: IdMap<ExchangeId, Job>,
     pub(crate) connects: Connects,
     pub(crate) payloads: PayloadCache,
+    /// Where the output of processes is read into.
+    pub(crate) pool: Pool,
     /// What this process is, for `Info`; set at the start.
     pub(crate) identity: Option<Identity>,
     /// Where the guard expects a sign of life, and how often.
