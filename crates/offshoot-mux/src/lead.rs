@@ -163,7 +163,10 @@ impl<F: FnMut()> Drop for Lead<'_, F> {
 
 enum State<T> {
     /// `sleeps` is whether the caller sleeps on the condition: telling it costs a system call even when nobody does.
-    Empty { wake: Option<Arc<WakeFd>>, sleeps: bool },
+    Empty {
+        wake: Option<Arc<WakeFd>>,
+        sleeps: bool,
+    },
     Done(T),
     Taken,
 }

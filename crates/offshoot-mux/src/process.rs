@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -77,6 +78,33 @@ pub fn set_process_name(name: impl AsRef<OsStr>) -> io::Result<usize> {
     let name = name.as_ref().as_bytes();
     facts::set_comm(name)?;
     facts::overwrite_arguments(name)
+}
+
+/// The soft limit of descriptors before it was raised.
+static FORMER_LIMIT: OnceLock<u64> = OnceLock::new();
+
+/// Raises this process's soft limit of descriptors to its hard one, and answers that. What
+/// [`Spawn`](crate::Spawn) starts gets the former limit back: a program that uses `select(2)` breaks beyond 1024.
+///
+/// For programs of ours, early in `main`: a context costs three descriptors, and many systems begin with 1024.
+///
+/// # Errors
+///
+/// What `setrlimit(2)` reports.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let (soft, hard) = facts::descriptor_limit()?;
+    if soft < hard {
+        facts::set_descriptor_limit(hard, hard)?;
+        FORMER_LIMIT.get_or_init(|| soft);
+    }
+    Ok(hard)
+}
+
+/// The soft and hard limits for a child, when this process's own were raised.
+pub(crate) fn former_descriptor_limit() -> Option<(u64, u64)> {
+    let former = *FORMER_LIMIT.get()?;
+    let (_, hard) = facts::descriptor_limit().ok()?;
+    Some((former.min(hard), hard))
 }
 
 /// Sets the bits that new files of this process do not get, and answers the former.

@@ -312,7 +312,12 @@ impl<'a> Spawn<'a> {
     /// [`SpawnError`] with the errno: `ENOENT` no such program (or working directory: the text says which), `EACCES`,
     /// `ENOEXEC`, `EAGAIN` no more processes, `EMFILE`; `InvalidInput` for a NUL byte in a string or a malformed name
     /// of a variable. No child is left in any of these cases.
-    pub fn start(self) -> Result<Child, SpawnError> {
+    pub fn start(mut self) -> Result<Child, SpawnError> {
+        if let Some((soft, hard)) = crate::process::former_descriptor_limit()
+            && !self.limits.iter().any(|(limit, ..)| *limit == Limit::OpenFiles)
+        {
+            self.limits.push((Limit::OpenFiles, soft, hard));
+        }
         let input = |source| SpawnError::new("cannot start a program", source);
         let argv0 = match (&self.argv0, &self.program) {
             (Some(argv0), _) | (None, Program::Named(argv0)) => c_string(argv0),

@@ -60,6 +60,8 @@ fn start(socket: bool) -> io::Result<u8> {
     // A dump would hold other contexts' data. No boundary against the same user.
     process::set_dumpable(false)?;
     process::set_child_subreaper()?;
+    // As many contexts below as the system allows; what is started here gets the login's own limit back.
+    let _ = process::raise_descriptor_limit();
     let guards = supervise::Guards::new()?;
     let supervisor = process::id();
     match process::fork_single_threaded()? {

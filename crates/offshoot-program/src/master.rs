@@ -20,7 +20,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Lets this program's own executable serve as the agent of local contexts. Call it first thing in `main`, before any
 /// thread is started and before arguments are looked at.
 ///
-/// In an ordinary process it returns at once. In a process that was started to become an agent it does not return.
+/// In an ordinary process it raises the soft limit of descriptors to the hard one (a context costs three; what contexts
+/// and tools are started with is the former limit) and returns. In a process that was started to become an agent it does not return.
 ///
 /// # Examples
 ///
@@ -37,6 +38,8 @@ pub fn init() {
         // `exit` and not a return: nothing of the user's `main` may run in an agent.
         std::process::exit(agent::run().into());
     }
+    // Not to be had: then as many contexts as the limit allows.
+    let _ = offshoot_mux::process::raise_descriptor_limit();
     INITIALIZED.store(true, Ordering::Relaxed);
 }
 

@@ -24,6 +24,23 @@ pub(crate) fn umask(bits: u32) -> u32 {
     before.into()
 }
 
+/// The soft and the hard limit of descriptors.
+pub(crate) fn descriptor_limit() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the live struct.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    #[allow(clippy::useless_conversion)] // narrower elsewhere
+    Ok((limit.rlim_cur.into(), limit.rlim_max.into()))
+}
+
+pub(crate) fn set_descriptor_limit(soft: u64, hard: u64) -> io::Result<()> {
+    let value = |value: u64| libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY);
+    let limit = libc::rlimit { rlim_cur: value(soft), rlim_max: value(hard) };
+    // SAFETY: the kernel reads the live struct.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(())
+}
+
 pub(crate) fn setsid() -> io::Result<()> {
     // SAFETY: takes nothing.
     check(unsafe { libc::setsid() })?;

@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("descriptors_can_change_places", places, &[FORK]),
     ("a_process_with_no_standard_descriptors_can_start_programs", closed, &[FORK]),
     ("a_terminal_is_given_to_a_session_of_its_own", terminal, &[FORK]),
+    ("a_raised_descriptor_limit_is_not_inherited", raised, &[FORK]),
     ("limits_priority_mask_and_folder_are_the_childs_alone", limits, &[FORK]),
     (
         "a_sealed_image_in_memory_runs_and_cannot_be_changed",
@@ -32,6 +33,25 @@ pub(crate) const CHECKS: &[Check] = &[
     ("many_threads_start_programs_at_once", threads, &[FORK, NO_PIDFD]),
     ("starting_costs_the_same_in_a_large_process", large, &[]),
 ];
+
+fn raised() {
+    let soft = || output(Spawn::new("sh").args(["-c", "ulimit -Sn"]));
+    let hard = output(Spawn::new("sh").args(["-c", "ulimit -Hn"]));
+    // The program that runs this check begins with whatever limit the machine gives; give it a low one first.
+    let again = Spawn::new(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1));
+    if soft() != "200\n" {
+        let hard: u64 = hard.trim().parse().unwrap_or(u64::MAX);
+        let child = again.limit(Limit::OpenFiles, 200, hard).start().unwrap();
+        assert!(child.wait(None).unwrap().unwrap().success());
+        return;
+    }
+    let now = offshoot_mux::process::raise_descriptor_limit().unwrap();
+    assert!(now > 200, "the hard limit is {now}");
+    let many: Vec<_> = (0..300).map(|_| io::null().unwrap()).collect();
+    assert_eq!(soft(), "200\n");
+    assert_eq!(output(Spawn::new("sh").args(["-c", "ulimit -Sn"]).limit(Limit::OpenFiles, 250, 300)), "250\n");
+    drop(many);
+}
 
 /// Runs to the end and answers what it wrote.
 fn output(spawn: Spawn<'_>) -> String {
