@@ -87,7 +87,8 @@ pub enum Event {
     Done {
         /// The exchange.
         id: ExchangeId,
-        /// The answer.
+        /// The answer. In a `PeerLost` failure `at` is the top of what was lost, as far as is known where it was noticed: the
+        /// context that was asked, or the one above it that took it along; when the way up is lost, the parent.
         result: Result<Bytes, Failure>,
     },
     /// Bytes arrived on a channel. Say [`Node::consumed`](crate::Node::consumed) when they have been used.

@@ -80,7 +80,7 @@ impl Node {
 
     /// Takes a grant of this context back, with all hand-overs of it. What was asked by it and still runs is cancelled
     /// here and fails with `Denied` there. An unknown number does nothing.
-    pub fn revoke(&mut self, number: u64, now: Time) {
+    pub fn revoke(&mut self, number: u64, _now: Time) {
         if self.grants.alive.remove(&number).is_none() {
             return;
         }
@@ -91,7 +91,7 @@ impl Node {
         let running: Vec<u32> = self.exchanges.slots().filter(by_it).collect();
         for slot in running {
             let failure = self.failure(FailureKind::Denied, "the grant was revoked").ran(Ran::MaybeExecuted);
-            self.abort(slot, failure, now);
+            self.abort(slot, failure);
         }
     }
 

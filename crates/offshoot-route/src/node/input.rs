@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use bytes::{Buf, Bytes, BytesMut};
 use offshoot_wire::{
-    Ack, Address, Bye, FailureKind, FrameHeader, FrameKind, Gone, LostReason, Ping, Ran, ShutdownNotice, decode,
-    parse_frame,
+    Ack, Address, Bye, Failure, FailureKind, FrameHeader, FrameKind, Gone, LostReason, Ping, Ran, ShutdownNotice,
+    decode, parse_frame,
 };
 
 use super::Node;
@@ -92,7 +92,7 @@ impl Node {
                 Err(error) => Err(first_bytes(&error.to_string(), &bytes[at..]).into()),
             };
             if let Err(fault) = result {
-                self.lose(link, LostReason::Violation(fault.into_owned()), By::Core, now);
+                self.lose(link, LostReason::Violation(fault.into_owned()), By::Core);
             }
             if !find(&self.links, link).is_some_and(|link| link.is_up()) {
                 bytes.clear();
@@ -135,9 +135,9 @@ impl Node {
         }
         match header.kind {
             FrameKind::Request => self.request_frame(from, header, body, now),
-            FrameKind::Reply | FrameKind::Failure => self.answer_frame(from, header, body, now),
+            FrameKind::Reply | FrameKind::Failure => self.answer_frame(from, header, body),
             FrameKind::Data => self.data_frame(from, header, body, now),
-            FrameKind::End => self.end_frame(from, header, body, now),
+            FrameKind::End => self.end_frame(from, header, body),
             FrameKind::Credit => self.credit_frame(from, header, body.as_slice(), now),
             FrameKind::Stop => self.stop_frame(from, header, body.as_slice(), now),
             FrameKind::Cancel => self.cancel_frame(from, header),
@@ -183,12 +183,12 @@ impl Node {
                 if !link.losses.charge(near, self.config.losses, now) {
                     return Err("a flood of losses".into());
                 }
-                self.subtree_gone(from, gone.prefix, gone.reason, now);
+                self.subtree_gone(from, gone.prefix, gone.reason);
                 Ok(())
             }
             FrameKind::Bye => {
                 let bye: Bye = decode(body).map_err(|error| fault("last word", &error))?;
-                self.lose(from, bye.reason, By::Peer, now);
+                self.lose(from, bye.reason, By::Peer);
                 Ok(())
             }
             FrameKind::Shutdown => {
@@ -259,20 +259,13 @@ impl Node {
     }
 
     /// A context broke the rules of an exchange: when it is the neighbour, its link ends, else the exchange.
-    pub(super) fn blame(
-        &mut self,
-        from: LinkId,
-        slot: u32,
-        src: &Address,
-        what: &'static str,
-        now: Time,
-    ) -> Result<(), Fault> {
+    pub(super) fn blame(&mut self, from: LinkId, slot: u32, src: &Address, what: &'static str) -> Result<(), Fault> {
         if find(&self.links, from).is_some_and(|link| link.address == *src) {
             return Err(what.into());
         }
         let reason = LostReason::Violation(what.into());
-        let failure = self.failure(FailureKind::PeerLost(reason), format!("{src}: {what}")).ran(Ran::MaybeExecuted);
-        self.abort(slot, failure, now);
+        let failure = Failure::new(FailureKind::PeerLost(reason), format!("{src}: {what}")).at(src.clone());
+        self.abort(slot, failure.ran(Ran::MaybeExecuted));
         Ok(())
     }
 }

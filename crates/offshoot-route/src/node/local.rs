@@ -109,19 +109,19 @@ impl Node {
     }
 
     /// Answers an exchange that this context serves. It goes behind the data that was sent on it.
-    pub fn reply(&mut self, id: ExchangeId, body: Bytes, now: Time) {
+    pub fn reply(&mut self, id: ExchangeId, body: Bytes, _now: Time) {
         if let Some((slot, SERVER)) = self.mine(id) {
-            self.settle(slot, true, body, now);
+            self.settle(slot, true, body);
         }
     }
 
     /// Ends an exchange that this context serves with a failure; one that names no context gets this one's address.
-    pub fn fail(&mut self, id: ExchangeId, mut failure: Failure, now: Time) {
+    pub fn fail(&mut self, id: ExchangeId, mut failure: Failure, _now: Time) {
         if let Some((slot, SERVER)) = self.mine(id) {
             if failure.at == Address::ROOT {
                 failure.at = self.address.clone();
             }
-            self.settle(slot, false, encode(&failure).into(), now);
+            self.settle(slot, false, encode(&failure).into());
         }
     }
 

@@ -9,7 +9,6 @@ use crate::exchange::{ASKER, Item, SERVER, flow_parts, flow_ref};
 use crate::link::{Role, State};
 use crate::outbox::{find, find_mut};
 use crate::slab::NONE;
-use crate::time::Time;
 
 /// Who found out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,14 +23,14 @@ pub(super) enum By {
 
 impl Node {
     /// Ends a link and everything that depends on it.
-    pub(super) fn lose(&mut self, id: LinkId, reason: LostReason, by: By, now: Time) {
+    pub(super) fn lose(&mut self, id: LinkId, reason: LostReason, by: By) {
         let Some(link) = find_mut(&mut self.links, id) else { return };
         let (role, state) = (link.role, link.state);
         if state != State::Closed {
             link.state = State::Closed;
             let address = link.address.clone();
             for peer in std::mem::take(&mut link.peers).into_values() {
-                self.lose_peer(peer, id, &reason, now);
+                self.lose_peer(peer, id, &address, &reason);
                 self.peers.remove(peer);
             }
             // What was over already and waited to go out on this link.
@@ -84,7 +83,7 @@ impl Node {
     }
 
     /// A child says that something below it is lost.
-    pub(super) fn subtree_gone(&mut self, from: LinkId, prefix: Address, reason: LostReason, now: Time) {
+    pub(super) fn subtree_gone(&mut self, from: LinkId, prefix: Address, reason: LostReason) {
         let Some(link) = find(&self.links, from) else { return };
         // Addresses are ordered by path, so what lies under the prefix is one range.
         let below: Vec<u32> = link
@@ -94,7 +93,7 @@ impl Node {
             .map(|(_, &peer)| peer)
             .collect();
         for peer in below {
-            self.lose_peer(peer, from, &reason, now);
+            self.lose_peer(peer, from, &prefix, &reason);
         }
         self.gone_up(from, &prefix, &reason);
         self.events.push_back(Event::Gone { prefix, reason });
@@ -115,19 +114,19 @@ impl Node {
         self.mark_ready(parent);
     }
 
-    /// Ends every exchange of one context behind a link.
-    fn lose_peer(&mut self, peer: u32, link: LinkId, reason: &LostReason, now: Time) {
+    /// Ends every exchange of one context behind a link. `top` is the context nearest to this one that was lost with it.
+    fn lose_peer(&mut self, peer: u32, link: LinkId, top: &Address, reason: &LostReason) {
         while let Some(peer) = self.peers.get(peer)
             && peer.ends != NONE
         {
             let (slot, side) = flow_parts(peer.ends);
             debug_assert_eq!(self.exchanges[slot].end[side].link, link);
-            self.lose_side(slot, side, reason, now);
+            self.lose_side(slot, side, top, reason);
         }
     }
 
     /// One side of an exchange is lost.
-    fn lose_side(&mut self, slot: u32, dead: usize, reason: &LostReason, _now: Time) {
+    fn lose_side(&mut self, slot: u32, dead: usize, top: &Address, reason: &LostReason) {
         let unsent = self.exchanges[slot].flow[SERVER].unsent;
         self.outbox.clear(&mut self.exchanges, &mut self.links, flow_ref(slot, dead));
         if dead == ASKER {
@@ -150,8 +149,13 @@ impl Node {
             return;
         }
         let ran = if unsent { Ran::NotSent } else { Ran::MaybeExecuted };
-        let message = format!("{} was lost: {reason}", exchange.target);
-        let failure = self.failure(FailureKind::PeerLost(reason.clone()), message).ran(ran);
+        let message = match &exchange.target {
+            target if target == top => format!("{top} was lost: {reason}"),
+            target if target.is_below(top) => format!("{top} was lost, and {target} with it: {reason}"),
+            // Asked by way of the parent, which is what was lost.
+            target => format!("{top} was lost, and the way to {target} with it: {reason}"),
+        };
+        let failure = Failure::new(FailureKind::PeerLost(reason.clone()), message).at(top.clone()).ran(ran);
         self.finish_asker(slot, failure);
     }
 
@@ -203,7 +207,7 @@ impl Node {
 
     /// Ends an exchange from the middle, or at a target that takes its permission back: the requester gets `failure`, the
     /// side that is asked a cancel.
-    pub(super) fn abort(&mut self, slot: u32, failure: Failure, _now: Time) {
+    pub(super) fn abort(&mut self, slot: u32, failure: Failure) {
         self.tell_server(slot);
         self.finish_asker(slot, failure);
     }

@@ -253,15 +253,15 @@ impl Node {
     }
 
     /// The connect failed: the address is burnt, what waited for it ends as not sent. Does nothing for a link that is up.
-    pub fn abandon_child(&mut self, link: LinkId, now: Time) {
+    pub fn abandon_child(&mut self, link: LinkId, _now: Time) {
         if find(&self.links, link).is_some_and(|link| matches!(link.state, State::Reserved | State::Greeted)) {
-            self.lose(link, LostReason::LinkEnd, lost::By::Owner, now);
+            self.lose(link, LostReason::LinkEnd, lost::By::Owner);
         }
     }
 
     /// A link has ended, as its owner saw, or is closed after [`Event::CloseLink`].
-    pub fn link_down(&mut self, link: LinkId, reason: LostReason, now: Time) {
-        self.lose(link, reason, lost::By::Owner, now);
+    pub fn link_down(&mut self, link: LinkId, reason: LostReason, _now: Time) {
+        self.lose(link, reason, lost::By::Owner);
     }
 
     /// Asks a direct child for an orderly end. Its link is closed by the owner when the child closes it, or when the

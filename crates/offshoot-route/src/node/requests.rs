@@ -247,21 +247,15 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn answer_frame(
-        &mut self,
-        from: LinkId,
-        header: FrameHeader,
-        body: Payload<'_>,
-        now: Time,
-    ) -> Result<(), Fault> {
+    pub(super) fn answer_frame(&mut self, from: LinkId, header: FrameHeader, body: Payload<'_>) -> Result<(), Fault> {
         let Some(slot) = self.known(from, &header, SERVER) else { return Ok(()) };
         let good = header.kind == FrameKind::Reply;
-        self.settle(slot, good, body.into_bytes(0), now);
+        self.settle(slot, good, body.into_bytes(0));
         Ok(())
     }
 
     /// Ends an exchange with its answer: a reply's body, or an encoded failure.
-    pub(super) fn settle(&mut self, slot: u32, good: bool, body: Bytes, _now: Time) {
+    pub(super) fn settle(&mut self, slot: u32, good: bool, body: Bytes) {
         let exchange = &self.exchanges[slot];
         let id = ExchangeId(exchange.id);
         let to = exchange.end[ASKER].link;

@@ -27,18 +27,18 @@ impl Node {
         let Some(slot) = self.known(from, &header, other(to)) else { return Ok(()) };
         let (number, length) = match parse_chunk(body.as_slice()) {
             Some((number, data)) if !data.is_empty() => (number, data.len()),
-            _ => return self.blame(from, slot, &header.src, "stream data without channel or bytes", now),
+            _ => return self.blame(from, slot, &header.src, "stream data without channel or bytes"),
         };
         let exchange = &mut self.exchanges[slot];
         let Some(channel) = exchange.channel(to, number) else {
-            return self.blame(from, slot, &header.src, "data on a channel that the exchange does not have", now);
+            return self.blame(from, slot, &header.src, "data on a channel that the exchange does not have");
         };
         let sent = channel.sent.saturating_add(length as u64);
         if channel.ended {
-            return self.blame(from, slot, &header.src, "data behind the end of its channel", now);
+            return self.blame(from, slot, &header.src, "data behind the end of its channel");
         }
         if sent > channel.passed {
-            return self.blame(from, slot, &header.src, "more data than was granted", now);
+            return self.blame(from, slot, &header.src, "more data than was granted");
         }
         channel.sent = sent;
         channel.tuning.arrived(sent, now);
@@ -75,27 +75,21 @@ impl Node {
         self.push(flow, item);
     }
 
-    pub(super) fn end_frame(
-        &mut self,
-        from: LinkId,
-        header: FrameHeader,
-        body: Payload<'_>,
-        now: Time,
-    ) -> Result<(), Fault> {
+    pub(super) fn end_frame(&mut self, from: LinkId, header: FrameHeader, body: Payload<'_>) -> Result<(), Fault> {
         let to = if header.answer { ASKER } else { SERVER };
         let Some(slot) = self.known(from, &header, other(to)) else { return Ok(()) };
         let Ok(end) = decode::<ChannelEnd>(body.as_slice()) else {
-            return self.blame(from, slot, &header.src, "an end that cannot be read", now);
+            return self.blame(from, slot, &header.src, "an end that cannot be read");
         };
         let exchange = &mut self.exchanges[slot];
         let Some(channel) = exchange.channel(to, end.channel) else {
-            return self.blame(from, slot, &header.src, "the end of a channel that the exchange does not have", now);
+            return self.blame(from, slot, &header.src, "the end of a channel that the exchange does not have");
         };
         if channel.ended {
-            return self.blame(from, slot, &header.src, "a second end of a channel", now);
+            return self.blame(from, slot, &header.src, "a second end of a channel");
         }
         if channel.sent != end.total {
-            return self.blame(from, slot, &header.src, "an end whose total is not what was sent", now);
+            return self.blame(from, slot, &header.src, "an end whose total is not what was sent");
         }
         channel.ended = true;
         let stopped = channel.stopped;
@@ -147,14 +141,14 @@ impl Node {
         let to = if header.answer { SERVER } else { ASKER };
         let Some(slot) = self.known(from, &header, to) else { return Ok(()) };
         let Ok(credit) = decode::<Credit>(body) else {
-            return self.blame(from, slot, &header.src, "credit that cannot be read", now);
+            return self.blame(from, slot, &header.src, "credit that cannot be read");
         };
         let Some(channel) = self.exchanges[slot].channel(to, credit.channel) else {
-            return self.blame(from, slot, &header.src, "credit for a channel that the exchange does not have", now);
+            return self.blame(from, slot, &header.src, "credit for a channel that the exchange does not have");
         };
         // An honest reader grants from what it received, so never more than the largest window beyond what was sent.
         if credit.total > channel.sent.saturating_add(Limits::WINDOW_MAX) {
-            return self.blame(from, slot, &header.src, "credit beyond the largest window", now);
+            return self.blame(from, slot, &header.src, "credit beyond the largest window");
         }
         let more = credit.total.saturating_sub(channel.credit);
         if more > 0 && !channel.ended {
@@ -256,11 +250,11 @@ impl Node {
         let to = if header.answer { SERVER } else { ASKER };
         let Some(slot) = self.known(from, &header, to) else { return Ok(()) };
         let &[number] = body else {
-            return self.blame(from, slot, &header.src, "a stop that cannot be read", now);
+            return self.blame(from, slot, &header.src, "a stop that cannot be read");
         };
         let exchange = &mut self.exchanges[slot];
         let Some(channel) = exchange.channel(to, number) else {
-            return self.blame(from, slot, &header.src, "a stop of a channel that the exchange does not have", now);
+            return self.blame(from, slot, &header.src, "a stop of a channel that the exchange does not have");
         };
         if channel.ended {
             // It ended while the stop was on its way.

@@ -27,7 +27,7 @@ impl Node {
             self.timers.pop();
             let Some(link) = find_mut(&mut self.links, id).filter(|link| link.is_up()) else { continue };
             if now >= link.heard + link.limits.silence {
-                self.lose(id, LostReason::Silent, By::Core, now);
+                self.lose(id, LostReason::Silent, By::Core);
                 continue;
             }
             if link.role == Role::Child && now >= link.beat + link.limits.heartbeat {

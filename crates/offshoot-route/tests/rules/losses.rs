@@ -191,6 +191,110 @@ fn r6_what_is_gone_ends_lateral_exchanges_at_the_turn() {
     }
 }
 
+/// Of the only completion that a node saw: the context that was lost first, the message, and whether it ran.
+fn loss(lab: &mut Lab, node: usize) -> (String, String, Ran) {
+    let mut done = lab.done(node);
+    assert_eq!(done.len(), 1, "{done:?}");
+    let failure = done.remove(0).1.expect_err("a loss");
+    assert!(matches!(failure.kind, FailureKind::PeerLost(_)), "{failure:?}");
+    (failure.at.to_string(), failure.message, failure.ran)
+}
+
+fn lost(at: &str, message: &str, ran: Ran) -> (String, String, Ran) {
+    (at.into(), message.into(), ran)
+}
+
+#[test]
+fn r6_a_loss_names_the_hop_that_was_lost_first() {
+    // The requester's own link, a link further down, and that of the context itself.
+    for (cut, top, message) in [
+        (0, "/0", "/0 was lost, and /0/0/0 with it: the link ended"),
+        (1, "/0/0", "/0/0 was lost, and /0/0/0 with it: the link ended"),
+        (2, "/0/0/0", "/0/0/0 was lost: the link ended"),
+    ] {
+        let mut lab = Lab::new();
+        let a = lab.add(0);
+        let b = lab.add(a);
+        let path = [0, a, b, lab.add(b)];
+        lab.ask(0, path[3], Verb::Echo, None).expect("room");
+        lab.settle();
+        lab.cut(path[cut], path[cut + 1]);
+        assert_eq!(loss(&mut lab, 0), lost(top, message, Ran::MaybeExecuted));
+    }
+}
+
+#[test]
+fn r6_a_loss_names_the_hop_to_lateral_waiters_too() {
+    for (cut, top, message) in [
+        (0, "/0", "/0 was lost, and /0/0/0 with it: the link ended"),
+        (1, "/0/0", "/0/0 was lost, and /0/0/0 with it: the link ended"),
+        (2, "/0/0/0", "/0/0/0 was lost: the link ended"),
+    ] {
+        let (mut lab, target, holder) = deep(3);
+        let (by, now) = (lab.address(holder), lab.now);
+        let grant = lab.nodes[target].grant(&by, verbs(Verb::Echo), None, HOUR, now).expect("room");
+        lab.ask(holder, target, Verb::Echo, Some(grant)).expect("room");
+        lab.settle();
+        // Nodes are added target, holder, target, holder.
+        lab.cut([0, 1, 3][cut], [1, 3, 5][cut]);
+        assert_eq!(loss(&mut lab, holder), lost(top, message, Ran::MaybeExecuted));
+    }
+}
+
+#[test]
+fn r6_a_loss_that_a_relay_tells_names_the_hop_that_was_lost() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let b = lab.add(a);
+    let c = lab.add(b);
+    lab.ask(0, c, Verb::Echo, None).expect("room");
+    // It waits at the first relay and has not left it: the relay answers, before its notice.
+    lab.carry(0, a, usize::MAX);
+    lab.cut(a, b);
+    let message = "/0/0 was lost, and /0/0/0 with it: the link ended";
+    assert_eq!(loss(&mut lab, 0), lost("/0/0", message, Ran::NotSent));
+    // The same below it, asked over a link whose frames are small.
+    let mut lab = Lab::new();
+    let a = lab.add_with(0, Limits { frame: 512, ..Limits::default() });
+    let b = lab.add(a);
+    let c = lab.add(b);
+    lab.ask(0, c, Verb::Echo, None).expect("room");
+    lab.carry(0, a, usize::MAX);
+    lab.carry(a, b, usize::MAX);
+    lab.cut(b, c);
+    assert_eq!(loss(&mut lab, 0), lost("/0/0/0", "/0/0/0 was lost: the link ended", Ran::NotSent));
+}
+
+#[test]
+fn r6_a_lost_parent_is_named_to_those_who_asked_by_way_of_it() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let (b, other) = (lab.add(a), lab.add(0));
+    let (by, now) = (lab.address(b), lab.now);
+    let sibling = lab.add(a);
+    for to in [a, sibling, other] {
+        let grant = lab.nodes[to].grant(&by, verbs(Verb::Echo), None, HOUR, now).expect("room");
+        lab.ask(b, to, Verb::Echo, Some(grant)).expect("room");
+        lab.settle();
+    }
+    lab.cut(a, b);
+    let done = lab.done(b);
+    let mut messages: Vec<_> = done
+        .iter()
+        .map(|(_, result)| result.as_ref().expect_err("a loss"))
+        .map(|f| (f.at.to_string(), &*f.message))
+        .collect();
+    messages.sort();
+    assert_eq!(
+        messages,
+        [
+            ("/0".into(), "/0 was lost, and /0/1 with it: the link ended"),
+            ("/0".into(), "/0 was lost, and the way to /1 with it: the link ended"),
+            ("/0".into(), "/0 was lost: the link ended"),
+        ]
+    );
+}
+
 #[test]
 fn a_request_before_the_child_is_up_waits_and_fails_as_not_sent_when_the_connect_does() {
     let mut lab = Lab::new();

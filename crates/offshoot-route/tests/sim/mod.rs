@@ -667,6 +667,10 @@ impl World {
             _ => false,
         };
         let (from, target) = (&self.members[call.from].address, &call.target);
+        if let FailureKind::PeerLost(_) = failure.kind {
+            let named = target.is_under(&failure.at) || from.is_below(&failure.at);
+            assert!(named, "call {index} from {from} to {target}: {} has no part in it", failure.at);
+        }
         assert!(cause, "call {index} from {from} to {target} ({:?}) was disturbed: {failure:?}", call.mode);
     }
 
