@@ -7,6 +7,7 @@ pub mod toolchain;
 pub mod triples;
 pub mod zig;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -229,7 +230,9 @@ fn one(workspace: &Workspace, triple: &'static Triple, wanted: &Wanted, out: &Pa
     let sent = bundle.deflated().len();
     within(&format!("the agent for {}", triple.name), sent, budget(recipe))?;
     within(&format!("the loader for {}", triple.name), loader.stage0.len() + loader.stage1.len(), LOADER_BUDGET)?;
-    write(&path, &bundle.encode())?;
+    write(&path, &bundle.encode(), 0o644)?;
+    // As it is, for local contexts: they share its pages and nothing need be unpacked.
+    write(&out.join(format!("offshoot-agent-{}", triple.name)), &agent, 0o755)?;
     Ok(Built {
         triple: triple.name,
         recipe,
@@ -269,13 +272,14 @@ fn within(what: &str, size: usize, budget: usize) -> Result<()> {
     Ok(())
 }
 
-/// A reader never sees half a bundle: it is written beside its place and moved there.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// A reader never sees half a file: it is written beside its place and moved there.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     std::fs::write(&beside, bytes)
+        .and_then(|()| std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(mode)))
         .and_then(|()| std::fs::rename(&beside, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -16,10 +16,22 @@ use crate::workspace::Workspace;
 /// The std features and crates of the recipes that build std.
 const BUILD_STD: [&str; 2] = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"];
 
-/// The agent aborts when it panics, so all that std wants of an unwinder is backtraces: of a stripped program, they would
-/// say nothing. The message and its place are printed all the same. Half of the agent would be the unwinder; instead,
-/// its two functions are one that does nothing, so that a backtrace has no frames.
+/// A panic of the agent ends it at once, by an illegal instruction, without a message: the supervisor reports the signal.
+/// What would print the message, and all that panics could say, is two fifths of the agent. Place and Debug text
+/// serve only such messages.
+const SILENT_PANICS: [&str; 4] =
+    ["-Zunstable-options", "-Cpanic=immediate-abort", "-Zlocation-detail=none", "-Zfmt-debug=none"];
+
+/// The first compiler that knows [`SILENT_PANICS`].
+const SILENT_PANICS_SINCE: (u32, u32) = (1, 92);
+
+/// For older compilers. The agent aborts when it panics, so all that std wants of an unwinder is backtraces: of a stripped
+/// program, they would say nothing. The message and its place are printed all the same. Half of the agent would be the
+/// unwinder; instead, its two functions are one that does nothing, so that a backtrace has no frames.
 const NO_UNWINDER: [&str; 2] = ["--defsym=_Unwind_Backtrace=getpid", "--defsym=_Unwind_GetIP=getpid"];
+
+/// What `rust-lld` can do besides. Zig's linker knows no such arguments.
+const LLD: [&str; 3] = ["-O2", "--icf=all", "--no-eh-frame-hdr"];
 
 /// Settings of the caller's environment that would leak into the build.
 const LEAKS: [&str; 6] = [
@@ -74,11 +86,7 @@ pub(super) fn build(
     };
     let mut flags = flags;
     flags.extend(remaps(workspace, rust));
-    match recipe {
-        // The std that came with the toolchain wants more of its unwinder, and zig's linker knows no such argument.
-        Recipe::A | Recipe::B => {}
-        Recipe::APlus | Recipe::C => flags.extend(NO_UNWINDER.map(|arg| format!("-Clink-arg={arg}"))),
-    }
+    flags.extend(for_size(recipe, rust));
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     println!("+ {} (recipe {})", run::line(&command), recipe.name());
     run::check(&mut command)
@@ -96,6 +104,25 @@ fn flags([self_contained, linker]: [&str; 2]) -> Vec<String> {
         format!("-Clinker={linker}"),
     ]
     .to_vec()
+}
+
+/// What makes the agent small, as far as the recipe's compiler and linker go along.
+fn for_size(recipe: Recipe, rust: &Rust) -> Vec<String> {
+    let mut flags = vec!["--cfg=offshoot_agent".to_string()];
+    // The std that came with the toolchain prints its panics.
+    let silent = recipe != Recipe::A && rust.is_at_least(SILENT_PANICS_SINCE);
+    if silent {
+        flags.extend(SILENT_PANICS.map(String::from));
+    }
+    let link = |argument: &str| format!("-Clink-arg={argument}");
+    if recipe != Recipe::B {
+        flags.extend(LLD.map(link));
+    }
+    // The std that came with the toolchain wants more of its unwinder.
+    if !silent && matches!(recipe, Recipe::APlus | Recipe::C) {
+        flags.extend(NO_UNWINDER.map(link));
+    }
+    flags
 }
 
 /// Where things lie on this machine is nobody's business, and costs bytes.

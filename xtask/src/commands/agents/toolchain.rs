@@ -61,6 +61,12 @@ impl Rust {
         named.into_iter().chain(places).filter_map(|rustc| Rust::ask(&rustc).ok()).find(Rust::has_sources)
     }
 
+    /// Whether it is of this version or a later one.
+    pub fn is_at_least(&self, wanted: (u32, u32)) -> bool {
+        let mut numbers = self.version.split('.').map_while(|number| number.parse::<u32>().ok());
+        numbers.next().zip(numbers.next()).is_some_and(|version| version >= wanted)
+    }
+
     fn rustlib(&self) -> PathBuf {
         self.sysroot.join("lib/rustlib")
     }
