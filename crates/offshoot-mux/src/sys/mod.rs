@@ -13,6 +13,8 @@ pub(crate) mod pid;
 pub(crate) mod poll;
 pub(crate) mod signal;
 pub(crate) mod start;
+#[cfg(offshoot_agent)]
+mod thread_name;
 pub(crate) mod tty;
 
 use std::io;

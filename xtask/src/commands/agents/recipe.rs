@@ -17,8 +17,8 @@ use crate::workspace::Workspace;
 const BUILD_STD: [&str; 2] = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"];
 
 /// A panic of the agent ends it at once, by an illegal instruction, without a message: the supervisor reports the signal.
-/// What would print the message, and all that panics could say, is two fifths of the agent. Place and Debug text
-/// serve only such messages.
+/// What prints the message, and all that panics could say, is a tenth of what is sent. Place and Debug text serve only
+/// such messages.
 const SILENT_PANICS: [&str; 4] =
     ["-Zunstable-options", "-Cpanic=immediate-abort", "-Zlocation-detail=none", "-Zfmt-debug=none"];
 
