@@ -326,15 +326,20 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         _ => (None, String::new()),
     };
     let message = told_once(error.message(), &what);
-    let reason = match (reason.is_empty(), message.as_str()) {
-        (_, "") => reason,
+    let told = match (reason.is_empty(), message.as_str()) {
+        (_, "") => reason.clone(),
         (true, message) => message.to_owned(),
         // The message often says it again in its own words.
         (false, message) if message.to_lowercase().contains(&reason) => message.to_owned(),
         (false, message) => format!("{reason}: {message}"),
     };
-    // The first clause: what follows it names the host, so that no two would be alike.
-    let brief = reason.split(": ").next().filter(|clause| !clause.is_empty()).unwrap_or(&what).to_owned();
+    // What was lost is told by name; the message has its address.
+    let (cause, reason) = match error.lost_at() {
+        Some(lost) => (reason.clone(), format!("{lost} was lost: {reason}")),
+        None => (told.clone(), told),
+    };
+    // The first clause of the cause: what follows it names the host, so that no two would be alike.
+    let brief = cause.split(": ").next().filter(|clause| !clause.is_empty()).unwrap_or(&what).to_owned();
     Box::new(Fault {
         kind: word(kind),
         brief: brief.chars().take(BRIEF_MAX).collect(),
@@ -456,6 +461,21 @@ mod tests {
             assert_eq!(fault.code, code, "{fault:?}");
             assert!(!fault.hint.is_empty() && !fault.brief.is_empty(), "{fault:?}");
         }
+    }
+
+    #[test]
+    fn a_lost_link_names_the_hop_and_is_summed_up_by_its_cause() {
+        let lost = |name: &str| {
+            let at = "/0/1".parse().expect("an address");
+            let message = "/0/1 was lost, and /0/1/4 with it: its process was ended by signal 9";
+            let failure = Failure::new(FailureKind::PeerLost(LostReason::Signalled(9)), message).at(at);
+            exec_fault(&Error::new(failure, format!("local -> {name} -> local")), "ls")
+        };
+        let fault = lost("local");
+        assert_eq!((fault.what.as_str(), fault.path.as_str()), ("lost the link", "local -> local -> local"));
+        assert_eq!(fault.reason, "local -> local was lost: its process was ended by signal 9");
+        assert_eq!(fault.brief, "its process was ended by signal 9");
+        assert_eq!(fault.brief, lost("ssh:web1").brief);
     }
 
     #[test]

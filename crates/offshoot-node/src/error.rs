@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use offshoot_wire::{Failure, FailureKind, LostReason, Ran, RemoteFailure, Resource};
+use offshoot_wire::{Address, Failure, FailureKind, LostReason, Ran, RemoteFailure, Resource};
 
 /// An operation that failed: what, where on the path, whether the work ran, what was seen and what to do next.
 ///
@@ -14,12 +14,28 @@ pub struct Error(Box<Inner>);
 struct Inner {
     failure: Failure,
     path: String,
+    /// How many bytes of the path name what was lost.
+    lost: Option<usize>,
 }
 
 impl Error {
-    /// The failure of something asked of the context at `path`.
+    /// The failure of something asked of the context at `path`. What a `PeerLost` failure names as lost is taken to lie on
+    /// that path.
     pub fn new(failure: Failure, path: impl Into<String>) -> Error {
-        Error(Box::new(Inner { failure, path: path.into() }))
+        let path = path.into();
+        let lost = match failure.kind {
+            FailureKind::PeerLost(_) => cut(&path, failure.at.depth()),
+            _ => None,
+        };
+        Error(Box::new(Inner { failure, path, lost }))
+    }
+
+    /// As [`Error::new`], for what was asked of `target`: what was lost may also be the way there.
+    pub(crate) fn of(failure: Failure, path: &str, target: &Address) -> Error {
+        let on_path = target.is_under(&failure.at);
+        let mut error = Error::new(failure, path);
+        error.0.lost = error.0.lost.filter(|_| on_path);
+        error
     }
 
     /// What kind of failure.
@@ -35,6 +51,12 @@ impl Error {
     /// Where: the names from the root to the context concerned, joined with ` -> `.
     pub fn path(&self) -> &str {
         &self.0.path
+    }
+
+    /// The context that was lost first, when one was: [`path`](Self::path), or the part of it down to the context that
+    /// took what lies below along.
+    pub fn lost_at(&self) -> Option<String> {
+        self.0.lost.map(|end| self.0.path[..end].to_owned())
     }
 
     /// One sentence. May hold text from another machine: escape it before it reaches a terminal.
@@ -56,6 +78,13 @@ impl Error {
     pub fn failure(&self) -> &Failure {
         &self.0.failure
     }
+}
+
+/// Where the first `depth` names of a path end; `None` when it has fewer, or for none.
+fn cut(path: &str, depth: usize) -> Option<usize> {
+    const ARROW: &str = " -> ";
+    let next = path.match_indices(ARROW).map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
+    next.enumerate().nth(depth.checked_sub(1)?).map(|(_, end)| end)
 }
 
 /// The name of a kind of failure, for people.
@@ -91,8 +120,14 @@ fn title(kind: &FailureKind) -> String {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failure = &self.0.failure;
-        f.write_str(&title(&failure.kind))?;
-        if !failure.message.is_empty() {
+        let lost = self.lost_at();
+        match (&failure.kind, &lost) {
+            (FailureKind::PeerLost(reason), Some(lost)) => write!(f, "{} was lost: {reason}", lost.escape_debug())?,
+            (kind, _) => f.write_str(&title(kind))?,
+        }
+        // A message that begins with the address says the same again, in numbers.
+        let told = lost.is_some() && failure.message.starts_with(&failure.at.to_string());
+        if !failure.message.is_empty() && !told {
             write!(f, ": {}", failure.message.escape_debug())?;
         }
         if !self.0.path.is_empty() {
@@ -149,5 +184,41 @@ mod tests {
         let failure = Failure::new(FailureKind::Denied, "no\u{1b}[2J\nway").ran(Ran::MaybeExecuted);
         let text = Error::new(failure, "ssh:a -> ssh:b").to_string();
         assert_eq!(text, "not allowed: no\\u{1b}[2J\\nway (on ssh:a -> ssh:b); it may have run");
+    }
+
+    fn lost(at: &str, message: &str) -> Failure {
+        let at = at.parse().expect("an address");
+        Failure::new(FailureKind::PeerLost(LostReason::Signalled(9)), message).at(at).ran(Ran::MaybeExecuted)
+    }
+
+    #[test]
+    fn a_lost_context_is_told_by_name() {
+        let path = "ssh:a -> sudo -> local";
+        for (at, name, message) in [
+            ("/3", "ssh:a", "/3 was lost, and /3/0/7 with it: why"),
+            ("/3/0", "ssh:a -> sudo", "/3/0 was lost, and /3/0/7 with it: why"),
+            ("/3/0/7", path, "/3/0/7 was lost: why"),
+        ] {
+            let error = Error::of(lost(at, message), path, &"/3/0/7".parse().expect("an address"));
+            assert_eq!(error.lost_at().as_deref(), Some(name));
+            let expected = format!("{name} was lost: its process was ended by signal 9 (on {path}); it may have run");
+            assert_eq!(error.to_string(), expected);
+        }
+        let said = Error::new(lost("/3", "the context ends"), "ssh:a").to_string();
+        assert!(said.starts_with("ssh:a was lost: its process was ended by signal 9: the context ends (on"), "{said}");
+    }
+
+    #[test]
+    fn what_does_not_lie_on_the_path_is_not_named_by_it() {
+        let target: Address = "/3/0".parse().expect("an address");
+        for (at, path) in [("/1", "a -> b"), ("/", "a -> b"), ("/3/0", "a"), ("/3", ""), ("/3/0/1", "a -> b")] {
+            let error = Error::of(lost(at, "it was lost"), path, &target);
+            assert_eq!(error.lost_at(), None, "{at} on {path}");
+            assert!(error.to_string().contains("it was lost"), "{error}");
+        }
+        assert_eq!(
+            Error::of(Failure::new(FailureKind::Busy, "").at(target.clone()), "a -> b", &target).lost_at(),
+            None
+        );
     }
 }

@@ -28,6 +28,7 @@ pub(crate) enum Sending {
 pub(crate) struct Exchange {
     shared: Arc<Shared>,
     id: ExchangeId,
+    target: Address,
     path: Arc<str>,
 }
 
@@ -59,8 +60,11 @@ impl Exchange {
                 Sending::Soon => shared.with_lazily(request),
             };
             match asked {
-                Ok(Ok(id)) => return Ok(Exchange { shared: Arc::clone(shared), id, path: Arc::clone(path) }),
-                Ok(Err(failure)) => return Err(Error::new(failure, &**path)),
+                Ok(Ok(id)) => {
+                    let (shared, path) = (Arc::clone(shared), Arc::clone(path));
+                    return Ok(Exchange { shared, id, target: dst.clone(), path });
+                }
+                Ok(Err(failure)) => return Err(Error::of(failure, path, dst)),
                 // As many requests wait as may: so does this thread. Looked at again in any case, since a place also
                 // becomes free by answers that other threads wait for.
                 Err(ticket) => {
@@ -96,7 +100,7 @@ impl Exchange {
 
     /// An error of this exchange.
     pub(crate) fn error(&self, failure: Failure) -> Error {
-        Error::new(failure, &*self.path)
+        Error::of(failure, &self.path, &self.target)
     }
 }
 
