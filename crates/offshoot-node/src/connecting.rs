@@ -7,12 +7,13 @@ use std::sync::{Mutex, PoisonError};
 
 use offshoot_connect::{Connecting, LinkIo, Payloads};
 use offshoot_mux::Child;
-use offshoot_route::ExchangeId;
+use offshoot_route::Time;
 use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, Failure, parse_hello};
 
 use crate::link::LinkFds;
-use crate::services;
+use crate::services::{self, Place, Running};
 use crate::shared::Shared;
+use crate::state::State;
 
 /// The variable that everything below a tree's root carries, with the tree's id: the second net of the clean-up.
 pub(crate) const TREE: &str = "OFFSHOOT_TREE";
@@ -26,10 +27,27 @@ pub(crate) struct Arrival {
     pub(crate) received: Vec<u8>,
 }
 
-/// Runs one connect on this thread. The caller has its turn.
-pub(crate) fn run(shared: &Arc<Shared>, spec: ConnectSpec, id: Option<ExchangeId>) -> Result<ConnectReply, Failure> {
-    let nonce = crate::identity::random()?;
-    let place = shared.with(|state, now| state.reserve(&spec, id, nonce, now))?;
+/// Runs one connect on this thread. The caller has its turn, which ends with this. `finish` tells the requester, under
+/// the same lock under which the new context joined the tree: no cancellation comes between the two.
+pub(crate) fn run<R>(
+    shared: &Arc<Shared>,
+    spec: &ConnectSpec,
+    running: Running,
+    finish: impl FnOnce(&mut State, Result<ConnectReply, Failure>, Time) -> R,
+) -> R {
+    let place = crate::identity::random().and_then(|nonce| shared.with(|state, now| state.reserve(spec, nonce, now)));
+    let mut arrival = place.as_ref().ok().map(|place| connect(shared, spec, &running, place));
+    let told = shared.with(|state, now| {
+        let result = state.end_connect(shared, &running, place, &mut arrival, now);
+        finish(state, result, now)
+    });
+    // Ending what is not wanted takes its time: not under the lock.
+    drop(arrival);
+    told
+}
+
+/// The part without the lock.
+fn connect(shared: &Arc<Shared>, spec: &ConnectSpec, running: &Running, place: &Place) -> Result<Arrival, Failure> {
     let asking = services::AskParent::new(shared);
     let payloads: &dyn Payloads = match &shared.options.payloads {
         Some(payloads) => payloads.as_ref(),
@@ -43,10 +61,10 @@ pub(crate) fn run(shared: &Arc<Shared>, spec: ConnectSpec, id: Option<ExchangeId
         process_name: &spec.process_name,
         image: shared.options.image.as_ref(),
         payloads,
-        cancel: &place.cancel,
+        cancel: &running.cancel,
         behind: place.behind.as_deref(),
     });
-    let arrival = connected.map(|mut connected| {
+    connected.map(|mut connected| {
         // The engine has read and checked the hello; what follows it is the core's.
         let hello = parse_hello::<ChildHello>(&connected.received).ok().flatten();
         let received = connected.received.split_off(hello.map_or(0, |hello| hello.length));
@@ -60,8 +78,7 @@ pub(crate) fn run(shared: &Arc<Shared>, spec: ConnectSpec, id: Option<ExchangeId
             hello: connected.hello,
             received,
         }
-    });
-    shared.with(|state, now| state.settle_connect(shared, place, arrival, now))
+    })
 }
 
 /// Runs the connects of a thread of this process, each in its turn: one on this thread, several on threads that last
@@ -106,7 +123,6 @@ fn in_turn(shared: &Arc<Shared>, spec: ConnectSpec) -> Result<ConnectReply, Fail
     if !shared.with(|state, _| state.may_connect(shared, &ticket)) {
         ticket.wait(None);
     }
-    let result = run(shared, spec, None);
-    shared.with(|state, now| state.connect_over(shared, now));
-    result
+    let running = shared.with(|state, _| state.begin_connect(None));
+    run(shared, &spec, running, |_, result, _| result)
 }

@@ -186,7 +186,9 @@ impl Master {
         self.context.connect_all(methods)
     }
 
-    /// The master as a context, for code that takes one: what it connects are the master's own children.
+    /// The master as a context, for code that takes one: what it connects are the master's own children. Anything else
+    /// asked of it is [`FailureKind::Unsupported`](offshoot_wire::FailureKind::Unsupported): for a program on this
+    /// machine take `std::process`, or a [local](Self::local) context.
     pub fn context(&self) -> &Context {
         &self.context
     }

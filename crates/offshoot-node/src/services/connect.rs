@@ -34,7 +34,7 @@ enum Waiting {
 pub(crate) struct Connects {
     running: usize,
     queue: VecDeque<Waiting>,
-    /// How those that run are ended early, by a number of their own.
+    /// How those whose turn it is are ended early, by a number of their own.
     cancels: HashMap<u64, (Option<ExchangeId>, Cancel)>,
     started: u64,
     jobs: u64,
@@ -49,9 +49,13 @@ pub(crate) struct Place {
     pub(crate) nonce: [u8; 16],
     pub(crate) preamble: Vec<u8>,
     pub(crate) tree_tag: String,
-    pub(crate) cancel: Cancel,
     /// The names down to this context, unless it is the root.
     pub(crate) behind: Option<String>,
+}
+
+/// A connect whose turn it is, from before its thread starts: so whoever gives up waiting reaches it at any time.
+pub(crate) struct Running {
+    pub(crate) cancel: Cancel,
     number: u64,
 }
 
@@ -91,21 +95,28 @@ impl State {
 
     fn start_connect(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: ConnectSpec, now: Time) {
         self.services.connects.running += 1;
+        let running = self.begin_connect(Some(id));
+        let number = running.number;
         let theirs = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("offshoot-connect".into()).spawn(move || {
-            let result = connecting::run(&theirs, spec, Some(id));
-            theirs.with(|state, now| {
-                match result {
-                    Ok(reply) => state.core.reply(id, Bytes::from(encode(&reply)), now),
-                    Err(failure) => state.core.fail(id, failure, now),
-                }
-                state.connect_over(&theirs, now);
+            connecting::run(&theirs, &spec, running, |state, result, now| match result {
+                Ok(reply) => state.core.reply(id, Bytes::from(encode(&reply)), now),
+                Err(failure) => state.core.fail(id, failure, now),
             });
         });
         if let Err(error) = thread {
             self.core.fail(id, os_failure("no thread for the connect", &error), now);
-            self.connect_over(shared, now);
+            self.connect_over(shared, number, now);
         }
+    }
+
+    /// Notes a connect whose turn has come, for a request or for a thread of this process.
+    pub(crate) fn begin_connect(&mut self, id: Option<ExchangeId>) -> Running {
+        let connects = &mut self.services.connects;
+        connects.started += 1;
+        let running = Running { cancel: Cancel::new(), number: connects.started };
+        connects.cancels.insert(running.number, (id, running.cancel.clone()));
+        running
     }
 
     /// A thread of this process wants to connect: `true` when it may at once, else `ticket` is completed when it may.
@@ -120,7 +131,8 @@ impl State {
     }
 
     /// A connect is over: the next one's turn.
-    pub(crate) fn connect_over(&mut self, shared: &Arc<Shared>, now: Time) {
+    fn connect_over(&mut self, shared: &Arc<Shared>, number: u64, now: Time) {
+        self.services.connects.cancels.remove(&number);
         self.services.connects.running -= 1;
         match self.services.connects.queue.pop_front() {
             Some(Waiting::Request(id, spec)) => self.start_connect(shared, id, spec, now),
@@ -134,13 +146,7 @@ impl State {
     }
 
     /// A place for a new context: its address is its own from here on, whether the connect succeeds or not.
-    pub(crate) fn reserve(
-        &mut self,
-        spec: &ConnectSpec,
-        id: Option<ExchangeId>,
-        nonce: [u8; 16],
-        now: Time,
-    ) -> Result<Place, Failure> {
+    pub(crate) fn reserve(&mut self, spec: &ConnectSpec, nonce: [u8; 16], now: Time) -> Result<Place, Failure> {
         if self.phase != Phase::Running {
             return Err(Failure::new(FailureKind::Cancelled, "the context is ending"));
         }
@@ -159,33 +165,46 @@ impl State {
         };
         let mut preamble = Vec::new();
         hello.put(&mut preamble);
-        let connects = &mut self.services.connects;
-        connects.started += 1;
-        let number = connects.started;
-        let cancel = Cancel::new();
-        connects.cancels.insert(number, (id, cancel.clone()));
-        let tree_tag = connects.tree_tag.clone().unwrap_or_default();
+        let tree_tag = self.services.connects.tree_tag.clone().unwrap_or_default();
         let behind =
             self.services.identity.as_ref().map(|identity| identity.path.clone()).filter(|path| !path.is_empty());
-        Ok(Place { link, address, name, nonce, preamble, tree_tag, cancel, behind, number })
+        Ok(Place { link, address, name, nonce, preamble, tree_tag, behind })
     }
 
-    /// The engine is done: the new context joins the tree, or its place is given up.
-    pub(crate) fn settle_connect(
+    /// The engine is done, and so is the connect: the new context joins the tree, or its place is given up. An arrival
+    /// that is left where it was is not wanted.
+    pub(crate) fn end_connect(
+        &mut self,
+        shared: &Arc<Shared>,
+        running: &Running,
+        place: Result<Place, Failure>,
+        arrival: &mut Option<Result<connecting::Arrival, Failure>>,
+        now: Time,
+    ) -> Result<ConnectReply, Failure> {
+        let result = match place {
+            Ok(place) => self.settle_connect(shared, place, &running.cancel, arrival, now),
+            Err(failure) => Err(failure),
+        };
+        self.connect_over(shared, running.number, now);
+        result
+    }
+
+    fn settle_connect(
         &mut self,
         shared: &Arc<Shared>,
         place: Place,
-        connected: Result<connecting::Arrival, Failure>,
+        cancel: &Cancel,
+        arrival: &mut Option<Result<connecting::Arrival, Failure>>,
         now: Time,
     ) -> Result<ConnectReply, Failure> {
-        self.services.connects.cancels.remove(&place.number);
-        let arrival = match connected {
-            Ok(arrival) if self.phase == Phase::Running && !place.cancel.is_cancelled() => arrival,
-            Ok(_) => {
+        let wanted = self.phase == Phase::Running && !cancel.is_cancelled();
+        let arrival = match arrival.take_if(|arrival| wanted || arrival.is_err()) {
+            Some(Ok(arrival)) => arrival,
+            None => {
                 self.core.abandon_child(place.link, now);
                 return Err(Failure::new(FailureKind::Cancelled, "nobody waits for the new context any more"));
             }
-            Err(failure) => {
+            Some(Err(failure)) => {
                 self.core.abandon_child(place.link, now);
                 return Err(failure);
             }

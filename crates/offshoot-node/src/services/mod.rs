@@ -22,7 +22,7 @@ use crate::ids::IdMap;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
-pub(crate) use connect::{Connects, turn};
+pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use exec::Job;
 pub(crate) use payload::{AskParent, PayloadCache};
 

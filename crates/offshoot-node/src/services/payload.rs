@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use offshoot_connect::bundle::Bundle;
 use offshoot_connect::{Cancel, Payloads};
+use offshoot_mux::lead::Slot;
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{
     EndReason, Failure, FailureKind, Limits, PayloadReply, PayloadSpec, Verb, channel, decode, encode,
@@ -21,7 +22,7 @@ use crate::error::os_failure;
 use crate::identity::TRIPLE;
 use crate::ids::IdMap;
 use crate::pending::{Exchange, Sending as When};
-use crate::shared::{Shared, Ticket};
+use crate::shared::Shared;
 use crate::state::State;
 
 /// How many triples' payloads are kept: more than there are.
@@ -33,9 +34,16 @@ const FETCH: Duration = Duration::from_secs(30);
 /// The largest payload that is taken from a parent: an agent is some hundred KiB.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
+/// How many threads look for payloads that children asked for. A child asks once per triple; one that asks for more is
+/// refused while they search.
+const SEARCHES: usize = 16;
+
+/// Where one of those who wait for a payload gets it.
+type Waiting = Arc<Slot<Result<Bundle, Failure>>>;
+
 enum Kept {
     /// A thread is fetching it; these wait.
-    Coming(Vec<Ticket>),
+    Coming(Vec<Waiting>),
     Here(Bundle),
 }
 
@@ -49,6 +57,9 @@ struct Sending {
 #[derive(Default)]
 pub(crate) struct PayloadCache {
     kept: HashMap<String, Kept>,
+    /// What was sent last as it is sent, and its hash: many children ask for the same, and all share its memory.
+    encoded: Option<(Bundle, Bytes, [u8; 32])>,
+    searches: usize,
     sending: IdMap<ExchangeId, Sending>,
 }
 
@@ -64,14 +75,8 @@ impl<'a> AskParent<'a> {
 
     /// Fetches the agent that most targets need, this machine's own, while the login is under way.
     fn fetch_likely(&self) {
-        if self.shared.lock().services.payloads.kept.contains_key(TRIPLE) {
-            return;
-        }
-        let shared = Arc::clone(self.shared);
         // A failure is told when the agent is asked for in earnest.
-        let _ = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
-            let _ = AskParent::new(&shared).bundle(TRIPLE, Instant::now() + FETCH, &Cancel::new());
-        });
+        join(self.shared, TRIPLE, &Arc::new(Slot::new()));
     }
 
     fn fetch(&self, triple: &str, deadline: Instant) -> Result<Bundle, Failure> {
@@ -119,8 +124,15 @@ fn finished(reply: &[u8], bytes: Bytes) -> Result<Bundle, Failure> {
 }
 
 impl Payloads for AskParent<'_> {
-    fn bundle(&self, triple: &str, deadline: Instant, _cancel: &Cancel) -> Result<Bundle, Failure> {
-        joined(self.shared, triple, deadline, |deadline| self.fetch(triple, deadline))
+    fn bundle(&self, triple: &str, deadline: Instant, cancel: &Cancel) -> Result<Bundle, Failure> {
+        let slot: Waiting = Arc::new(Slot::new());
+        let theirs = Arc::clone(&slot);
+        let _woken = cancel.subscribe(move || {
+            theirs.complete(Err(Failure::new(FailureKind::Cancelled, "nobody waits for the agent any more")));
+        });
+        join(self.shared, triple, &slot);
+        let late = || Err(Failure::new(FailureKind::Timeout, "the agent did not come from above in time"));
+        slot.wait(Some(deadline)).unwrap_or_else(late)
     }
 
     fn at_hand(&self, triple: Option<&str>) -> Option<Bundle> {
@@ -135,56 +147,43 @@ impl Payloads for AskParent<'_> {
     }
 }
 
-/// The payload for a triple: the kept one, or by `fetch`, once however many ask.
-fn joined(
-    shared: &Arc<Shared>,
-    triple: &str,
-    deadline: Instant,
-    fetch: impl Fn(Instant) -> Result<Bundle, Failure>,
-) -> Result<Bundle, Failure> {
-    loop {
-        let mine = shared.with(|state, _| {
-            let kept = &mut state.services.payloads.kept;
-            let full = kept.len() >= KEPT;
-            match kept.get_mut(triple) {
-                Some(Kept::Here(bundle)) => Ok(Some(bundle.clone())),
-                Some(Kept::Coming(waiting)) => {
-                    let ticket = super::connect::turn();
-                    waiting.push(Arc::clone(&ticket));
-                    Err(ticket)
-                }
-                None if full => Ok(None),
-                None => {
-                    kept.insert(triple.to_owned(), Kept::Coming(Vec::new()));
-                    Ok(None)
-                }
+/// Has `slot` completed with the payload for a triple: the kept one, or the parent's, asked for once however many wait.
+/// Who no longer waits ends nothing: others may.
+fn join(shared: &Arc<Shared>, triple: &str, slot: &Waiting) {
+    let found = shared.with(|state, _| {
+        let kept = &mut state.services.payloads.kept;
+        let full = kept.len() >= KEPT;
+        match kept.get_mut(triple) {
+            Some(Kept::Here(bundle)) => Some(Ok(bundle.clone())),
+            Some(Kept::Coming(waiting)) => {
+                waiting.push(Arc::clone(slot));
+                None
             }
-        });
-        match mine {
-            Ok(Some(bundle)) => return Ok(bundle),
-            Ok(None) => {
-                let fetched = fetch(deadline);
-                shared.with(|state, _| {
-                    let kept = &mut state.services.payloads.kept;
-                    let before = match &fetched {
-                        Ok(bundle) if kept.contains_key(triple) => {
-                            kept.insert(triple.to_owned(), Kept::Here(bundle.clone()))
-                        }
-                        _ => kept.remove(triple),
-                    };
-                    if let Some(Kept::Coming(waiting)) = before {
-                        waiting.into_iter().for_each(|ticket| state.wake(ticket));
-                    }
-                });
-                return fetched;
-            }
-            Err(ticket) => {
-                if ticket.wait(Some(deadline)).is_none() {
-                    return Err(Failure::new(FailureKind::Timeout, "the agent did not come in time"));
+            None if full => Some(Err(Failure::new(FailureKind::Busy, format!("{KEPT} triples are kept already")))),
+            None => match start_fetch(shared, triple) {
+                Ok(()) => {
+                    kept.insert(triple.to_owned(), Kept::Coming(vec![Arc::clone(slot)]));
+                    None
                 }
-            }
+                Err(error) => Some(Err(os_failure("no thread for the agent", &error))),
+            },
         }
+    });
+    if let Some(found) = found {
+        slot.complete(found);
     }
+}
+
+/// Asks the parent on a thread of its own, which then needs the lock that the caller holds.
+fn start_fetch(shared: &Arc<Shared>, triple: &str) -> std::io::Result<()> {
+    let (shared, triple) = (Arc::clone(shared), triple.to_owned());
+    let thread = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
+        let fetched = AskParent::new(&shared).fetch(&triple, Instant::now() + FETCH);
+        for slot in shared.with(|state, _| state.keep_payload(triple, &fetched)) {
+            slot.complete(fetched.clone());
+        }
+    });
+    thread.map(drop)
 }
 
 impl State {
@@ -193,6 +192,14 @@ impl State {
         if spec.triple.len() > Limits::NAME {
             return self.core.fail(id, Failure::new(FailureKind::Malformed, "no such triple"), now);
         }
+        if let Some(Kept::Here(bundle)) = self.services.payloads.kept.get(&spec.triple) {
+            let bundle = bundle.clone();
+            return self.send_payload(id, bundle, now);
+        }
+        if self.services.payloads.searches >= SEARCHES {
+            let failure = Failure::new(FailureKind::Busy, format!("{SEARCHES} agents are looked for already"));
+            return self.core.fail(id, failure, now);
+        }
         let theirs = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
             let deadline = Instant::now() + FETCH;
@@ -200,19 +207,45 @@ impl State {
                 Some(payloads) => payloads.bundle(&spec.triple, deadline, &Cancel::new()),
                 None => AskParent::new(&theirs).bundle(&spec.triple, deadline, &Cancel::new()),
             };
-            theirs.with(|state, now| match found {
-                Ok(bundle) => state.send_payload(id, &bundle, now),
-                Err(failure) => state.core.fail(id, failure, now),
+            theirs.with(|state, now| {
+                state.services.payloads.searches -= 1;
+                match found {
+                    Ok(bundle) => state.send_payload(id, bundle, now),
+                    Err(failure) => state.core.fail(id, failure, now),
+                }
             });
         });
-        if let Err(error) = thread {
-            self.core.fail(id, os_failure("no thread for the payload", &error), now);
+        match thread {
+            Ok(_) => self.services.payloads.searches += 1,
+            Err(error) => self.core.fail(id, os_failure("no thread for the payload", &error), now),
         }
     }
 
-    fn send_payload(&mut self, id: ExchangeId, bundle: &Bundle, now: Time) {
-        let rest = Bytes::from(bundle.encode());
-        let reply = PayloadReply { length: rest.len() as u64, sha256: sha256(&rest) };
+    /// Keeps what was fetched, and yields those who wait for it.
+    fn keep_payload(&mut self, triple: String, fetched: &Result<Bundle, Failure>) -> Vec<Waiting> {
+        let kept = &mut self.services.payloads.kept;
+        let before = match fetched {
+            Ok(bundle) => kept.insert(triple, Kept::Here(bundle.clone())),
+            Err(_) => kept.remove(&triple),
+        };
+        match before {
+            Some(Kept::Coming(waiting)) => waiting,
+            Some(Kept::Here(_)) | None => Vec::new(),
+        }
+    }
+
+    fn send_payload(&mut self, id: ExchangeId, bundle: Bundle, now: Time) {
+        let encoded = &mut self.services.payloads.encoded;
+        let (rest, sha256) = match encoded {
+            Some((of, bytes, sha256)) if *of == bundle => (bytes.clone(), *sha256),
+            _ => {
+                let bytes = Bytes::from(bundle.encode());
+                let sha256 = sha256(&bytes);
+                *encoded = Some((bundle, bytes.clone(), sha256));
+                (bytes, sha256)
+            }
+        };
+        let reply = PayloadReply { length: rest.len() as u64, sha256 };
         self.services.payloads.sending.insert(id, Sending { rest, reply });
         self.payload_wanted(id, now);
     }

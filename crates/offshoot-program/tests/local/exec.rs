@@ -32,7 +32,6 @@ pub(crate) const CHECKS: &[Check] = &[
     ("an_output_is_whole_before_the_status_comes", status_last),
     ("a_program_that_closes_its_outputs_early_is_waited_for", early_close),
     ("a_deadline_for_an_event_leaves_the_process_alone", event_deadline),
-    ("programs_run_in_the_master_itself_too", in_the_master),
 ];
 
 pub(crate) fn sh(context: &Context, script: &str) -> Finished {
@@ -277,8 +276,9 @@ fn kill() {
 fn signalled() {
     let master = master();
     let context = master.local().connect().expect("a context");
+    // Its `sleep` gets the signal too, which the shell mentions.
     let script = "trap 'printf usr1' USR1; printf r; for i in $(seq 100); do sleep 0.1; done";
-    let mut process = context.command("sh").args(["-c", script]).spawn().expect("a shell");
+    let mut process = context.command("sh").args(["-c", script]).stderr(Stdio::Null).spawn().expect("a shell");
     assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
     process.signal(10).expect("it is sent");
     assert_eq!(process.event().expect("its word"), Event::Stdout("usr1".into()));
@@ -460,16 +460,4 @@ fn event_deadline() {
     assert_eq!(*error.kind(), FailureKind::Timeout);
     assert_eq!(process.event().expect("its word"), Event::Stdout("x".into()));
     assert!(process.wait().expect("its end").success());
-}
-
-fn in_the_master() {
-    let master = master();
-    let here = master.context();
-    let finished = sh(here, "printf here; printf too >&2; exit 9");
-    assert_eq!((text(&finished.stdout), text(&finished.stderr), finished.status.code()), ("here", "too", Some(9)));
-    assert!(here.ping().expect("an answer") < Duration::from_secs(5));
-    assert_eq!(here.info().expect("an answer").hello.pid, std::process::id());
-    // Daemons that it started end with the tree as well.
-    let script = format!("{FAMILY} printf r");
-    assert!(sh(here, &script).status.success());
 }

@@ -55,12 +55,10 @@ fn descriptors() {
 }
 
 fn descriptors_there() {
-    let before = getrlimit(Limited::Nofile).current.expect("a limit");
+    // The highest one too: an agent takes what it may.
+    setrlimit(Limited::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).expect("a limit");
     let master = master();
-    // Inherited by what is started from here on; a master has more than an agent, so it has started its own already.
-    limit(Limited::Nofile, 40);
     let context = master.local().connect().expect("a context");
-    limit(Limited::Nofile, before);
     let command = || context.command("sleep").arg("600");
     let mut running = Vec::new();
     let error = loop {
@@ -70,7 +68,7 @@ fn descriptors_there() {
             Err(error) => break error,
             Ok(event) => panic!("{event:?}"),
         }
-        assert!(running.len() < 40, "the limit has no effect");
+        assert!(running.len() < 64, "the limit has no effect");
     };
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Exhausted(Resource::Descriptors), Ran::NotSent), "{error}");
     context.ping().expect("the context goes on");
@@ -105,10 +103,9 @@ fn processes() {
 /// Meets its limit of processes.
 pub(crate) fn few_processes() {
     let master = master();
-    let first = master.local().connect().expect("a context");
-    first.ping().expect("an answer");
-    // Threads count too: two of this process, the two of the context, and some to meet the limit within a connect.
+    // Threads count too: two of this process, and two of each context.
     limit(Limited::Nproc, 12);
+    let first = master.local().connect().expect("a context");
     let mut contexts = Vec::new();
     let error = loop {
         match master.local().connect() {
@@ -122,10 +119,11 @@ pub(crate) fn few_processes() {
         context.ping().expect("the others go on");
     }
     // Below it the limit is met too: by a program, and by a connect.
-    while let Ok(process) = first.command("sleep").arg("600").spawn() {
-        let mut process = process;
+    let mut running = Vec::new();
+    while running.len() < 12 {
+        let mut process = first.command("sleep").arg("600").spawn().expect("it is asked");
         match process.event_before(std::time::Instant::now() + std::time::Duration::from_millis(200)) {
-            Err(error) if *error.kind() == FailureKind::Timeout => std::mem::forget(process),
+            Err(error) if *error.kind() == FailureKind::Timeout => running.push(process),
             Err(error) => {
                 assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Processes), "{error}");
                 break;
@@ -133,10 +131,11 @@ pub(crate) fn few_processes() {
             Ok(event) => panic!("{event:?}"),
         }
     }
+    assert!(running.len() < 12, "the limit has no effect");
     let error = first.local().connect().expect_err("no processes");
     assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Processes), "{error}");
     first.ping().expect("the context goes on");
-    drop(master);
+    drop((running, master));
     assert_eq!(crate::children(), []);
 }
 

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     if let Some(role) = std::env::args().nth(1).filter(|arg| arg.starts_with("role:")) {
         return entry::role(&role);
     }
-    if let Some(name) = std::env::var(entry::WITHOUT_INIT).ok() {
+    if let Ok(name) = std::env::var(entry::WITHOUT_INIT) {
         return entry::role(&name);
     }
     let checks: Vec<Check> = [exec::CHECKS, contexts::CHECKS, failures::CHECKS, limits::CHECKS, entry::CHECKS].concat();
@@ -79,6 +79,7 @@ fn start(name: &str) -> (bool, String) {
     let (mut output, write) = std::io::pipe().expect("a pipe");
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .env(NAME, name)
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(write.try_clone().expect("a descriptor"))
         .stderr(write)
@@ -96,9 +97,17 @@ fn start(name: &str) -> (bool, String) {
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
-    Reaper.reap();
-    let left = tree::descendants(process::id());
-    let report: Vec<String> = left.iter().map(describe).collect();
+    // What a failed connect started and nobody owns may still be about to end by its KILL.
+    let orphans = Instant::now();
+    let left = loop {
+        Reaper.reap();
+        let left = tree::descendants(process::id());
+        if left.is_empty() || orphans.elapsed() > Duration::from_secs(1) {
+            break left;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let report: Vec<String> = left.iter().take(20).map(describe).collect();
     let plan = EndPlan { term_first: false, ..EndPlan::default() };
     let ended = end_processes(|| tree::descendants(process::id()), plan);
     Reaper.reap();
@@ -108,7 +117,11 @@ fn start(name: &str) -> (bool, String) {
     let whole = output.read_to_end(&mut text).is_ok();
     let mut text = String::from_utf8_lossy(&text).into_owned();
     if !left.is_empty() || !whole {
-        text.push_str(&format!("\nprocesses were left: {report:#?}, could not be ended: {:?}\n", ended.left));
+        text.push_str(&format!(
+            "\n{} processes were left: {report:#?}, could not be ended: {:?}\n",
+            left.len(),
+            ended.left
+        ));
     }
     if began.elapsed() > LIMIT {
         text.push_str("it took too long: ");
