@@ -162,7 +162,12 @@ impl OutQueue {
         while self.len > 0 && written < budget && !blocked {
             let mut parts = [IoSlice::new(&[]); PARTS];
             let (count, want) = self.parts(&mut parts, budget - written);
-            match crate::io::writev(fd.as_fd(), &parts[..count]) {
+            // A call is one part, and `write` is the cheaper of the two.
+            let result = match &parts[..count] {
+                [part] => crate::io::write(fd.as_fd(), part),
+                parts => crate::io::writev(fd.as_fd(), parts),
+            };
+            match result {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     written += n;
