@@ -1,6 +1,5 @@
 //! Ending processes, whatever they do against it. Runs on the calling thread alone and starts none.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -64,7 +63,7 @@ const WATCHED: usize = 63;
 pub fn end_processes(select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
     let _hurry = Hurry::new();
     let mut ending =
-        Ending { select, signalled: HashMap::new(), adopts: sys::facts::is_child_subreaper(), watched: Vec::new() };
+        Ending { select, signalled: Vec::new(), adopts: sys::facts::is_child_subreaper(), watched: Vec::new() };
     if ending.look().is_empty() {
         return ending.report();
     }
@@ -107,7 +106,8 @@ enum Got {
 
 struct Ending<S> {
     select: S,
-    signalled: HashMap<(u32, u64), (Got, Proc)>,
+    /// In the order of number and start time: numbers rise, so that most are added at the end.
+    signalled: Vec<(Got, Proc)>,
     /// Whether orphans are ours to reap.
     adopts: bool,
     /// Some of those that are about to end.
@@ -122,8 +122,8 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
             // A process that forks and ends all the time would fill the system with our zombies.
             Reaper.reap();
         } else {
-            for (pid, _) in self.signalled.keys() {
-                child::reap_unowned(*pid as i32);
+            for (_, process) in &self.signalled {
+                child::reap_unowned(process.pid as i32);
             }
         }
         let mut found = (self.select)();
@@ -132,7 +132,13 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
     }
 
     fn got(&self, process: &Proc) -> Option<Got> {
-        self.signalled.get(&(process.pid, process.start_time)).map(|(got, _)| *got)
+        self.place(process).ok().map(|at| self.signalled[at].0)
+    }
+
+    /// Where a process is among those that got something, or would be.
+    fn place(&self, process: &Proc) -> Result<usize, usize> {
+        let key = |process: &Proc| (process.pid, process.start_time);
+        self.signalled.binary_search_by_key(&key(process), |(_, other)| key(other))
     }
 
     /// Signals a process unless it has got as much already. Whether it was new.
@@ -160,7 +166,10 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Got::Denied,
             Err(_) => return false,
         };
-        self.signalled.insert((process.pid, process.start_time), (got, *process));
+        match self.place(process) {
+            Ok(at) => self.signalled[at] = (got, *process),
+            Err(at) => self.signalled.insert(at, (got, *process)),
+        }
         if let (Ok(fd), Got::Term | Got::Kill) = (fd, got)
             && self.watched.len() < WATCHED
         {
@@ -233,11 +242,11 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
         let mut left = self.look();
         left.extend(
             self.signalled
-                .values()
+                .iter()
                 .filter(|(got, process)| *got == Got::Denied && process.lives())
                 .map(|(_, process)| *process),
         );
-        let killed = self.signalled.values().filter(|(got, _)| *got == Got::Kill).count();
+        let killed = self.signalled.iter().filter(|(got, _)| *got == Got::Kill).count();
         EndReport { killed, left }
     }
 }

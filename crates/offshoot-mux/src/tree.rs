@@ -2,7 +2,6 @@
 //!
 //! A reading is a snapshot of what moves: a process may have ended, or have forked, by the time it is looked at.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -64,10 +63,10 @@ pub fn descendants(root: u32) -> Vec<Proc> {
     Vec::new()
 }
 
-/// The living processes below one, and the numbers of all that were seen.
-fn below(root: u32) -> (Vec<Proc>, HashSet<u32>) {
+/// The living processes below one, and the numbers of all that were seen, in order.
+fn below(root: u32) -> (Vec<Proc>, Vec<u32>) {
     let mut found = Vec::new();
-    let mut seen = HashSet::from([root]);
+    let mut seen = vec![root];
     if fallback::forced(fallback::NO_PROC) || !Path::new("/proc/self").exists() {
         let own = sys::pid::own() as u32;
         let unknown = |pid: i32| Proc { pid: pid as u32, start_time: 0, ppid: own, state: '?' };
@@ -78,20 +77,21 @@ fn below(root: u32) -> (Vec<Proc>, HashSet<u32>) {
     }
     // With how many threads it has; children belong to threads.
     let mut next = vec![(root, None)];
-    let mut scan = if has_children_files() { None } else { Some(by_parent()) };
+    let scan = if has_children_files() { None } else { Some(by_parent()) };
     while let Some((parent, threads)) = next.pop() {
         // Of a scan what it found is kept: a second look could come too late.
-        let children: Vec<(u32, Option<Stat>)> = match &mut scan {
+        let children: Vec<(u32, Option<Stat>)> = match &scan {
             // The youngest first: among many zombies they are those that may be gone before they are looked at.
             None => children_of(parent, threads).into_iter().rev().map(|pid| (pid, None)).collect(),
             Some(scan) => {
-                let known = scan.remove(&parent).unwrap_or_default();
-                known.into_iter().map(|stat| (stat.process.pid, Some(stat))).collect()
+                let known = of_parent(scan, parent).iter();
+                known.map(|stat| (stat.process.pid, Some(*stat))).collect()
             }
         };
         for (pid, known) in children {
-            if !seen.insert(pid) {
-                continue;
+            match seen.binary_search(&pid) {
+                Ok(_) => continue,
+                Err(at) => seen.insert(at, pid),
             }
             if let Some(stat) = known.or_else(|| stat(pid)) {
                 if stat.alive {
@@ -110,7 +110,7 @@ pub(crate) fn children() -> Vec<i32> {
     let found = if has_children_files() {
         children_of(own, None)
     } else {
-        by_parent().remove(&own).unwrap_or_default().into_iter().map(|stat| stat.process.pid).collect()
+        of_parent(&by_parent(), own).iter().map(|stat| stat.process.pid).collect()
     };
     found.into_iter().map(|pid| pid as i32).collect()
 }
@@ -139,12 +139,18 @@ fn children_of(pid: u32, threads: Option<u32>) -> Vec<u32> {
     found
 }
 
-fn by_parent() -> HashMap<u32, Vec<Stat>> {
-    let mut children = HashMap::<_, Vec<_>>::new();
-    for stat in all().into_iter().filter_map(stat) {
-        children.entry(stat.process.ppid).or_default().push(stat);
-    }
-    children
+/// All processes, in the order of their parents' numbers.
+fn by_parent() -> Vec<Stat> {
+    let mut found: Vec<Stat> = all().into_iter().filter_map(stat).collect();
+    found.sort_by_key(|stat| stat.process.ppid);
+    found
+}
+
+/// The children of one among [`by_parent`]'s.
+fn of_parent(scan: &[Stat], parent: u32) -> &[Stat] {
+    let first = scan.partition_point(|stat| stat.process.ppid < parent);
+    let rest = &scan[first..];
+    &rest[..rest.partition_point(|stat| stat.process.ppid == parent)]
 }
 
 /// The youngest first, as a rule.
@@ -171,6 +177,7 @@ pub fn with_env_tag(key: &str, value: &str) -> Vec<Proc> {
     all().into_iter().filter(|pid| *pid != own).filter(tagged).filter_map(Proc::of).collect()
 }
 
+#[derive(Clone, Copy)]
 struct Stat {
     process: Proc,
     threads: u32,
