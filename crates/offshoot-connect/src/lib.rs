@@ -5,6 +5,7 @@
 pub mod bootstrap;
 pub mod bundle;
 mod cancel;
+mod cut;
 mod deadlines;
 mod engine;
 pub mod methods;

@@ -3,6 +3,7 @@
 use super::error::{LoaderStep, Place, escape};
 use super::scan::Matcher;
 use super::script;
+use crate::cut::cut;
 
 /// The longest line of facts: `uname -sm` and a few characters.
 pub(super) const FACTS_MAX: usize = 256;
@@ -108,14 +109,24 @@ pub(super) fn places(text: &[u8], nonce: &str) -> Vec<Place> {
     let file = format!(".o{nonce}: ");
     let place = |entry: &str| {
         let (status, rest) = entry.trim_start().split_once(' ')?;
-        let (place, said) = rest.split_once(": ").unwrap_or((rest, ""));
+        let (place, mut said) = cut(rest, ": ").unwrap_or((rest, ""));
         // `sh: 1: /tmp/.oNONCE: Permission denied`: the place is told already.
-        let said = said.rsplit(&file).next().unwrap_or(said).trim();
+        while let Some((_, behind)) = cut(said, &file) {
+            said = behind;
+        }
+        let said = said.trim();
         Some(Place {
             place: escape(place.as_bytes()),
             status: status.parse().ok()?,
             text: escape(&said.as_bytes()[..said.len().min(200)]),
         })
     };
-    text.split(&script::entry(nonce)).skip(1).filter_map(place).collect()
+    let begin = script::entry(nonce);
+    let mut places = Vec::new();
+    let mut rest = cut(&text, &begin);
+    while let Some((_, behind)) = rest {
+        rest = cut(behind, &begin);
+        places.extend(place(rest.map_or(behind, |(entry, _)| entry)));
+    }
+    places
 }

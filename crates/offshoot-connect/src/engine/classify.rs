@@ -17,6 +17,7 @@ use offshoot_wire::{
 };
 
 use crate::bootstrap::{BootstrapError, ErrorKind, LoaderStep};
+use crate::cut::cut;
 
 /// How much of each stream a failure shows; together they fit [`Limits::SEEN`](offshoot_wire::Limits::SEEN).
 const SHOWN: usize = 2000;
@@ -161,9 +162,9 @@ fn auth_text(auth: AuthFailure) -> &'static str {
 /// Whether a line holds the pattern; `*` stands for any text.
 fn fits(pattern: &str, line: &str) -> bool {
     let mut rest = line;
-    pattern.split('*').all(|part| match rest.find(part) {
-        Some(at) => {
-            rest = &rest[at + part.len()..];
+    pattern.split('*').all(|part| match cut(rest, part) {
+        Some((_, behind)) => {
+            rest = behind;
             true
         }
         None => false,
@@ -183,10 +184,10 @@ fn question(text: &[u8]) -> Option<(Meaning, String)> {
     let text = String::from_utf8_lossy(text);
     let line = text.rsplit(['\n', '\r']).next()?.trim();
     let lower = line.to_ascii_lowercase();
-    if lower.contains("(yes/no") {
+    if cut(&lower, "(yes/no").is_some() {
         return Some((Meaning::HostKey(HostKeyFailure::Unknown), quoted(line)));
     }
-    let asks = line.ends_with([':', '?', '>']) && SECRETS.iter().any(|word| lower.contains(word));
+    let asks = line.ends_with([':', '?', '>']) && SECRETS.iter().any(|word| cut(&lower, word).is_some());
     asks.then(|| (Meaning::Auth(AuthFailure::PasswordRequired), quoted(line)))
 }
 
