@@ -3,7 +3,7 @@
 //! The engine that runs a recipe blocks, so each connect has a thread while it lasts; at most so many at once, the rest
 //! wait their turn. Here is what happens before and after, under the node's lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,8 +34,8 @@ enum Waiting {
 pub(crate) struct Connects {
     running: usize,
     queue: VecDeque<Waiting>,
-    /// How those whose turn it is are ended early, by a number of their own.
-    cancels: HashMap<u64, (Option<ExchangeId>, Cancel)>,
+    /// How those whose turn it is are ended early, by a number of their own. Few at once: `running` is limited.
+    cancels: Vec<(u64, Option<ExchangeId>, Cancel)>,
     started: u64,
     jobs: u64,
     tree_tag: Option<String>,
@@ -115,7 +115,7 @@ impl State {
         let connects = &mut self.services.connects;
         connects.started += 1;
         let running = Running { cancel: Cancel::new(), number: connects.started };
-        connects.cancels.insert(running.number, (id, running.cancel.clone()));
+        connects.cancels.push((running.number, id, running.cancel.clone()));
         running
     }
 
@@ -132,7 +132,7 @@ impl State {
 
     /// A connect is over: the next one's turn.
     fn connect_over(&mut self, shared: &Arc<Shared>, number: u64, now: Time) {
-        self.services.connects.cancels.remove(&number);
+        self.services.connects.cancels.retain(|(running, ..)| *running != number);
         self.services.connects.running -= 1;
         match self.services.connects.queue.pop_front() {
             Some(Waiting::Request(id, spec)) => self.start_connect(shared, id, spec, now),
@@ -231,7 +231,7 @@ impl State {
     pub(crate) fn cancel_connect(&mut self, id: ExchangeId) {
         let connects = &mut self.services.connects;
         connects.queue.retain(|waiting| !matches!(waiting, Waiting::Request(other, _) if *other == id));
-        for (of, cancel) in connects.cancels.values() {
+        for (_, of, cancel) in &connects.cancels {
             if *of == Some(id) {
                 cancel.cancel();
             }
@@ -241,7 +241,7 @@ impl State {
     /// The context ends: so do all its connects.
     pub(crate) fn cancel_connects(&mut self) {
         let connects = &mut self.services.connects;
-        for (_, cancel) in connects.cancels.values() {
+        for (.., cancel) in &connects.cancels {
             cancel.cancel();
         }
         let waiting: Vec<Waiting> = connects.queue.drain(..).collect();

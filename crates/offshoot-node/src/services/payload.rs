@@ -3,7 +3,6 @@
 //! The root finds it; every other node asks its parent once per triple, keeps it, and serves its own children from what
 //! it keeps. However many ask at once, one request goes up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,11 +55,18 @@ struct Sending {
 /// The payloads of a node.
 #[derive(Default)]
 pub(crate) struct PayloadCache {
-    kept: HashMap<String, Kept>,
+    /// By triple; at most [`KEPT`].
+    kept: Vec<(String, Kept)>,
     /// What was sent last as it is sent, and its hash: many children ask for the same, and all share its memory.
     encoded: Option<(Bundle, Bytes, [u8; 32])>,
     searches: usize,
     sending: IdMap<ExchangeId, Sending>,
+}
+
+impl PayloadCache {
+    fn kept(&self, triple: &str) -> Option<&Kept> {
+        self.kept.iter().find(|(of, _)| of == triple).map(|(_, kept)| kept)
+    }
 }
 
 /// Asks the parent, and keeps what it sends.
@@ -140,7 +146,7 @@ impl Payloads for AskParent<'_> {
             self.fetch_likely();
             return None;
         };
-        match self.shared.lock().services.payloads.kept.get(triple) {
+        match self.shared.lock().services.payloads.kept(triple) {
             Some(Kept::Here(bundle)) => Some(bundle.clone()),
             _ => None,
         }
@@ -153,7 +159,7 @@ fn join(shared: &Arc<Shared>, triple: &str, slot: &Waiting) {
     let found = shared.with(|state, _| {
         let kept = &mut state.services.payloads.kept;
         let full = kept.len() >= KEPT;
-        match kept.get_mut(triple) {
+        match kept.iter_mut().find(|(of, _)| of == triple).map(|(_, kept)| kept) {
             Some(Kept::Here(bundle)) => Some(Ok(bundle.clone())),
             Some(Kept::Coming(waiting)) => {
                 waiting.push(Arc::clone(slot));
@@ -162,7 +168,7 @@ fn join(shared: &Arc<Shared>, triple: &str, slot: &Waiting) {
             None if full => Some(Err(Failure::new(FailureKind::Busy, format!("{KEPT} triples are kept already")))),
             None => match start_fetch(shared, triple) {
                 Ok(()) => {
-                    kept.insert(triple.to_owned(), Kept::Coming(vec![Arc::clone(slot)]));
+                    kept.push((triple.to_owned(), Kept::Coming(vec![Arc::clone(slot)])));
                     None
                 }
                 Err(error) => Some(Err(os_failure("no thread for the agent", &error))),
@@ -192,7 +198,7 @@ impl State {
         if spec.triple.len() > Limits::NAME {
             return self.core.fail(id, Failure::new(FailureKind::Malformed, "no such triple"), now);
         }
-        if let Some(Kept::Here(bundle)) = self.services.payloads.kept.get(&spec.triple) {
+        if let Some(Kept::Here(bundle)) = self.services.payloads.kept(&spec.triple) {
             let bundle = bundle.clone();
             return self.send_payload(id, bundle, now);
         }
@@ -224,10 +230,10 @@ impl State {
     /// Keeps what was fetched, and yields those who wait for it.
     fn keep_payload(&mut self, triple: String, fetched: &Result<Bundle, Failure>) -> Vec<Waiting> {
         let kept = &mut self.services.payloads.kept;
-        let before = match fetched {
-            Ok(bundle) => kept.insert(triple, Kept::Here(bundle.clone())),
-            Err(_) => kept.remove(&triple),
-        };
+        let before = kept.iter().position(|(of, _)| *of == triple).map(|at| kept.swap_remove(at).1);
+        if let Ok(bundle) = fetched {
+            kept.push((triple, Kept::Here(bundle.clone())));
+        }
         match before {
             Some(Kept::Coming(waiting)) => waiting,
             Some(Kept::Here(_)) | None => Vec::new(),
