@@ -19,9 +19,12 @@ use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, ErrorKind, Event, L
 
 const NO_PERL: &str = "mount --bind /dev/null /usr/bin/perl";
 const NO_PYTHON: &str = "mount --bind /dev/null $(readlink -f /usr/bin/python3)";
-/// Nothing can be executed from anything that is writable; `/tmp` is the host's folder of that name below.
-const LOCKED: &str = "mount -o remount,bind,ro /; mount --bind /dev /dev; mount -o remount,bind,noexec /dev; \
+/// Nothing can be executed from anything that is writable.
+const LOCKED: &str = "mount -o remount,bind,ro /; mount --bind /root /root; mount -o remount,bind,ro /root; \
+    mount --bind /dev /dev; mount -o remount,bind,noexec /dev; \
     for d in /dev/shm /run /tmp /var/tmp; do mount -t tmpfs -o noexec none $d; done";
+/// Where [`Shared::kept`] puts a folder of the host: none of the places, and there wherever the tests run.
+const KEPT: &str = "/srv";
 
 /// A target: a namespace that these commands have prepared, and a shell in it.
 struct Target {
@@ -77,6 +80,18 @@ impl Shared {
         Shared(path)
     }
 
+    /// A step that keeps the folder at [`KEPT`], to go before those that cover what it may lie in: a checkout, and so the
+    /// folder, can be anywhere, `/tmp` and the home included.
+    fn kept(&self) -> String {
+        format!("mount --bind '{}' {KEPT}", self.0.display())
+    }
+
+    /// [`Shared::kept`], then a step that makes the kept folder the one at `place`, with these options. Without `-n`,
+    /// mount writes about it into `/run`, which may be the place.
+    fn at(&self, place: &str, options: &str) -> [String; 2] {
+        [self.kept(), format!("mount -n --bind {KEPT} {place}; mount -n -o remount,bind,{options} {place}")]
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
@@ -102,8 +117,8 @@ fn without_any_executable_place_the_interpreters_need_none() {
 #[test]
 fn without_interpreters_either_every_place_is_named_with_its_reason() {
     let shared = Shared::new("noexec");
-    let bind = format!("mount --bind {0} /tmp; mount -o remount,bind,rw,noexec /tmp", shared.0.display());
-    let Some(mut target) = Target::new(&[NO_PERL, NO_PYTHON, LOCKED, &bind]) else { return };
+    let [keep, bind] = shared.at("/tmp", "rw,noexec");
+    let Some(mut target) = Target::new(&[&keep, NO_PERL, NO_PYTHON, LOCKED, &bind]) else { return };
     target.env.push(("XDG_RUNTIME_DIR", "/no/such/place".into()));
     let error = target.agent().unwrap_err();
     let ErrorKind::NoExec { tried } = &error.kind else { panic!("{error}") };
@@ -127,8 +142,8 @@ fn without_interpreters_either_every_place_is_named_with_its_reason() {
 fn each_place_serves_when_it_is_the_only_one() {
     for place in ["/dev/shm", "/run", "/tmp", "/var/tmp", "/dev", "/root", "/usr", "/opt"] {
         let shared = Shared::new(&place.replace('/', "-"));
-        let bind = format!("mount --bind {} {place}; mount -o remount,bind,rw {place}", shared.0.display());
-        let Some(mut target) = Target::new(&[NO_PERL, NO_PYTHON, LOCKED]) else { return };
+        let [keep, bind] = shared.at(place, "rw");
+        let Some(mut target) = Target::new(&[&keep, NO_PERL, NO_PYTHON, LOCKED]) else { return };
         if place == "/usr" {
             // The working directory: it must keep the programs.
             target.prepare.push("mkdir /run/in; mount -t tmpfs none /run/in; cd /run/in".into());
@@ -160,7 +175,7 @@ fn memory_files_that_may_not_be_executed_are_replaced_by_files() {
     for (level, hidden) in [(1, ""), (1, NO_PERL), (2, ""), (2, NO_PERL)] {
         let shared = Shared::new("memfd");
         let sysctl = format!("echo {level} > /proc/sys/vm/memfd_noexec");
-        let bind = format!("mount --bind {} /dev/shm", shared.0.display());
+        let bind = shared.at("/dev/shm", "rw").join("; ");
         let Some(mut target) = Target::new(&[&sysctl, &bind]) else { return };
         target.unshare.extend(["-p", "-f", "--mount-proc"]);
         if !hidden.is_empty() {
@@ -214,8 +229,8 @@ fn missing_chmod_and_rm_leave_no_file() {
     target.agent().unwrap();
     // Without rm, where something is: busybox does it.
     let shared = Shared::new("no-rm");
-    let bind = format!("mount --bind {0} /tmp; mount -o remount,bind,rw,noexec /tmp", shared.0.display());
-    let Some(target) = Target::new(&[NO_PERL, NO_PYTHON, LOCKED, &bind, &rm]) else { return };
+    let [keep, bind] = shared.at("/tmp", "rw,noexec");
+    let Some(target) = Target::new(&[&keep, NO_PERL, NO_PYTHON, LOCKED, &bind, &rm]) else { return };
     assert!(matches!(target.agent().unwrap_err().kind, ErrorKind::NoExec { .. }));
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
 }
@@ -223,13 +238,19 @@ fn missing_chmod_and_rm_leave_no_file() {
 #[test]
 fn a_file_that_someone_else_made_is_not_written_through() {
     let shared = Shared::new("symlink");
-    let bind = format!("mount --bind {0} /dev/shm", shared.0.display());
+    let bind = shared.at("/dev/shm", "rw").join("; ");
     let Some(target) = Target::new(&[NO_PERL, NO_PYTHON, &bind]) else { return };
     let nonce = nonce_text(&Bootstrap::new(target.options.clone(), Instant::now()).unwrap().probe_command());
     let victim = shared.0.join("victim");
     symlink("/dev/shm/victim", shared.0.join(format!(".o{nonce}"))).unwrap();
     target.agent().unwrap();
     assert!(!victim.exists(), "the link was followed");
+}
+
+/// A step that gives a root folder the host's libraries.
+fn with_libraries(root: &Shared) -> String {
+    let folders = "mkdir lib lib64; mount --bind /lib lib; mount --bind /lib64 lib64";
+    format!("cd '{}'; {folders}; cd /usr", root.0.display())
 }
 
 /// A root folder with busybox in it and nothing else.
@@ -277,9 +298,7 @@ fn tools_that_only_the_path_knows_are_found() {
         println!("not run: dash is not installed");
         return;
     };
-    let bind =
-        format!("mkdir {0}/lib {0}/lib64; mount --bind /lib {0}/lib; mount --bind /lib64 {0}/lib64", root.0.display());
-    let Some(mut target) = Target::new(&[&bind]) else { return };
+    let Some(mut target) = Target::new(&[&with_libraries(&root)]) else { return };
     target.login = ["/usr/bin/env", "PATH=/tools", "/usr/sbin/chroot"].map(str::to_owned).to_vec();
     target.login.extend([root.0.to_str().unwrap(), "/bin/sh", "-c"].map(str::to_owned));
     let agent = target.agent().unwrap();
@@ -296,9 +315,7 @@ fn a_root_without_uname_is_told() {
         println!("not run: dash is not installed");
         return;
     };
-    let bind =
-        format!("mkdir {0}/lib {0}/lib64; mount --bind /lib {0}/lib; mount --bind /lib64 {0}/lib64", root.0.display());
-    let Some(mut target) = Target::new(&[&bind]) else { return };
+    let Some(mut target) = Target::new(&[&with_libraries(&root)]) else { return };
     target.login = ["/usr/sbin/chroot", root.0.to_str().unwrap(), "/bin/sh", "-c"].map(str::to_owned).to_vec();
     let error = target.agent().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Answer, "{error}");
@@ -308,7 +325,7 @@ fn a_root_without_uname_is_told() {
 #[test]
 fn a_connection_that_is_cut_during_the_payload_leaves_no_file_and_no_process() {
     let shared = Shared::new("cut");
-    let bind = format!("mount --bind {0} /dev/shm", shared.0.display());
+    let bind = shared.at("/dev/shm", "rw").join("; ");
     for after in [0usize, 1, 600, 3000, 5000, 50_000] {
         let Some(target) = Target::new(&[NO_PERL, NO_PYTHON, &bind]) else { return };
         let mut bootstrap = Bootstrap::new(target.options, Instant::now()).unwrap();

@@ -261,7 +261,7 @@ fn another_machine_than_assumed_is_noticed_before_anything_runs() {
         return;
     }
     let (bootstrap, command) = bootstrap(Options { assume: Some(bundle().clone()), hold: Hold::No, ..options() });
-    let hide = format!("mount --bind {} /usr/bin/uname; exec /bin/sh -c \"$0\"", uname.display());
+    let hide = format!("mount --bind '{}' /usr/bin/uname; exec /bin/sh -c \"$0\"", uname.display());
     let mut login = Command::new("unshare");
     login.args(["-m", "--propagation", "private", "sh", "-c", &hide, &command]);
     let error = run(&mut login, bootstrap, usize::MAX).agent.unwrap_err();

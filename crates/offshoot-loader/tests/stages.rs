@@ -41,19 +41,33 @@ fn scratch() -> &'static Path {
 
 fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
-        let x86_64 = loader("x86_64-unknown-linux-musl");
-        let source = scratch().join("loaded.rs");
-        let binary = scratch().join("loaded");
-        fs::write(&source, AGENT).unwrap();
-        let status = Command::new("rustc")
-            .args(["-Copt-level=s", "-Cstrip=symbols", "-Clinker=rust-lld", "--target=x86_64-unknown-linux-musl", "-o"])
-            .args([&binary, &source])
-            .status()
-            .unwrap();
-        assert!(status.success());
-        Fixture { x86_64, agent: fs::read(binary).unwrap() }
-    })
+    FIXTURE.get_or_init(|| Fixture { x86_64: loader("x86_64-unknown-linux-musl"), agent: agent() })
+}
+
+/// What is loaded, built once for all test processes. They run side by side: each builds in a folder of its own, and what
+/// another one finds is whole or not there.
+fn agent() -> Vec<u8> {
+    let hash = Sha256::digest(AGENT);
+    let built = scratch().join(format!("loaded-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
+    if let Ok(agent) = fs::read(&built) {
+        return agent;
+    }
+    let folder = scratch().join(format!("loaded-by-{}", std::process::id()));
+    let (source, binary) = (folder.join("loaded.rs"), folder.join("loaded"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(&source, AGENT).unwrap();
+    let status = Command::new("rustc")
+        .args(["-Copt-level=s", "-Cstrip=symbols", "-Clinker=rust-lld", "--target=x86_64-unknown-linux-musl", "-o"])
+        .args([&binary, &source])
+        .status()
+        .unwrap();
+    let agent = status.success().then(|| {
+        let agent = fs::read(&binary).unwrap();
+        fs::rename(binary, built).unwrap();
+        agent
+    });
+    fs::remove_dir_all(folder).unwrap();
+    agent.expect("rustc has the target")
 }
 
 fn loader(triple: &str) -> Loader {

@@ -70,10 +70,16 @@ pub fn bundle_of(stage0: &[u8], stage1: &[u8], agent: &[u8]) -> Bundle {
     Bundle::new(TRIPLE, stage0.to_vec(), stage1.to_vec(), deflated, agent.len() as u32, hash).unwrap()
 }
 
+/// The test agent, built once for all test processes. They run side by side: each builds in a folder of its own, and what
+/// another one finds is whole or not there.
 fn agent() -> Vec<u8> {
-    // The test binaries run side by side: each its own file.
-    let source = scratch().join(format!("bootstrapped-{}.rs", std::process::id()));
-    let binary = source.with_extension("");
+    let hash = Sha256::digest(AGENT);
+    let built = scratch().join(format!("bootstrapped-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
+    if let Ok(agent) = fs::read(&built) {
+        return agent;
+    }
+    let folder = tempfile::tempdir_in(scratch()).unwrap();
+    let (source, binary) = (folder.path().join("agent.rs"), folder.path().join("agent"));
     fs::write(&source, AGENT).unwrap();
     let status = Command::new("rustc")
         .args(["-Copt-level=s", "-Cstrip=symbols", "-Clinker=rust-lld", "--target", TRIPLE, "-o"])
@@ -82,8 +88,7 @@ fn agent() -> Vec<u8> {
         .unwrap();
     assert!(status.success());
     let agent = fs::read(&binary).unwrap();
-    fs::remove_file(source).unwrap();
-    fs::remove_file(binary).unwrap();
+    fs::rename(binary, built).unwrap();
     agent
 }
 
