@@ -23,6 +23,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_stopped_supervisor_is_gone_after_the_end", || stopped_at_the_end(false, true)),
     ("a_stopped_pair_of_guards_is_gone_after_the_end", || stopped_at_the_end(true, true)),
     ("a_program_that_ignores_term_is_gone_after_the_end", stubborn),
+    ("a_second_end_hurries_the_first", hurried),
+    ("a_context_that_ends_slowly_ends_at_once_when_its_parent_is_lost", orphaned_at_the_end),
     ("a_program_whose_output_nobody_reads_does_not_hold_the_end", unread_at_the_end),
 ];
 
@@ -228,6 +230,50 @@ fn stubborn() {
     master.end(Duration::from_millis(500));
     assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
     assert_eq!(children(), []);
+}
+
+/// A program that takes no notice of a request to end.
+fn deaf(context: &Context) -> Process {
+    let script = "trap '' TERM; printf r; while :; do sleep 0.1; done";
+    let mut process = context.command("sh").args(["-c", script]).spawn().expect("a shell");
+    assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
+    process
+}
+
+fn hurried() {
+    let master = master();
+    let context = master.local().connect().expect("a context").local().connect().expect("a context");
+    let process = deaf(&context);
+    std::thread::scope(|scope| {
+        let patient = scope.spawn(|| master.end(Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!patient.is_finished(), "the grace was not given");
+        let start = Instant::now();
+        master.end(Duration::ZERO);
+        assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
+    });
+    assert_eq!(children(), []);
+    drop(process);
+}
+
+fn orphaned_at_the_end() {
+    let master = master();
+    let above = master.local().connect().expect("a context");
+    let context = above.local().connect().expect("a context");
+    let process = deaf(&context);
+    let mut below = tree::descendants(supervisor(&above).pid);
+    below.push(supervisor(&above));
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| context.shutdown());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!ending.is_finished(), "the grace was not given");
+        let start = Instant::now();
+        signal(agent(&above).pid, Signal::KILL);
+        all_gone(&below, Duration::from_secs(4));
+        assert!(start.elapsed() < Duration::from_secs(4), "it took {:?}", start.elapsed());
+        ending.join().expect("no panic").expect("it is gone");
+    });
+    drop(process);
 }
 
 fn unread_at_the_end() {
