@@ -1,6 +1,6 @@
 //! What a call costs: pipelined and one by one, with many links and many pending exchanges beside it.
 //!
-//!     cargo run --release -p offshoot-route --example calls
+//!     cargo run --release -p offshoot-route --example calls [PART-OF-A-NAME]
 
 use std::time::Instant;
 
@@ -37,6 +37,7 @@ struct Pair<'a> {
     down: BytesMut,
     upward: BytesMut,
     served: Vec<ExchangeId>,
+    wanted: String,
 }
 
 impl Pair<'_> {
@@ -71,6 +72,9 @@ impl Pair<'_> {
     }
 
     fn measure(&mut self, what: &str, count: usize, rounds: usize) {
+        if !what.contains(&self.wanted) {
+            return;
+        }
         let now = Time::ZERO;
         for _ in 0..rounds / 10 + 1 {
             self.round(count, now);
@@ -99,6 +103,7 @@ fn main() {
         down: BytesMut::new(),
         upward: BytesMut::new(),
         served: Vec::new(),
+        wanted: std::env::args().nth(1).unwrap_or_default(),
     };
     pair.measure("one by one", 1, 300_000);
     pair.measure("100 at once", 100, 5000);

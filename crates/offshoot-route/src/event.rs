@@ -83,7 +83,8 @@ pub enum Event {
         /// The verb's own body.
         body: Bytes,
     },
-    /// An exchange that this context asked has ended: exactly once for each, unless it was cancelled.
+    /// An exchange that this context asked has ended: exactly once for each, unless it was cancelled. Data of it that is
+    /// not read any more is given up with [`Node::cancel`](crate::Node::cancel).
     Done {
         /// The exchange.
         id: ExchangeId,
@@ -159,7 +160,7 @@ pub enum Event {
     },
     /// The parent asks for an orderly end.
     ShutdownRequested(ShutdownNotice),
-    /// A link that refused a request for want of room has room again.
+    /// A link that refused a request for want of room has room again, or has ended.
     Room {
         /// The link.
         link: LinkId,

@@ -222,7 +222,7 @@ pub(crate) struct Channel {
     pub(crate) sent: u64,
     /// What the application here has used, when it is the reader.
     pub(crate) consumed: u64,
-    /// The window that this node grants, when it is the reader.
+    /// The window that this node grants, when it is the reader; once the channel has ended, what of it is unread.
     pub(crate) window: u64,
     /// How the window is tuned, when the application here is the reader.
     pub(crate) tuning: Tuning,
@@ -302,6 +302,12 @@ impl Exchange {
             }
         };
         self.channels.get_mut(index)
+    }
+
+    /// The bytes that came for the application here, as the reader `side`, and that it has not consumed.
+    pub(crate) fn unread(&self, side: usize) -> u64 {
+        let reads = |channel: &&Channel| channel.to == side && !channel.stopped;
+        self.channels.iter().filter(reads).map(|channel| channel.sent - channel.consumed).sum()
     }
 
     /// The channel `number` towards `to`, if it was used already.

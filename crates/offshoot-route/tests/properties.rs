@@ -170,6 +170,11 @@ proptest! {
         prop_assert_eq!(came, sent);
         prop_assert!(ended);
         lab.nodes[leaf].reply(id, Bytes::new(), now);
+        lab.settle();
+        prop_assert_eq!(lab.nodes[0].census().granted, (came - read) as u64, "what is unread counts");
+        if let Some(reader) = reader {
+            lab.nodes[0].consumed(reader, channel::STDOUT, came - read, now);
+        }
         lab.assert_empty();
     }
 }

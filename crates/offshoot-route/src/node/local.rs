@@ -23,8 +23,9 @@ impl Node {
     ///
     /// # Errors
     /// Nothing was sent: `NoRoute` when there is no such context or no longer, `TooLarge` when the body does not fit a
-    /// frame of the first link, `Busy` when a limit is reached ([`Event::Room`] tells when a link has room again),
-    /// `Unsupported` for asking this context itself.
+    /// frame of the first link, `Unsupported` for asking this context itself, `Busy` when a limit is reached. That is
+    /// either no room on the link: then [`Node::awaits_room`] says so of it, and [`Event::Room`] follows. Or there are
+    /// [`Config::max_pending`](crate::Config::max_pending) requests under way: then each [`Event::Done`] makes a place.
     pub fn request(
         &mut self,
         dst: &Address,
@@ -100,11 +101,20 @@ impl Node {
         Ok(id)
     }
 
+    /// Whether a request was refused for want of room on a link, so that an [`Event::Room`] is to come.
+    pub fn awaits_room(&self, link: LinkId) -> bool {
+        find(&self.links, link).is_some_and(|link| link.refused_room)
+    }
+
     /// The requester no longer waits: there is no `Done`. What was started for it ends; a request that has not left yet
-    /// never does.
+    /// never does. What arrived for it and was not consumed counts no longer; so this is to be said of an exchange that
+    /// is done, too, when its data is thrown away.
     pub fn cancel(&mut self, id: ExchangeId, _now: Time) {
         if let Some((slot, ASKER)) = self.mine(id) {
             self.drop_asker(slot);
+        }
+        if let Some(unread) = self.unread.remove(&id.0) {
+            self.granted -= unread;
         }
     }
 
@@ -209,12 +219,27 @@ impl Node {
     /// The application has used `bytes` of what arrived on a channel: as many may be sent again, and the window grows
     /// while the application reads it within two round trips. With 0 it says that it reads: a channel of a
     /// served exchange then gets its full first window.
+    ///
+    /// What was not consumed counts in the sum of windows ([`Limits::WINDOW_SUM`]) until it is, also when the channel has
+    /// ended and when what this context asked is done; [`Node::cancel`] ends that. A context that serves holds nothing any
+    /// more once it has answered.
     pub fn consumed(&mut self, id: ExchangeId, channel: u8, bytes: usize, now: Time) {
-        let Some((slot, side)) = self.mine(id) else { return };
+        let Some((slot, side)) = self.mine(id) else {
+            self.consumed_late(id, bytes as u64);
+            return;
+        };
         let exchange = &mut self.exchanges[slot];
         let Some(state) = exchange.channel(side, channel) else { return };
-        state.consumed = state.consumed.saturating_add(bytes as u64).min(state.sent);
-        if state.ended || state.stopped {
+        let before = state.consumed;
+        state.consumed = before.saturating_add(bytes as u64).min(state.sent);
+        if state.ended {
+            let read = state.window.min(state.consumed - before);
+            state.window -= read;
+            exchange.reserved -= read;
+            self.granted -= read;
+            return;
+        }
+        if state.stopped {
             return;
         }
         let wanted = if state.window < Limits::WINDOW_START {
@@ -243,14 +268,35 @@ impl Node {
         self.queue_credit(slot, other(side));
     }
 
-    /// The reader wants no more of a channel. What is on its way is thrown away.
-    pub fn stop(&mut self, id: ExchangeId, channel: u8, _now: Time) {
-        let Some((slot, side)) = self.mine(id) else { return };
-        let Some(state) = self.exchanges[slot].channel(side, channel) else { return };
-        if state.ended || state.stopped {
+    /// Data of an exchange that is done has been used.
+    fn consumed_late(&mut self, id: ExchangeId, bytes: u64) {
+        if self.unread.is_empty() {
             return;
         }
-        state.stopped = true;
+        let Some(unread) = self.unread.get_mut(&id.0) else { return };
+        let read = bytes.min(*unread);
+        *unread -= read;
+        if *unread == 0 {
+            self.unread.remove(&id.0);
+        }
+        self.granted -= read;
+    }
+
+    /// The reader wants no more of a channel. What is on its way is thrown away, and so is what arrived and was not read.
+    pub fn stop(&mut self, id: ExchangeId, channel: u8, _now: Time) {
+        let Some((slot, side)) = self.mine(id) else { return };
+        let exchange = &mut self.exchanges[slot];
+        let Some(state) = exchange.channel(side, channel) else { return };
+        if std::mem::replace(&mut state.stopped, true) {
+            return;
+        }
+        if state.ended {
+            // All has come; what is unread is thrown away.
+            let unread = std::mem::take(&mut state.window);
+            exchange.reserved -= unread;
+            self.granted -= unread;
+            return;
+        }
         self.push(flow_ref(slot, other(side)), Item::new(FrameKind::Stop, Bytes::copy_from_slice(&[channel])));
     }
 

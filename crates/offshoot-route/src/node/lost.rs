@@ -39,6 +39,10 @@ impl Node {
                 self.free_if_done(flow_parts(flow).0);
             }
             if let Some(link) = find_mut(&mut self.links, id) {
+                if std::mem::take(&mut link.refused_room) {
+                    // Whoever waits for room asks again, and learns that there is no route.
+                    self.events.push_back(Event::Room { link: id });
+                }
                 link.last_peer = NONE;
                 link.idle_peers = 0;
                 link.raw.clear();

@@ -67,8 +67,10 @@ pub struct Node {
     asked: usize,
     /// Exchanges that children and contexts below them asked.
     below: usize,
-    /// The sum of the windows that this node grants as a reader.
+    /// The sum of the windows that this node grants as a reader, and of `unread`.
     granted: u64,
+    /// Bytes that came on exchanges that this node asked, which are done, and that the application has not consumed.
+    unread: HashMap<u64, u64, Seeded>,
     scratch: Vec<u8>,
 }
 
@@ -125,6 +127,7 @@ impl Node {
             asked: 0,
             below: 0,
             granted: 0,
+            unread: HashMap::with_hasher(seed),
             scratch: Vec::with_capacity(256),
         }
     }
@@ -456,6 +459,13 @@ impl Node {
         self.exchanges.close(slot);
         let exchange = &mut self.exchanges[slot];
         self.granted -= std::mem::take(&mut exchange.reserved);
+        if exchange.end[ASKER].link.is_local() {
+            let unread = exchange.unread(ASKER);
+            if unread > 0 {
+                self.granted += unread;
+                self.unread.insert(exchange.id, unread);
+            }
+        }
         for side in [ASKER, SERVER] {
             let exchange = &mut self.exchanges[slot];
             let outstanding = std::mem::take(&mut exchange.outstanding[side]);

@@ -114,9 +114,12 @@ impl Node {
         let reader = exchange.end[to].link;
         let Some(channel) = exchange.channel(to, number) else { return };
         if reader.is_local() {
-            let window = std::mem::take(&mut channel.window);
-            exchange.reserved -= window;
-            self.granted -= window;
+            // What came is in memory until the application has read it.
+            let unread = if channel.stopped { 0 } else { channel.sent - channel.consumed };
+            let left = channel.window.saturating_sub(unread);
+            channel.window -= left;
+            exchange.reserved -= left;
+            self.granted -= left;
         } else if !exchange.end[other(to)].link.is_local()
             && let Some(link) = find_mut(&mut self.links, reader)
         {

@@ -231,7 +231,7 @@ fn s3_a_grant_is_revoked_while_traffic_flows() {
     let (mut lab, target, holder) = deep(2);
     let (by, now) = (lab.address(holder), lab.now);
     let grant = lab.nodes[target].grant(&by, verbs(Verb::Exec), None, HOUR, now).expect("room");
-    lab.ask(holder, target, Verb::Exec, Some(grant.clone())).expect("it is sent");
+    let call = lab.ask(holder, target, Verb::Exec, Some(grant.clone())).expect("it is sent");
     lab.settle();
     let id = lab.requests(target)[0];
     lab.nodes[target].send(id, channel::STDOUT, Bytes::from_static(&[0; 1000]), now);
@@ -242,6 +242,7 @@ fn s3_a_grant_is_revoked_while_traffic_flows() {
     assert!(lab.take(target).contains(&Event::Cancelled { id }));
     let done = lab.done(holder);
     assert_eq!(kinds(&done), [(&FailureKind::Denied, Ran::MaybeExecuted)]);
+    lab.nodes[holder].cancel(call, now);
     lab.assert_empty();
 }
 

@@ -32,11 +32,35 @@ fn s12_requests_to_a_link_that_does_not_read_are_refused_at_the_budget_and_room_
         }
     };
     assert_eq!((refused.kind, refused.ran), (FailureKind::Busy, Ran::NotSent));
+    assert!(lab.nodes[0].awaits_room(lab.link(0, a)));
     assert!((60..80).contains(&taken), "{taken} requests of 60 kB");
     lab.settle();
     let link = lab.link(0, a);
     assert!(lab.take(0).contains(&Event::Room { link }));
+    assert!(!lab.nodes[0].awaits_room(link));
     assert_eq!(lab.requests(a).len(), taken);
+    // Whoever waits for room hears of the end of the link, too.
+    while lab.nodes[0].request(&dst, Verb::Echo, body.clone(), None, now).is_ok() {}
+    lab.cut(0, a);
+    assert!(lab.take(0).contains(&Event::Room { link }));
+}
+
+#[test]
+fn s12_too_many_requests_under_way_is_told_from_want_of_room() {
+    let mut lab = Lab::with(Config { max_pending: 3, ..Config::default() });
+    let a = lab.add(0);
+    for _ in 0..3 {
+        lab.ask(0, a, Verb::Echo, None).expect("a place");
+    }
+    let refused = lab.ask(0, a, Verb::Echo, None).expect_err("no place");
+    assert_eq!(refused.kind, FailureKind::Busy);
+    assert!(!lab.nodes[0].awaits_room(lab.link(0, a)), "no room will be told of");
+    lab.settle();
+    let (id, now) = (lab.requests(a)[0], lab.now);
+    lab.nodes[a].reply(id, Bytes::new(), now);
+    lab.settle();
+    assert_eq!(lab.done(0).len(), 1);
+    lab.ask(0, a, Verb::Echo, None).expect("the place of the one that is done");
 }
 
 #[test]
@@ -98,6 +122,90 @@ fn s12_a_reader_that_stalls_holds_its_own_stream_alone() {
     for node in [0, a, b] {
         assert_eq!(lab.nodes[node].census().queued, 0, "nothing piles up at {node}");
     }
+}
+
+/// A context whose child sent it 50,000 bytes and ended the channel; the call, and what the child serves.
+fn unread() -> (Lab, ExchangeId, usize, ExchangeId) {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let call = lab.ask(0, a, Verb::Exec, None).expect("room");
+    lab.settle();
+    let (id, now) = (lab.requests(a)[0], lab.now);
+    lab.nodes[a].send(id, channel::STDOUT, Bytes::from(vec![0; 50_000]), now);
+    lab.nodes[a].finish(id, channel::STDOUT, EndReason::Done, now);
+    lab.settle();
+    let of_stderr = Limits::WINDOW_START;
+    assert_eq!(
+        lab.nodes[0].census().granted,
+        of_stderr + 50_000,
+        "what came and is not read counts when the channel ends"
+    );
+    (lab, call, a, id)
+}
+
+#[test]
+fn s12_what_came_counts_until_it_is_read_also_when_the_exchange_is_done() {
+    let (mut lab, call, a, id) = unread();
+    let now = lab.now;
+    lab.nodes[0].consumed(call, channel::STDOUT, 10_000, now);
+    lab.nodes[a].reply(id, Bytes::new(), now);
+    lab.settle();
+    assert_eq!(lab.done(0).len(), 1);
+    assert_eq!(lab.nodes[0].census().granted, 40_000);
+    lab.nodes[0].consumed(call, channel::STDOUT, 30_000, now);
+    assert_eq!(lab.nodes[0].census().granted, 10_000);
+    lab.nodes[0].consumed(call, channel::STDOUT, 30_000, now);
+    lab.assert_empty();
+}
+
+#[test]
+fn s12_what_is_thrown_away_counts_no_longer() {
+    for (before, after) in [(true, false), (false, true), (false, false)] {
+        let (mut lab, call, a, id) = unread();
+        let now = lab.now;
+        if before {
+            lab.nodes[0].stop(call, channel::STDOUT, now);
+        }
+        if before || after {
+            lab.nodes[a].reply(id, Bytes::new(), now);
+        } else {
+            lab.cut(0, a);
+        }
+        lab.settle();
+        assert_eq!(lab.nodes[0].census().granted, if before { 0 } else { 50_000 });
+        lab.nodes[0].cancel(call, now);
+        lab.assert_empty();
+    }
+    let (mut lab, call, ..) = unread();
+    let now = lab.now;
+    lab.nodes[0].cancel(call, now);
+    lab.settle();
+    assert_eq!(lab.nodes[0].census().granted, 0, "cancelled before it was done");
+}
+
+#[test]
+fn s12_unread_data_leaves_new_streams_the_floor_only() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let now = lab.now;
+    let mut calls = Vec::new();
+    for _ in 0..200 {
+        let call = lab.ask(0, a, Verb::Exec, None).expect("room");
+        lab.settle();
+        let id = lab.requests(a)[0];
+        lab.nodes[a].send(id, channel::STDOUT, Bytes::from(vec![0; 128 * 1024]), now);
+        lab.nodes[a].reply(id, Bytes::new(), now);
+        lab.settle();
+        calls.push(call);
+    }
+    let held: usize =
+        lab.take(0).iter().map(|event| if let Event::Data { data, .. } = event { data.len() } else { 0 }).sum();
+    assert_eq!(lab.nodes[0].census().granted, held as u64);
+    let floors = 200 * 2 * Limits::WINDOW_FLOOR;
+    assert!(held as u64 <= Limits::WINDOW_SUM + floors, "{held} bytes of answered exchanges are held");
+    assert!(held > 15 << 20, "{held}");
+    calls.into_iter().for_each(|call| lab.nodes[0].cancel(call, now));
+    lab.assert_empty();
 }
 
 #[test]

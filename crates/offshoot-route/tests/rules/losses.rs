@@ -111,6 +111,7 @@ fn r6_an_answer_that_left_before_the_loss_counts() {
     let done = events.iter().position(|event| *event == Event::Done { id: call, result: Ok("whole".into()) });
     let gone = events.iter().position(|event| matches!(event, Event::Gone { .. }));
     assert!(done.expect("the answer") < gone.expect("the notice"), "{events:?}");
+    lab.nodes[0].consumed(call, channel::STDOUT, data, now);
     lab.assert_empty();
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lab::{Lab, child_hello, frames, reply_side, request};
-use offshoot_route::{Config, Event, Node, Rate, Time, narrow};
+use offshoot_route::{Config, Event, ExchangeId, Node, Rate, Time, narrow};
 use offshoot_wire::{
     Ack, Address, Authority, ChannelEnd, Credit, EndReason, Failure, FailureKind, Frame, FrameKind, Gone, Grant,
     GrantLink, Limits, LostReason, Ping, Ran, RequestHead, ShutdownNotice, Verb, VerbSet, channel, encode,
@@ -26,7 +26,7 @@ fn verbs(verb: Verb) -> VerbSet {
     VerbSet::NONE.with(verb)
 }
 
-fn kinds(done: &[(offshoot_route::ExchangeId, Result<Bytes, Failure>)]) -> Vec<(&FailureKind, Ran)> {
+fn kinds(done: &[(ExchangeId, Result<Bytes, Failure>)]) -> Vec<(&FailureKind, Ran)> {
     done.iter().filter_map(|(_, result)| result.as_ref().err()).map(|failure| (&failure.kind, failure.ran)).collect()
 }
 

@@ -291,6 +291,12 @@ impl World {
         call.completed += 1;
         assert_eq!(call.completed, 1, "call {index} completed twice");
         assert!(!call.cancelled, "call {index} completed after its cancel");
+        if call.mode == Mode::Stopped
+            && let Some(node) = self.members[member].node.as_mut()
+        {
+            // What it does not read is thrown away.
+            node.cancel(id, self.now);
+        }
         match result {
             Ok(body) => {
                 assert_eq!(call.executed, 1, "call {index} is answered and did not run");
