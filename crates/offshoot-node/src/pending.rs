@@ -12,8 +12,11 @@ use crate::Error;
 use crate::shared::{Elapsed, Shared, Ticket};
 use crate::state::State;
 
-/// How often a request that found no room is tried again without being told.
+/// How often a request that found no room on its link is tried again without being told.
 const ROOM: Duration = Duration::from_millis(100);
+
+/// How often one is tried again while as many are under way as may: any answer makes a place, and nothing tells of it.
+const PLACE: Duration = Duration::from_millis(5);
 
 /// When a request leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +53,11 @@ impl Exchange {
                 }
                 Err(failure) if failure.kind == FailureKind::Busy => {
                     let ticket: Ticket = Arc::new(Slot::new());
-                    state.await_room(dst, &ticket);
-                    Err(ticket)
+                    let full = state.towards(dst).is_some_and(|link| state.core.awaits_room(link));
+                    if full {
+                        state.await_room(dst, &ticket);
+                    }
+                    Err((ticket, if full { ROOM } else { PLACE }))
                 }
                 Err(failure) => Ok(Err(failure)),
             };
@@ -65,10 +71,9 @@ impl Exchange {
                     return Ok(Exchange { shared, id, target: dst.clone(), path });
                 }
                 Ok(Err(failure)) => return Err(Error::of(failure, path, dst)),
-                // As many requests wait as may: so does this thread. Looked at again in any case, since a place also
-                // becomes free by answers that other threads wait for.
-                Err(ticket) => {
-                    ticket.wait(Some(Instant::now() + ROOM));
+                // As many requests wait as may: so does this thread.
+                Err((ticket, again)) => {
+                    ticket.wait(Some(Instant::now() + again));
                 }
             }
         }
@@ -115,6 +120,9 @@ impl Drop for Exchange {
         let now = self.shared.now();
         if state.forget(self.id, now) {
             self.shared.settle(state, now);
+        } else {
+            // What came and was not read is thrown away, and counts no longer.
+            state.core.cancel(self.id, now);
         }
     }
 }
