@@ -275,6 +275,10 @@ impl Watched {
 
     fn listing(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         let root = PathBuf::from(format!("/proc/{}/root", self.init));
+        // What the host sees of the machine's own folders, read-only: other tests may build there meanwhile.
+        let programs = crate::product::programs_folder();
+        let programs: Vec<&Path> =
+            programs.split(':').map(|folder| Path::new(folder.trim_start_matches('/'))).collect();
         let mut found = BTreeMap::new();
         // `run/upper` is the copy-on-write layer: whatever was created, changed or removed in any folder that is not a mount of its own.
         let mut folders: Vec<PathBuf> = ["run", "tmp", "var/tmp", "home", "root", "dev", "srv/busybox/tmp"]
@@ -290,6 +294,7 @@ impl Watched {
                 let inside = path.strip_prefix(&root).unwrap_or(&path).to_path_buf();
                 if inside.starts_with("run/fixture")
                     || inside.starts_with("dev/pts")
+                    || programs.iter().any(|folder| inside.starts_with(folder))
                     || WRITTEN_BY_LOGINS.iter().any(|known| inside.starts_with(known))
                 {
                     continue;
@@ -317,10 +322,16 @@ impl Watched {
     /// What has been created or changed in the host since then, by its path; `run/upper/X` is `/X`.
     pub fn new_files(&self) -> Vec<String> {
         let accepted = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // The build folder is the machine's own, seen from the host where it lies under a folder that is the host's.
+        let programs = crate::product::programs_folder();
+        let is_program = |path: &Path| {
+            let inside = path.strip_prefix("run/upper").unwrap_or(path);
+            programs.split(':').any(|folder| Path::new("/").join(inside).starts_with(folder))
+        };
         let mut new: Vec<String> = self
             .listing()
             .into_iter()
-            .filter(|(path, what)| accepted.get(path) != Some(what))
+            .filter(|(path, what)| accepted.get(path) != Some(what) && !is_program(path))
             .map(|(path, (length, ..))| {
                 format!("{}:/{} ({length} bytes)", self.name, path.display().to_string().replace("run/upper/", ""))
             })

@@ -127,11 +127,16 @@ fn clippy(setting: &Setting) -> Result<Seen> {
 }
 
 fn unit(setting: &Setting) -> Result<Seen> {
-    tests(setting, &["--workspace", "--exclude", PEERS], minutes(25))
+    tests(setting, &["--workspace", "--exclude", PEERS], &[], minutes(25))
 }
 
 fn peers(setting: &Setting) -> Result<Seen> {
-    tests(setting, &["--package", PEERS], minutes(25))
+    tests(setting, &["--package", PEERS], &[("OFFSHOOT_BIN", program(setting))], minutes(25))
+}
+
+/// The command under test, as the stage before has built it.
+fn program(setting: &Setting) -> String {
+    setting.workspace.target.join("debug/offshoot").to_string_lossy().into_owned()
 }
 
 /// The test targets with a harness of their own: nextest cannot list what is in them, so cargo runs them.
@@ -163,7 +168,7 @@ fn own(setting: &Setting) -> Result<Seen> {
 }
 
 /// Runs tests by nextest where it is installed (each test a process of its own, with a limit), else by cargo.
-fn tests(setting: &Setting, which: &[&str], limit: Duration) -> Result<Seen> {
+fn tests(setting: &Setting, which: &[&str], environment: &[(&str, String)], limit: Duration) -> Result<Seen> {
     let by_nextest = run::on_path("cargo-nextest").is_some();
     let mut command = run::cargo_in(&setting.workspace.root);
     if by_nextest {
@@ -181,6 +186,7 @@ fn tests(setting: &Setting, which: &[&str], limit: Duration) -> Result<Seen> {
         command.args(which).args(["--", "--show-output"]);
     }
     command.envs(setting.environment.iter().map(|(name, value)| (name, value)));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let report = setting.workspace.target.join(junit::PATH);
     // That of an earlier run says nothing about this one.
     let _ = std::fs::remove_file(&report);
