@@ -1,6 +1,7 @@
 //! What honest members do: ask, serve, stream, read slowly, cancel. The request says what its answer is to be.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use offshoot_route::{Event, ExchangeId, narrow};
@@ -8,7 +9,7 @@ use offshoot_wire::{
     Authority, EndReason, Failure, FailureKind, Grant, GrantLink, Ran, RemoteFailure, Verb, VerbSet, channel,
 };
 
-use super::{Action, Call, Member, World};
+use super::{Action, Call, Member, Rng, World};
 
 /// How a call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +53,24 @@ impl App {
     }
 }
 
-fn pattern(call: usize, channel: u8, from: u64, len: usize) -> Bytes {
-    (0..len as u64).map(|at| pattern_byte(call, channel, from + at)).collect::<Vec<u8>>().into()
-}
+/// The longest piece that is written at once.
+const PIECE: u64 = 100_000;
 
-fn pattern_byte(call: usize, channel: u8, at: u64) -> u8 {
-    (at ^ (at >> 8) ^ (call as u64 * 31) ^ (u64::from(channel) * 77)) as u8
+/// After how many bytes the content of a stream comes again: a prime, so that no size of a frame divides it.
+const PERIOD: usize = 65_521;
+
+/// The content of all streams: noise, each stream beginning at a place of its own. Slices of it are written and compared
+/// with what arrives; making each byte anew took most of a run's time.
+static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
+    let mut rng = Rng::new(0xc0ffee);
+    let period: Vec<u8> = (0..PERIOD).map(|_| rng.next() as u8).collect();
+    period.iter().copied().cycle().take(PERIOD + PIECE as usize).collect::<Vec<u8>>().into()
+});
+
+/// At most [`PIECE`] bytes of a stream, beginning with its byte `from`.
+fn pattern(call: usize, channel: u8, from: u64, len: usize) -> Bytes {
+    let start = (call as u64 * 31 + u64::from(channel) * 7703 + from) as usize % PERIOD;
+    NOISE.slice(start..start + len)
 }
 
 impl World {
@@ -368,7 +381,7 @@ impl World {
         let Member { app, node: Some(node), .. } = &mut self.members[member] else { return };
         let Some(serving) = app.serving.get_mut(&id) else { return };
         while serving.written < serving.out {
-            let piece = (serving.out - serving.written).min(1 + self.rng.below(100_000)) as usize;
+            let piece = (serving.out - serving.written).min(1 + self.rng.below(PIECE)) as usize;
             let data = pattern(serving.call.unwrap_or(0), channel::STDOUT, serving.written, piece);
             let taken = node.send(id, channel::STDOUT, data, now);
             serving.written += taken as u64;
@@ -393,7 +406,7 @@ impl World {
             return;
         }
         while *written < call.input {
-            let piece = (call.input - *written).min(1 + self.rng.below(100_000)) as usize;
+            let piece = (call.input - *written).min(1 + self.rng.below(PIECE)) as usize;
             let taken = node.send(id, channel::STDIN, pattern(*index, channel::STDIN, *written, piece), now);
             *written += taken as u64;
             if taken < piece {
@@ -405,8 +418,10 @@ impl World {
 }
 
 fn check(call: usize, channel: u8, from: u64, data: &[u8]) {
-    for (at, &byte) in data.iter().enumerate() {
-        let expected = pattern_byte(call, channel, from + at as u64);
-        assert_eq!(byte, expected, "call {call}: byte {} of channel {channel} is wrong", from + at as u64);
+    let expected = pattern(call, channel, from, data.len());
+    if data != expected {
+        let wrong = data.iter().zip(&expected).position(|(got, expected)| got != expected);
+        let wrong = from + wrong.expect("they are equally long and differ") as u64;
+        panic!("call {call}: byte {wrong} of channel {channel} is wrong");
     }
 }
