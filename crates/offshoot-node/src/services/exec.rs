@@ -436,12 +436,23 @@ impl State {
             return;
         }
         let (pid, tag, grace) = (job.child.pid(), job.tag.clone(), job.grace);
+        let process = tree::Proc::of(pid).filter(|_| job.exited.is_none());
         // Its processes are looked for again and again until none is left: not under the lock.
         let spawned = std::thread::Builder::new().name("offshoot-end".into()).spawn(move || {
+            // Whoever cleared its environment is found by its parent, and remembered for when that is gone.
+            let mut known: Vec<tree::Proc> = process.into_iter().collect();
             let select = || {
-                let mut found = tree::descendants(pid);
-                found.extend(tree::with_env_tag(JOB, &tag));
-                found
+                known.extend(tree::with_env_tag(JOB, &tag));
+                known.retain(tree::Proc::lives);
+                let tops: Vec<u32> = known
+                    .iter()
+                    .filter(|found| !known.iter().any(|above| above.pid == found.ppid))
+                    .map(|found| found.pid)
+                    .collect();
+                known.extend(tops.into_iter().flat_map(tree::descendants));
+                known.sort_unstable_by_key(|found| (found.pid, found.start_time));
+                known.dedup_by_key(|found| (found.pid, found.start_time));
+                known.clone()
             };
             end_processes(select, EndPlan { grace, ..EndPlan::default() });
         });

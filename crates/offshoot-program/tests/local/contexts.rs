@@ -190,10 +190,20 @@ fn threads() {
 fn pipelined() {
     let master = master();
     let chain = grow(&master, 2);
-    let asked: Vec<Pending<Bytes>> =
-        (0..100_000_u32).map(|i| chain[1].start_echo(&i.to_le_bytes()).expect("it is sent")).collect();
-    for (i, pending) in asked.into_iter().enumerate() {
-        assert_eq!(pending.wait().expect("an echo"), &(i as u32).to_le_bytes()[..]);
+    for context in &chain {
+        let asked: Vec<Pending<Bytes>> =
+            (0..100_000_u32).map(|i| context.start_echo(&i.to_le_bytes()).expect("it is sent")).collect();
+        for (i, pending) in asked.into_iter().enumerate() {
+            match pending.wait() {
+                Ok(echo) => assert_eq!(echo, &(i as u32).to_le_bytes()[..]),
+                // Between two hops only so many bytes of requests may wait: what exceeds them is refused, not lost.
+                Err(error) => {
+                    assert_eq!((error.kind(), error.ran()), (&FailureKind::Busy, Ran::NotSent), "{error}");
+                    assert!(context.address().depth() > 1, "{error}");
+                }
+            }
+        }
+        context.ping().expect("an answer");
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("writing_to_a_program_that_reads_no_more_is_a_broken_pipe", closed_input),
     ("a_timeout_ends_daemons_too", timeout),
     ("kill_ends_what_ignores_term_after_the_grace", kill),
+    ("a_program_that_clears_its_environment_is_ended_too", cleared),
     ("a_signal_reaches_the_process_group", signalled),
     ("dropping_a_process_ends_it_and_what_it_started", dropped),
     ("a_daemon_that_holds_stdout_does_not_hold_the_answer", lingering),
@@ -271,6 +272,23 @@ fn kill() {
     assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
     process.kill().expect("it is asked");
     assert_eq!(process.wait().expect("its end").code(), Some(7));
+}
+
+fn cleared() {
+    let master = master();
+    let context = master.local().connect().expect("a context");
+    let env = || context.command("env").args(["-i", "sleep", "600"]);
+    let status = env().timeout(Duration::from_millis(300)).status().expect("its end");
+    assert!(status.timed_out() && status.signal() == Some(15), "{status:?}");
+    // What ignores TERM and loses its parent by it is not forgotten.
+    let family = "env -i setsid sh -c \"trap '' TERM; while :; do /bin/sleep 1; done\" & env -i setsid sleep 600; true";
+    let start = Instant::now();
+    let command = context.command("env").args(["-i", "/bin/sh", "-c", family]);
+    let status =
+        command.timeout(Duration::from_millis(500)).grace(Duration::from_millis(500)).status().expect("its end");
+    assert!(status.timed_out(), "{status:?}");
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    within(Duration::from_secs(6), "some are left", || children().len() == 2);
 }
 
 fn signalled() {
