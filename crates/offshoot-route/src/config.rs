@@ -8,8 +8,8 @@ use crate::bucket::Rate;
 
 /// What a node allows. The defaults suit masters, agents and workers alike.
 ///
-/// An exchange costs about 300 bytes at every context that it passes, and a queued frame about 80 bytes beside its
-/// body. What a limit costs at worst is said in those terms. What happens at a limit is said too; nothing is ever
+/// An exchange costs about 350 bytes at every context that it passes and 120 for each channel that was used, and a queued
+/// frame about 60 bytes beside its body. What a limit costs at worst is said in those terms. What happens at a limit is said too; nothing is ever
 /// dropped in silence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -19,21 +19,21 @@ pub struct Config {
     /// How many children there may be at once, those being connected included. 4,096: twice what one master is promised
     /// to bear. About 1 KiB each. At the limit: `Busy`.
     pub max_children: usize,
-    /// How many exchanges this node may have asked and not seen answered. 131,072: 100,000 pending calls and some; 40
+    /// How many exchanges this node may have asked and not seen answered. 131,072: 100,000 pending calls and some; 45
     /// MB. At the limit: `Busy`.
     pub max_pending: usize,
-    /// How many exchanges one child, with all below it, may have waiting here to be served. 4,096: 1.2 MB, and as many
+    /// How many exchanges one child, with all below it, may have waiting here to be served. 4,096: 1.4 MB, and as many
     /// request bodies as [`Config::call_budget`] holds. At the limit: `Busy`.
     pub max_served_per_child: usize,
     /// How many exchanges the parent side may have waiting here. 131,072, since what a master asks it bounds itself.
     /// At the limit: `Busy`.
     pub max_served_from_parent: usize,
     /// How many exchanges that one child, with all below it, asked may pass through here, upwards or turned. 16,384:
-    /// 5 MB for each child that uses it up. At the limit: `Busy`.
+    /// 6 MB for each child that uses it up. At the limit: `Busy`.
     pub max_turned_per_child: usize,
-    /// How many exchanges from the parent side may pass downwards. 262,144: 80 MB. At the limit: `Busy`.
+    /// How many exchanges from the parent side may pass downwards. 262,144: 90 MB. At the limit: `Busy`.
     pub max_passed_from_parent: usize,
-    /// How many exchanges asked by children there may be in all: 524,288, 160 MB. Many hostile children together meet
+    /// How many exchanges asked by children there may be in all: 524,288, 180 MB. Many hostile children together meet
     /// this one, and what this context and its parent ask does not. At the limit: `Busy`. All exchanges together are at
     /// most 1,048,576.
     pub max_exchanges: usize,

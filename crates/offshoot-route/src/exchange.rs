@@ -4,7 +4,6 @@
 //! or a link. What is checked (who may answer, how much may be sent) is checked wherever the exchange passes, so that
 //! the first honest context stops a hostile one, and no honest relay is blamed for what it passed on.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use offshoot_wire::{Address, FrameKind, Limits};
 
 use crate::event::LinkId;
 use crate::hash::Seeded;
+use crate::names::Names;
 use crate::slab::{NONE, Place, Places};
 use crate::time::Time;
 
@@ -325,13 +325,13 @@ pub(crate) struct Exchanges {
     free: Vec<u32>,
     serial: u64,
     /// Exchanges that others asked, by name. Those that this node asked carry their id as their number.
-    names: HashMap<(Address, u64), u32, Seeded>,
+    names: Names,
     open: usize,
 }
 
 impl Exchanges {
     pub(crate) fn new(seed: Seeded) -> Exchanges {
-        Exchanges { slots: Vec::new(), free: Vec::new(), serial: 0, names: HashMap::with_hasher(seed), open: 0 }
+        Exchanges { slots: Vec::new(), free: Vec::new(), serial: 0, names: Names::new(seed), open: 0 }
     }
 
     /// How many slots are in use.
@@ -358,7 +358,7 @@ impl Exchanges {
         self.serial += 1;
         let id = self.serial << SLOT_BITS | u64::from(slot);
         if let Some(number) = number {
-            self.names.insert((requester.clone(), number), slot);
+            self.names.insert(&requester, number, slot);
         }
         let exchange = Exchange {
             id,
@@ -387,8 +387,10 @@ impl Exchanges {
         if requester == mine {
             return self.find_id(number);
         }
-        // The key is owned by the table; a lookup needs one to compare with, which costs no allocation up to six hops.
-        self.names.get(&(requester.clone(), number)).copied()
+        self.names.find(requester, number, |slot| {
+            let exchange = &self[slot];
+            exchange.number == number && exchange.requester == *requester
+        })
     }
 
     /// The open exchange with this id.
@@ -400,12 +402,10 @@ impl Exchanges {
 
     /// Marks an exchange as over: its name is free.
     pub(crate) fn close(&mut self, slot: u32) {
-        let exchange = &mut self[slot];
-        exchange.open = false;
-        let named = !exchange.end[ASKER].link.is_local();
-        let key = named.then(|| (exchange.requester.clone(), exchange.number));
-        if let Some(key) = key {
-            self.names.remove(&key);
+        self[slot].open = false;
+        let exchange = self.slots[slot as usize].as_ref().filter(|exchange| !exchange.end[ASKER].link.is_local());
+        if let Some(exchange) = exchange {
+            self.names.remove(&exchange.requester, exchange.number, slot);
         }
         self.open -= 1;
     }
@@ -418,7 +418,7 @@ impl Exchanges {
             // A burst is over: what it needed is given back. Ids stay unique, since the serial goes on.
             self.slots = Vec::new();
             self.free = Vec::new();
-            self.names.shrink_to(64);
+            self.names.release();
         }
     }
 

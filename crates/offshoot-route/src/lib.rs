@@ -26,7 +26,9 @@
 //!
 //! # Limits
 //!
-//! Everything is bounded; [`Config`] says by what, why, at what cost, and what happens at the bound. Times are whatever
+//! Everything is bounded; [`Config`] says by what, why, at what cost, and what happens at the bound. Stream data that is
+//! on its way to this context, or that its application was handed and has not consumed, is at most
+//! [`WINDOW_SUM`](offshoot_wire::Limits::WINDOW_SUM) and the floor of each channel on top. Times are whatever
 //! the caller passes, and must not go backwards. A [`Node`] is `Send` and has no interior mutability: it is driven by
 //! whoever holds it.
 //!
@@ -45,6 +47,7 @@ mod event;
 mod exchange;
 mod hash;
 mod link;
+mod names;
 mod node;
 mod outbox;
 mod policy;
