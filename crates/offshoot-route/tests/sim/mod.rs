@@ -1,10 +1,11 @@
 //! Whole trees in one thread: honest nodes, hostile members, bad links, and an oracle that knows what may happen.
 //!
 //! Everything follows from one seed. Time jumps from event to event. The oracle keeps every call from its asking to its
-//! end and panics, with the seed, as soon as an invariant breaks; see [`World::judge`] and [`World::check_empty`].
+//! end and panics, with the seed, as soon as an invariant breaks; see `oracle.rs`.
 
 mod app;
 mod hostile;
+mod oracle;
 mod wire;
 
 use std::cmp::Reverse;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_route::{Config, Event, ExchangeId, LinkId, Node, Rate, Time};
-use offshoot_wire::{Address, ChildHello, Failure, Grant, Limits, LostReason, ShutdownNotice, Verb, VerbSet};
+use offshoot_wire::{Address, ChildHello, Grant, Limits, LostReason, ShutdownNotice, VerbSet};
 
 use hostile::Hostile;
 use wire::Wire;
@@ -565,52 +566,6 @@ impl World {
         }
     }
 
-    /// What must hold of a node at any time.
-    fn check_bounds(&self, member: usize) {
-        let Some(node) = self.members[member].node.as_ref() else { return };
-        let census = node.census();
-        let config = node.config();
-        assert!(census.asked <= config.max_pending);
-        let floors = census.exchanges as u64 * 16 * Limits::WINDOW_FLOOR;
-        assert!(
-            census.granted <= Limits::WINDOW_SUM + floors,
-            "{} grants {} bytes",
-            self.members[member].address,
-            census.granted
-        );
-        for &link in self.members[member].links.keys() {
-            let Some(stats) = node.stats(link) else { continue };
-            let waiting = config.relay_limit + config.send_buffer as u64 * census.open as u64;
-            let frames = 70_000 + census.frames as u64 * 200;
-            let most = waiting + 3 * config.call_budget + config.answer_budget + floors + frames;
-            assert!(stats.queued <= most, "{} bytes wait for one link", stats.queued);
-            // One frame more than the limit may be on its way.
-            assert!(
-                stats.bulk_in_flight <= stats.bulk_limit.max(config.bulk_floor) * 4 + 70_000,
-                "{} bytes of bulk in flight, the limit is {}",
-                stats.bulk_in_flight,
-                stats.bulk_limit
-            );
-        }
-    }
-
-    /// At the end nothing is left anywhere.
-    fn check_empty(&self) {
-        for member in self.members.iter().filter(|member| member.alive) {
-            let Some(node) = member.node.as_ref() else { continue };
-            let census = node.census();
-            let left = offshoot_route::Census { links: 0, ..census };
-            assert_eq!(
-                left,
-                offshoot_route::Census::default(),
-                "{} is at rest and holds something: {:?}",
-                member.address,
-                member.app.serving()
-            );
-            assert_eq!(member.app.serving().len(), 0, "{} still serves something", member.address);
-        }
-    }
-
     fn honest_body(bytes: &Bytes) -> Option<usize> {
         let (tag, rest) = bytes.split_first_chunk::<4>()?;
         (tag == b"call").then_some(())?;
@@ -639,47 +594,5 @@ impl World {
         let mut wires = only(&a, &b);
         wires.extend(only(&b, &a));
         wires
-    }
-
-    /// Judges a failure: what it says about the work, and whether there was a cause.
-    fn judge(&mut self, index: usize, failure: &Failure) {
-        use offshoot_wire::{FailureKind, Ran};
-        let call = &mut self.calls[index];
-        match failure.ran {
-            Ran::NotSent => {
-                assert_eq!(call.executed, 0, "call {index} ran, and is said not to have: {failure:?}");
-                call.not_sent = true;
-            }
-            Ran::Executed => assert_eq!(call.executed, 1, "call {index} did not run, and is said to have: {failure:?}"),
-            Ran::MaybeExecuted => {}
-        }
-        let call = &self.calls[index];
-        let damaged = call.wires.iter().any(|&wire| self.wires[wire].damaged);
-        let dead = !self.members[call.to].alive || !self.members[call.from].alive;
-        let slim = call.wires.iter().any(|&wire| self.wires[wire].frame < 4096);
-        let revoked = call.granted.is_some_and(|grant| self.revoked.contains(&grant));
-        let cause = match &failure.kind {
-            FailureKind::PeerLost(_) | FailureKind::NoRoute => damaged || dead || call.wires.is_empty(),
-            FailureKind::Remote(_) => call.mode == app::Mode::Fails,
-            FailureKind::Denied => revoked || (call.granted.is_none() && damaged),
-            FailureKind::TooLarge => slim,
-            FailureKind::Busy => self.setting.tight,
-            _ => false,
-        };
-        let (from, target) = (&self.members[call.from].address, &call.target);
-        if let FailureKind::PeerLost(_) = failure.kind {
-            let named = target.is_under(&failure.at) || from.is_below(&failure.at);
-            assert!(named, "call {index} from {from} to {target}: {} has no part in it", failure.at);
-        }
-        assert!(cause, "call {index} from {from} to {target} ({:?}) was disturbed: {failure:?}", call.mode);
-    }
-
-    fn is_evil(&self, address: &Address) -> bool {
-        self.members.iter().any(|member| member.hostile.is_some() && address.is_under(&member.address))
-    }
-
-    /// Whether a hostile request may reach a handler.
-    fn may_ask(&self, target: usize, from: &Address, verb: Verb) -> bool {
-        self.legit.iter().any(|(at, _, holder, verbs)| *at == target && from.is_under(holder) && verbs.contains(verb))
     }
 }
