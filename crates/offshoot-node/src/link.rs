@@ -79,6 +79,8 @@ pub(crate) struct Link {
     pub(crate) io: Arc<LinkIo>,
     input: BytesMut,
     output: OutQueue,
+    /// Whether a write failed: told once, and nothing is written any more.
+    unwritable: bool,
 }
 
 /// Lets the core write into the output buffer.
@@ -112,7 +114,12 @@ impl Link {
         fd::set_nonblocking(io.read_fd(), true)?;
         fd::set_nonblocking(io.write_fd(), true)?;
         registry.add(io.read_fd(), read_token, Interest::Read)?;
-        Ok(Link { io: Arc::new(io), input: BytesMut::from(received), output: OutQueue::new(OUT_LIMIT) })
+        Ok(Link {
+            io: Arc::new(io),
+            input: BytesMut::from(received),
+            output: OutQueue::new(OUT_LIMIT),
+            unwritable: false,
+        })
     }
 
     /// What was read and not yet taken by the core.
@@ -138,6 +145,9 @@ impl Link {
         registry: &Registry,
         mut fill: impl FnMut(usize, &mut dyn Transmit) -> bool,
     ) -> Turn {
+        if self.unwritable {
+            return Turn::Rest;
+        }
         let mut budget = TURN;
         loop {
             // Only what the descriptor is about to take is asked for, so that a call overtakes bulk in the core, where
@@ -146,7 +156,10 @@ impl Link {
             if self.output.is_empty() {
                 return self.wait_for_room(registry, false);
             }
-            let Ok(progress) = self.output.write_to(self.io.write_fd(), budget) else { return Turn::Ended };
+            let Ok(progress) = self.output.write_to(self.io.write_fd(), budget) else {
+                self.unwritable = true;
+                return Turn::Ended;
+            };
             budget = budget.saturating_sub(progress.written);
             if progress.blocked {
                 return self.wait_for_room(registry, true);

@@ -103,6 +103,9 @@ pub(crate) struct State {
 /// How a node ends whose parent is gone: what runs has a moment to end by itself, and 2 s in all are promised.
 pub(crate) const AT_ONCE: ShutdownNotice = ShutdownNotice { grace_ms: 200, kill_ms: 1500 };
 
+/// How long a link that can no longer be written is read.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// When nothing is due the broker still looks once an hour: a clock that is read now and then costs nothing.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -240,8 +243,12 @@ impl State {
                     self.pending.push_back(again);
                 }
             }
-            // What the other end said before it closed is still read: the end of reading ends the link.
-            Turn::Ended => self.pending.push_back(Pending::Read(link)),
+            // What the other end said before it closed is still read. The end of reading ends the link, or, should the
+            // other end keep its own side open, the time for that.
+            Turn::Ended => {
+                self.pending.push_back(Pending::Read(link));
+                self.after(LAST_WORDS, Timer::LinkReason(link));
+            }
         }
     }
 
