@@ -197,7 +197,7 @@ pub struct Failure {
     pub kind: FailureKind,
     /// Whether the work ran.
     pub ran: Ran,
-    /// The context that reports it.
+    /// The context that reports it; for [`FailureKind::PeerLost`] the top of what was lost.
     pub at: Address,
     /// One sentence, lower case, without a full stop.
     #[serde(deserialize_with = "bounds::message")]
