@@ -12,9 +12,9 @@ pub(crate) mod open;
 pub(crate) mod pid;
 pub(crate) mod poll;
 pub(crate) mod signal;
-pub(crate) mod start;
 #[cfg(offshoot_agent)]
-mod thread_name;
+mod stand_ins;
+pub(crate) mod start;
 pub(crate) mod tty;
 
 use std::io;

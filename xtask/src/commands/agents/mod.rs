@@ -113,8 +113,8 @@ const LOADER_BUDGET: usize = 16 * KIB;
 /// The most that an agent may weigh as sent.
 fn budget(recipe: Recipe) -> usize {
     match recipe {
-        Recipe::A => 384 * KIB,
-        Recipe::APlus | Recipe::B | Recipe::C => 288 * KIB,
+        Recipe::A => 320 * KIB,
+        Recipe::APlus | Recipe::B | Recipe::C => 208 * KIB,
     }
 }
 
