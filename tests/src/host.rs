@@ -242,6 +242,8 @@ pub struct Watched {
     /// PID 1 of the host, as the test sees it.
     init: i32,
     namespace: u64,
+    /// Kept open: else the number would name another test's host as soon as this one has ended.
+    _pinned: fs::File,
     fixtures: Mutex<BTreeSet<i32>>,
     files: Mutex<BTreeMap<PathBuf, (u64, i64, i64)>>,
 }
@@ -372,10 +374,18 @@ impl Host {
             .first()
             .map(|init| init.pid)
             .ok_or_else(|| Unavailable::because(format!("host {name} has no first process")))?;
+        let pinned = fs::File::open(format!("/proc/{init}/ns/pid"))
+            .map_err(|error| Unavailable::because(format!("the pid namespace of host {name}: {error}")))?;
         let namespace = process::pid_namespace(init)
             .ok_or_else(|| Unavailable::because(format!("host {name} has no pid namespace")))?;
-        let watched =
-            Watched { name: name.to_string(), init, namespace, fixtures: Mutex::default(), files: Mutex::default() };
+        let watched = Watched {
+            name: name.to_string(),
+            init,
+            namespace,
+            _pinned: pinned,
+            fixtures: Mutex::default(),
+            files: Mutex::default(),
+        };
         watched.accept_files();
         Ok(Host { held, watched: Arc::new(watched), profiles: profiles.to_vec() })
     }

@@ -256,6 +256,7 @@ fn suspicious_files(places: &[PathBuf]) -> BTreeSet<PathBuf> {
 impl Drop for Tag {
     fn drop(&mut self) {
         self.kill_everything();
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if let Some(cgroup) = &self.cgroup {
             // A group with a zombie in it cannot be removed yet.
             crate::bounded::eventually(Duration::from_secs(2), || fs::remove_dir(cgroup).is_ok());

@@ -84,6 +84,8 @@ fn kill_and_await(
 fn wind_up(mut running: Running<'_>, tag: &Tag, victim: Victim) {
     let lost_everything = victim != Victim::Master && victim.hop() == 1;
     if victim != Victim::Master && !lost_everything && running.is_running() {
+        // Losses are reported at the end, so nothing shows whether this one has come to the master; once interrupted, it would not be one.
+        std::thread::sleep(Duration::from_secs(1));
         running.master().signal(Signal::INT);
     }
     let done = running.finish_within(Duration::from_secs(21));
