@@ -324,16 +324,10 @@ impl Watched {
     /// What has been created or changed in the host since then, by its path; `run/upper/X` is `/X`.
     pub fn new_files(&self) -> Vec<String> {
         let accepted = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        // The build folder is the machine's own, seen from the host where it lies under a folder that is the host's.
-        let programs = crate::product::programs_folder();
-        let is_program = |path: &Path| {
-            let inside = path.strip_prefix("run/upper").unwrap_or(path);
-            programs.split(':').any(|folder| Path::new("/").join(inside).starts_with(folder))
-        };
         let mut new: Vec<String> = self
             .listing()
             .into_iter()
-            .filter(|(path, what)| accepted.get(path) != Some(what) && !is_program(path))
+            .filter(|(path, what)| accepted.get(path) != Some(what))
             .map(|(path, (length, ..))| {
                 format!("{}:/{} ({length} bytes)", self.name, path.display().to_string().replace("run/upper/", ""))
             })
