@@ -124,7 +124,13 @@ mod tests {
     use std::process::{Child, Command};
 
     fn marked(run: &str) -> Child {
-        Command::new("sleep").arg("60").env(RUN, run).spawn().unwrap()
+        let child = Command::new("sleep").arg("60").env(RUN, run).spawn().unwrap();
+        // Its environment is shown only when the kernel has finished executing it.
+        let environ = format!("/proc/{}/environ", child.id());
+        while !std::fs::read(&environ).is_ok_and(|bytes| Marks::read(&bytes).is_some()) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child
     }
 
     fn end(mut child: Child) {
