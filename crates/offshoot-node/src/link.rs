@@ -81,6 +81,8 @@ pub(crate) struct Link {
     output: OutQueue,
     /// Whether a write failed: told once, and nothing is written any more.
     unwritable: bool,
+    /// Whether the other end sends no more: no event will tell of the end behind what is still to be read.
+    hung_up: bool,
 }
 
 /// Lets the core write into the output buffer.
@@ -119,6 +121,7 @@ impl Link {
             input: BytesMut::from(received),
             output: OutQueue::new(OUT_LIMIT),
             unwritable: false,
+            hung_up: false,
         })
     }
 
@@ -127,11 +130,16 @@ impl Link {
         &mut self.input
     }
 
+    /// The poller said that the other end sends no more. It says so once.
+    pub(crate) fn hang_up(&mut self) {
+        self.hung_up = true;
+    }
+
     /// Reads once, at most a turn's worth.
     pub(crate) fn read(&mut self) -> Turn {
         match fd::read_into(self.io.read_fd(), &mut self.input, TURN) {
             Ok(0) => Turn::Ended,
-            Ok(TURN) => Turn::More,
+            Ok(n) if n == TURN || self.hung_up => Turn::More,
             Ok(_) => Turn::Rest,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::Rest,
             Err(_) => Turn::Ended,
@@ -212,5 +220,35 @@ impl Link {
             let _ = registry.remove(self.io.write_fd());
         }
         self.output.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use offshoot_mux::{Events, Poller};
+
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_told_together_with_data_is_found_without_another_event() {
+        let mut poller = Poller::new().unwrap();
+        let (ours, theirs) = fd::socketpair().unwrap();
+        let registry = poller.registry();
+        let mut link = Link::new(LinkFds::Socket(ours), Token(1), Token(2), &registry, b"").unwrap();
+        fd::write(&theirs, b"last words").unwrap();
+        drop(theirs);
+        let mut events = Events::with_capacity(8);
+        poller.wait(&mut events, Some(Duration::from_secs(10))).unwrap();
+        let event = events.iter().next().unwrap();
+        assert!(event.readable && event.read_closed, "{event:?}");
+        poller.wait(&mut events, Some(Duration::from_millis(20))).unwrap();
+        assert_eq!(events.iter().count(), 0, "told once");
+
+        link.hang_up();
+        assert_eq!(link.read(), Turn::More);
+        assert_eq!(&link.input()[..], b"last words");
+        assert_eq!(link.read(), Turn::Ended);
     }
 }

@@ -167,6 +167,11 @@ impl State {
                 if event.writable {
                     self.write_link(shared, link, now);
                 }
+                if event.read_closed
+                    && let Some(entry) = self.links.link_mut(link)
+                {
+                    entry.hang_up();
+                }
                 if event.readable || event.read_closed || event.error {
                     self.broker_reads(shared, link, now);
                 }

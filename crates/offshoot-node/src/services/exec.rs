@@ -199,9 +199,6 @@ impl State {
                         debug_assert_eq!(taken, n, "the core took less than it announced");
                         job.taken += n as u64;
                     }
-                    if n < room {
-                        return;
-                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok(_) | Err(_) => break,

@@ -20,6 +20,7 @@ pub(crate) const WITHOUT_INIT: &str = "OFFSHOOT_LOCAL_WITHOUT_INIT";
 pub(crate) fn role(name: &str) -> ExitCode {
     match name {
         "role:wait" => failures::wait_in_a_tree(),
+        "role:idle" => failures::wait_in_an_idle_tree(),
         "role:grow" => failures::grow_without_end(),
         "role:processes" => limits::few_processes(),
         "role:master" => drop(Master::new()),

@@ -17,6 +17,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_supervisor_killed_takes_all_below_it_along", || victim(true, Signal::KILL)),
     ("a_supervisor_asked_to_end_ends_all_below_it", || victim(true, Signal::TERM)),
     ("a_master_killed_leaves_nothing", master_killed),
+    ("a_master_killed_takes_an_idle_tree_along_in_a_moment", idle_killed),
     ("a_master_killed_while_it_grows_leaves_nothing", growing),
     ("a_stopped_agent_is_noticed_and_removed", stopped),
     ("a_stopped_agent_is_gone_after_the_end", || stopped_at_the_end(true, false)),
@@ -132,6 +133,21 @@ pub(crate) fn wait_in_a_tree() {
     std::thread::sleep(Duration::from_secs(600));
 }
 
+/// A master with twenty contexts three deep that waits to be killed.
+pub(crate) fn wait_in_an_idle_tree() {
+    let master = master();
+    for branch in 0..2 {
+        let above = master.local().connect().expect("a context");
+        for _ in 0..3 {
+            let middle = above.local().connect().expect("a context");
+            (0..2).for_each(|_| drop(middle.local().connect().expect("a context")));
+        }
+        assert_eq!(above.address().path(), [branch]);
+    }
+    println!("ready");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
 /// A master that grows without end.
 pub(crate) fn grow_without_end() {
     let master = master();
@@ -161,6 +177,28 @@ fn master_killed() {
     child.wait().expect("it ended");
     all_gone(&below, promise(2));
     assert_eq!(tree::with_env_tag(TAG, &tag), []);
+}
+
+fn idle_killed() {
+    let tag = format!("idle-{}", std::process::id());
+    let took = (0..5).map(|_| {
+        let mut child = role("role:idle", &tag);
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its word");
+        let below = tree::descendants(child.id());
+        assert_eq!(below.len(), 40);
+        let start = Instant::now();
+        child.kill().expect("it lives");
+        child.wait().expect("it ended");
+        while below.iter().any(Proc::lives) {
+            assert!(start.elapsed() < promise(2), "processes live on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        start.elapsed()
+    });
+    let took: Vec<Duration> = took.collect();
+    // No wait for something that does not come is on the way: one of them alone would be longer than this.
+    assert!(took.iter().min() < Some(&Duration::from_millis(50)), "{took:?}");
 }
 
 fn growing() {
