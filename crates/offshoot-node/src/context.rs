@@ -163,7 +163,7 @@ impl Context {
     /// # Errors
     /// How the context was lost; [`FailureKind::TooLarge`] for more than a frame holds.
     pub fn echo(&self, bytes: &[u8]) -> Result<Bytes, Error> {
-        Pending::new(self.ask(Verb::Echo, Bytes::copy_from_slice(bytes))?, Ok).wait()
+        self.call(Verb::Echo, Bytes::copy_from_slice(bytes))
     }
 
     /// As [`echo`](Self::echo), without waiting. Many such calls travel together.
@@ -191,7 +191,7 @@ impl Context {
     /// # Errors
     /// How the context was lost.
     pub fn info(&self) -> Result<NodeInfo, Error> {
-        Pending::new(self.ask(Verb::Info, Bytes::new())?, |body| decoded(&body)).wait()
+        decoded(&self.call(Verb::Info, Bytes::new())?).map_err(|failure| self.error(failure))
     }
 
     /// Ends the context and everything below it: processes get TERM, after 5 s KILL. Returns when it is gone, after 7 s
@@ -200,14 +200,17 @@ impl Context {
     /// # Errors
     /// [`FailureKind::NoRoute`] when it was gone already.
     pub fn shutdown(&self) -> Result<(), Error> {
-        self.ask(Verb::Shutdown, encode(&ShutdownNotice { grace_ms: 5000, kill_ms: 2000 }).into())?
-            .answer(None)
-            .map(drop)
-            .or_else(|error| match error.kind() {
+        self.call(Verb::Shutdown, encode(&ShutdownNotice { grace_ms: 5000, kill_ms: 2000 }).into()).map(drop).or_else(
+            |error| match error.kind() {
                 // Its end is the answer. From here on there is no route to it.
                 FailureKind::PeerLost(_) => Ok(()),
                 _ => Err(error),
-            })
+            },
+        )
+    }
+
+    fn call(&self, verb: Verb, body: Bytes) -> Result<Bytes, Error> {
+        Exchange::call(&self.0.shared, &self.0.address, &self.0.path, verb, body)
     }
 
     pub(crate) fn ask(&self, verb: Verb, body: Bytes) -> Result<Exchange, Error> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use offshoot_mux::lead::Baton;
 use offshoot_mux::{Interest, OutQueue, Registry, Token, io as fd};
-use offshoot_route::Transmit;
+use offshoot_route::{LinkId, Transmit};
 
 /// The most that one turn reads from a link, and the most that it writes: 128 KiB, so that replies are read in time
 /// however much there is to write.
@@ -61,6 +61,12 @@ impl LinkIo {
     pub(crate) fn read_token(&self) -> Token {
         self.read_token
     }
+}
+
+/// A link that a thread may read instead of the broker.
+pub(crate) struct Readable {
+    pub(crate) id: LinkId,
+    pub(crate) io: Arc<LinkIo>,
 }
 
 /// How a turn of reading or writing ended.

@@ -1,5 +1,6 @@
 //! One exchange that this process asked, as its threads hold it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,39 @@ impl Exchange {
                     ticket.wait(Some(Instant::now() + again));
                 }
             }
+        }
+    }
+
+    /// Asks `dst` for `verb` and waits for the answer, however long it takes.
+    pub(crate) fn call(
+        shared: &Arc<Shared>,
+        dst: &Address,
+        path: &Arc<str>,
+        verb: Verb,
+        body: Bytes,
+    ) -> Result<Bytes, Error> {
+        let asked = Cell::new(None);
+        let send = |ticket: &Ticket| {
+            let sent = shared.with(|state, now| {
+                let sent = state.core.request(dst, verb, body.clone(), None, now);
+                if let Ok(id) = sent {
+                    state.track(id, dst);
+                    state.await_exchange(id, ticket);
+                }
+                sent.ok()
+            });
+            asked.set(sent);
+            sent.is_some()
+        };
+        let answer = shared.send_leading(dst, send, |state, _| state.asked(asked.get()?)?.result.take());
+        let exchange = match asked.get() {
+            Some(id) => Exchange { shared: Arc::clone(shared), id, target: dst.clone(), path: Arc::clone(path) },
+            // Somebody else reads the link, or there is no room: both are waited for without holding it.
+            None => Exchange::ask(shared, dst, path, verb, body, Sending::Now)?,
+        };
+        match answer {
+            Some(answer) => answer.map_err(|failure| exchange.error(failure)),
+            None => exchange.answer(None),
         }
     }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use offshoot_mux::lead::Slot;
 use offshoot_mux::{Interest, Registry, WakeFd, Waker};
-use offshoot_route::{ExchangeId, LinkId, Time};
+use offshoot_route::{ExchangeId, Time};
+use offshoot_wire::Address;
 
-use crate::link::LinkIo;
+use crate::link::Readable;
 use crate::options::Options;
 use crate::state::State;
 
@@ -126,9 +127,9 @@ impl Shared {
             }
             let ticket: Ticket = Arc::new(Slot::new());
             state.await_exchange(exchange, &ticket);
-            let link = state.link_of(exchange).and_then(|link| Some((link, state.readable_link(link)?)));
+            let link = state.link_of(exchange).and_then(|link| state.readable_link(link));
             self.settle(state, now);
-            let led = link.and_then(|(link, io)| self.lead(link, &io, &ticket, deadline, &mut ready));
+            let led = link.and_then(|link| self.lead(&link, &ticket, deadline, || true, &mut ready));
             match led {
                 Some(found) => return Ok(found),
                 None => {
@@ -140,36 +141,55 @@ impl Shared {
         }
     }
 
-    /// Reads `link` from this thread until `ready` is satisfied, the ticket is complete, the deadline passes or the link
-    /// closes. `None` when there is nothing found yet, or somebody else reads.
+    /// Takes over the reading of the link towards `dst`, has `send` send a request there, and reads until `ready` is
+    /// satisfied. The order matters: an answer that comes while the broker still watches the link wakes it for nothing.
+    ///
+    /// `send` is given what the exchange is to wake ([`State::await_exchange`]), and answers whether it sent. It does not
+    /// run when this thread cannot read the link. `None` when nothing was found: [`wait`](Self::wait) goes on.
+    pub(crate) fn send_leading<T>(
+        self: &Arc<Self>,
+        dst: &Address,
+        send: impl FnOnce(&Ticket) -> bool,
+        mut ready: impl FnMut(&mut State, Time) -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        let link = state.towards(dst).and_then(|link| state.readable_link(link))?;
+        drop(state);
+        let ticket: Ticket = Arc::new(Slot::new());
+        self.lead(&link, &ticket, None, || send(&ticket), &mut ready)
+    }
+
+    /// Reads `link` from this thread, once `begin` agrees, until `ready` is satisfied, the ticket is complete, the
+    /// deadline passes or the link closes. `None` when there is nothing found yet, or somebody else reads.
     fn lead<T>(
         self: &Arc<Self>,
-        link: LinkId,
-        io: &LinkIo,
+        link: &Readable,
         ticket: &Ticket,
         deadline: Option<Instant>,
+        begin: impl FnOnce() -> bool,
         ready: &mut impl FnMut(&mut State, Time) -> Option<T>,
     ) -> Option<T> {
         let wake = thread_wake()?;
         wake.acknowledge();
-        let found = self.lead_with(link, io, &wake, ticket, deadline, ready);
-        if io.awaits_room() {
-            self.lock().rearm_link(self, link);
+        let found = self.lead_with(link, &wake, ticket, deadline, begin, ready);
+        if link.io.awaits_room() {
+            self.lock().rearm_link(self, link.id);
         }
         found
     }
 
     fn lead_with<T>(
         self: &Arc<Self>,
-        link: LinkId,
-        io: &LinkIo,
+        link: &Readable,
         wake: &Arc<WakeFd>,
         ticket: &Ticket,
         deadline: Option<Instant>,
+        begin: impl FnOnce() -> bool,
         ready: &mut impl FnMut(&mut State, Time) -> Option<T>,
     ) -> Option<T> {
+        let Readable { id, io } = link;
         let lead = self.registry.lead(&io.baton, wake, io.read_fd(), io.read_token(), Interest::Read)?;
-        if !ticket.attach(wake) {
+        if !begin() || !ticket.attach(wake) {
             return None;
         }
         loop {
@@ -181,7 +201,7 @@ impl Shared {
             let mut state = self.lock();
             let now = self.now();
             if woken.has(0) {
-                state.read_link(self, link, now);
+                state.read_link(self, *id, now);
             }
             // What came is told before it is looked for.
             state.settle(self, now);

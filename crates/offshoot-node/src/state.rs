@@ -13,7 +13,7 @@ use offshoot_route::{Event, ExchangeId, LinkId, Node, Time};
 use offshoot_wire::{Address, EndReason, Failure, FailureKind, LostReason, Ran, ShutdownNotice};
 
 use crate::ids::IdMap;
-use crate::link::{LinkIo, Turn};
+use crate::link::{Readable, Turn};
 use crate::links::Links;
 use crate::services::Services;
 use crate::shared::{Shared, Ticket};
@@ -258,9 +258,9 @@ impl State {
     }
 
     /// A link that a waiting thread may read: not one whose output is blocked, since the poller watches that.
-    pub(crate) fn readable_link(&mut self, link: LinkId) -> Option<Arc<LinkIo>> {
-        let entry = self.links.link_mut(link)?;
-        (!entry.io.awaits_room()).then(|| Arc::clone(&entry.io))
+    pub(crate) fn readable_link(&mut self, id: LinkId) -> Option<Readable> {
+        let entry = self.links.link_mut(id)?;
+        (!entry.io.awaits_room()).then(|| Readable { id, io: Arc::clone(&entry.io) })
     }
 
     /// A thread that read `link` has handed it back.
