@@ -84,6 +84,10 @@ if [ -d "$root/home/u-ash" ]; then
     ln -sf "$(where busybox)" "$root/usr/local/bin/ash"
     sed -i 's#^\(u-ash:.*:\)[^:]*$#\1/usr/local/bin/ash#' "$root/etc/passwd"
 fi
+if has accounts; then
+    # shellcheck source=tests/peers/accounts.sh
+    . "$(dirname "$0")/accounts.sh"
+fi
 # Every account knows the other hosts by its own ~/.ssh, as a jump host's accounts do; nothing need come with a login. The configuration itself grows later.
 for home in "$root"/root "$root"/home/*; do
     mkdir -m 700 "$home/.ssh"

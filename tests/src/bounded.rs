@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -84,6 +84,7 @@ fn excerpt(bytes: &[u8]) -> String {
 /// A process whose output is gathered while it runs.
 pub struct Gathered {
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: Arc<Mutex<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     threads: Vec<JoinHandle<()>>,
@@ -110,25 +111,52 @@ impl Gathered {
     ///
     /// When the program cannot be started.
     pub fn start(command: &mut Command, stdin: Option<Vec<u8>>) -> Gathered {
+        let Some(bytes) = stdin else {
+            return Gathered::spawn(command, Stdio::null());
+        };
+        let mut gathered = Gathered::spawn(command, Stdio::piped());
+        if let Some(mut pipe) = gathered.stdin.take() {
+            // Not joined: a process that never reads its input holds this thread until it ends. A broken pipe is the process' own choice.
+            thread::spawn(move || drop(pipe.write_all(&bytes)));
+        }
+        gathered
+    }
+
+    /// The same with an input that stays open for [`Gathered::write`].
+    ///
+    /// # Panics
+    ///
+    /// When the program cannot be started.
+    pub fn start_open(command: &mut Command) -> Gathered {
+        Gathered::spawn(command, Stdio::piped())
+    }
+
+    fn spawn(command: &mut Command, stdin: Stdio) -> Gathered {
         let started = Instant::now();
         let mut child = command
-            .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let (stdout, out_thread) = gather(child.stdout.take().expect("stdout is on a pipe"));
         let (stderr, err_thread) = gather(child.stderr.take().expect("stderr is on a pipe"));
-        if let (Some(bytes), Some(mut pipe)) = (stdin, child.stdin.take()) {
-            // Not joined: a process that never reads its input holds this thread until it ends. A broken pipe is the process' own choice.
-            thread::spawn(move || drop(pipe.write_all(&bytes)));
-        }
-        Gathered { child, stdout, stderr, threads: vec![out_thread, err_thread], started, status: None }
+        let stdin = child.stdin.take();
+        Gathered { child, stdin, stdout, stderr, threads: vec![out_thread, err_thread], started, status: None }
     }
 
     /// The process' id.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
+    }
+
+    /// Writes a few bytes to an input that was left open; nothing when the process has closed it.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if let Some(pipe) = &mut self.stdin
+            && pipe.write_all(bytes).and_then(|()| pipe.flush()).is_err()
+        {
+            self.stdin = None;
+        }
     }
 
     /// The output so far.

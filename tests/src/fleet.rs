@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::accounts::Accounts;
 use crate::bounded::{self, Finished, find_program};
 use crate::host::{self, Host, Network, Profile};
 use crate::not_run::Unavailable;
@@ -69,6 +70,7 @@ pub struct Fleet {
     network: Option<Network>,
     aliases: Mutex<Vec<String>>,
     seen_as: PathBuf,
+    accounts: Accounts,
     folder: TempDir,
 }
 
@@ -120,6 +122,7 @@ impl Fleet {
         let keys = folder.path().join("authorized_keys");
         fs::write(&keys, public + "\n").map_err(io_error(&keys))?;
 
+        let accounts = Accounts::new()?;
         let mut fleet = match spaces {
             Ok(()) => {
                 let network = Network::start()?;
@@ -132,6 +135,7 @@ impl Fleet {
                     network: Some(network),
                     aliases: Mutex::default(),
                     seen_as,
+                    accounts,
                     folder,
                 }
             }
@@ -144,6 +148,7 @@ impl Fleet {
                     network: None,
                     aliases: Mutex::default(),
                     seen_as,
+                    accounts,
                     folder,
                 }
             }
@@ -188,7 +193,13 @@ impl Fleet {
         let number = u8::try_from(index + 1).map_err(|_| Unavailable::because("more than 255 hosts"))?;
         let address = Ipv4Addr::new(10, 98, number, 1);
         network.add_address(address)?;
-        let host = Host::start(&peer.name, self.folder.path(), network, &peer.profiles)?;
+        let passwords = self.folder.path().join(format!("hosts/{}.passwords", peer.name));
+        if peer.profiles.contains(&Profile::Accounts) {
+            self.accounts.write(&peer.name, &passwords)?;
+        }
+        let host = Host::start(&peer.name, self.folder.path(), network, &peer.profiles);
+        let _ = fs::remove_file(&passwords);
+        let host = host?;
         let mut more = peer.sshd.clone();
         if peer.profiles.contains(&Profile::Busybox) {
             more.extend(["Match User busybox".into(), "ChrootDirectory /srv/busybox".into()]);
@@ -198,6 +209,11 @@ impl Fleet {
             host.unmount_proc()?;
         }
         Ok(Member { name: peer.name.clone(), sshd, host: Some(host) })
+    }
+
+    /// The passwords of the hosts with [`Profile::Accounts`].
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     fn write_config(&self) -> Result<(), Unavailable> {
@@ -285,6 +301,13 @@ impl Fleet {
             None => Command::new(program),
         };
         command.env(VARIABLE, &self.tag_name);
+        command
+    }
+
+    /// A command where the command under test runs too, on a terminal of its own, marked with the test's tag; for [`crate::Terminal`].
+    pub fn on_terminal(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.command(host::fixture_program());
+        command.arg("terminal").arg(program);
         command
     }
 

@@ -36,6 +36,8 @@ pub enum Profile {
     NoInterpreters,
     /// The account `busybox` logs in to a root that holds a static busybox and nothing else.
     Busybox,
+    /// Accounts with passwords, and sudoers of each kind: `peers/accounts.sh` has the list.
+    Accounts,
 }
 
 impl Profile {
@@ -48,6 +50,7 @@ impl Profile {
             Profile::NoMemfd => "no-memfd",
             Profile::NoInterpreters => "no-interpreters",
             Profile::Busybox => "busybox",
+            Profile::Accounts => "accounts",
         }
     }
 }
@@ -248,9 +251,21 @@ pub struct Watched {
     files: Mutex<BTreeMap<PathBuf, (u64, i64, i64)>>,
 }
 
-/// What sshd and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 5] =
-    ["run/upper/var/log/lastlog", "run/upper/var/log/wtmp", "run/upper/var/log/btmp", "run/utmp", "home/u-fish"];
+/// What sshd, PAM, sudo and fish write of their own accord, whoever logs in.
+const WRITTEN_BY_LOGINS: [&str; 11] = [
+    "run/upper/var/log/lastlog",
+    "run/upper/var/log/wtmp",
+    "run/upper/var/log/btmp",
+    "run/upper/var/log/faillog",
+    "run/upper/var/log/sudo-io",
+    "run/upper/var/lib/sudo",
+    "run/sudo",
+    "run/motd.dynamic",
+    // What asks on a terminal writes to it; that is a change of the device's file.
+    "dev/tty",
+    "run/utmp",
+    "home/u-fish",
+];
 
 impl Watched {
     /// The host's name.
@@ -424,6 +439,27 @@ impl Host {
         command
     }
 
+    /// The same as that account, with its own groups, home and shell in an otherwise empty environment, as after a login.
+    pub fn command_as(&self, account: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.command("setpriv");
+        command.args(as_account(account)).arg(program);
+        command
+    }
+
+    /// The same on a terminal of its own, for [`crate::Terminal`].
+    pub fn on_terminal(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.command(fixture_program());
+        command.arg("terminal").arg(program);
+        command
+    }
+
+    /// The same as an account and on a terminal.
+    pub fn on_terminal_as(&self, account: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.on_terminal("setpriv");
+        command.args(as_account(account)).arg(program);
+        command
+    }
+
     /// The process in the host that a command of [`Host::command`] became, once it has; waits a moment for it.
     pub fn inside(&self, nsenter: i32) -> Option<Process> {
         let mut found = None;
@@ -461,6 +497,11 @@ impl Host {
     }
 }
 
+/// What setpriv takes for an account.
+fn as_account(account: &str) -> [&str; 7] {
+    ["--reuid", account, "--regid", account, "--init-groups", "--reset-env", "--"]
+}
+
 /// Reads a table of TCP sockets for a listener.
 pub(crate) fn listens(table: &str, address: Option<Ipv4Addr>, port: u16) -> bool {
     let port = format!("{port:04X}");
@@ -485,6 +526,16 @@ pub(crate) fn listens(table: &str, address: Option<Ipv4Addr>, port: u16) -> bool
 pub fn available(profiles: &[Profile]) -> Result<(), Unavailable> {
     if profiles.contains(&Profile::Busybox) {
         static_busybox()?;
+    }
+    if profiles.contains(&Profile::Accounts) {
+        for program in ["sudo", "chpasswd", "setsid", "setpriv"] {
+            if find_program(program).is_none() {
+                return Err(Unavailable::because(format!("{program} is not installed")));
+            }
+        }
+        if !Path::new("/etc/pam.d/sshd").exists() || !Path::new("/etc/sudoers.d").is_dir() {
+            return Err(Unavailable::because("sshd's PAM configuration or /etc/sudoers.d is missing"));
+        }
     }
     if profiles.contains(&Profile::NoMemfd) && find_program("perl").is_none() {
         return Err(Unavailable::because("perl, which sets the seccomp filter, is not installed"));

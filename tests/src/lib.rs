@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod accounts;
 pub mod bounded;
 pub mod expect;
 pub mod fleet;
@@ -18,8 +19,10 @@ pub mod relay;
 pub mod servers;
 pub mod sshd;
 pub mod tag;
+pub mod terminal;
 pub mod tree;
 
+pub use accounts::Accounts;
 pub use bounded::Finished;
 pub use fleet::{Fleet, Peer};
 pub use host::{Host, Network, Profile};
@@ -30,4 +33,5 @@ pub use relay::Relay;
 pub use servers::Server;
 pub use sshd::Sshd;
 pub use tag::Tag;
+pub use terminal::Terminal;
 pub use tree::Tree;

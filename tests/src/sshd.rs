@@ -42,8 +42,17 @@ pub enum Place<'a> {
 ///
 /// When ssh-keygen is missing or fails.
 pub fn make_key(path: &Path) -> Result<String, Unavailable> {
+    make_key_with(path, "")
+}
+
+/// The same with a passphrase.
+///
+/// # Errors
+///
+/// When ssh-keygen is missing or fails.
+pub fn make_key_with(path: &Path, passphrase: &str) -> Result<String, Unavailable> {
     let done = bounded::run(
-        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(path),
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f"]).arg(path),
         None,
         Duration::from_secs(20),
     );

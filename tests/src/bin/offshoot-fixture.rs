@@ -1,4 +1,4 @@
-//! The program that fixtures run in namespaces of their own: PID 1 of a host, and servers. Every form of it ends when its standard input does, that is,
+//! The program that fixtures run in namespaces of their own: PID 1 of a host, servers, and a terminal. Every form of it ends when its standard input does, that is,
 //! when the test process has ended for whatever reason.
 
 #![forbid(unsafe_code)]
@@ -11,17 +11,27 @@ use std::time::Duration;
 
 use offshoot_tests::relay::{self, Knobs};
 use offshoot_tests::servers::{self, Temper};
+use offshoot_tests::terminal;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["terminal", program @ ..] = &words[..] {
+        return match terminal::serve(program) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                eprintln!("offshoot-fixture: {error}");
+                ExitCode::from(125)
+            }
+        };
+    }
     let outcome = match words[..] {
         ["init"] => init(),
         ["hold"] => hold(),
         ["serve", temper] => Temper::named(temper).map_or_else(|| Err(io::Error::other("unknown temper")), serve),
         ["relay", target, delay] => relay(target, delay),
         _ => Err(io::Error::other(
-            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS",
+            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS | terminal PROGRAM ARGUMENTS…",
         )),
     };
     match outcome {

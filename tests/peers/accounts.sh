@@ -1,0 +1,47 @@
+# Accounts with passwords, and sudoers of each kind, for the profile `accounts`. Read by host.sh before the host's root is entered; uses its `account`,
+# `where` and `root`. FIXTURE_SHARED/hosts/NAME.passwords, which src/accounts.rs writes, has one line `ACCOUNT:PASSWORD` for each account.
+passwords=$FIXTURE_SHARED/hosts/$FIXTURE_NAME.passwords
+for name in $(cut -d: -f1 "$passwords"); do
+    [ "$name" = root ] || account "$name" "$(where bash)"
+done
+chpasswd --crypt-method SHA512 --root "$root" <"$passwords"
+# A password that must be changed, and an account that is over.
+sed -i -e '/^[a-z]*-stale:/s/^\([^:]*:[^:]*\):[^:]*:/\1:0:/' -e '/^[a-z]*-ended:/s/:[^:]*:\([^:]*\)$/:1:\1/' "$root/etc/shadow"
+
+# For sshd. What each may do is in its configuration, by name; this is text that looks like a prompt, from the login itself, before the login goes on.
+sed -i 's#^\(p-nologin:.*:\)[^:]*$#\1/usr/sbin/nologin#' "$root/etc/passwd"
+printf '%s\n' 'printf "Password: "' "printf \"p-noisy@fixture's password: \" >&2" >"$root/home/p-noisy/.bashrc"
+echo 'sleep 1' >"$root/home/p-slow/.bashrc"
+printf 'This host asks for a password.\nPassword: ' >"$root/etc/motd"
+
+# For sudo.
+cat >"$root/etc/sudoers.d/fixture" <<'SUDOERS'
+Defaults timestamp_timeout=0
+Defaults:sudo-lecture lecture=always
+Defaults:sudo-tty requiretty
+Defaults:sudo-ttypw requiretty
+Defaults:sudo-nopty !use_pty
+Defaults:sudo-log use_pty, log_input, log_output, iolog_dir=/var/log/sudo-io
+Defaults:sudo-stars pwfeedback
+Defaults:sudo-prompt passprompt="Passwort von %p auf %h bitte: "
+Defaults:sudo-override passprompt="Password: ", passprompt_override
+Defaults:sudo-target targetpw
+Defaults:sudo-once passwd_tries=1
+Defaults:sudo-insults insults
+Defaults:sudo-root rootpw
+Defaults:sudo-keep timestamp_timeout=5, timestamp_type=global
+sudo-nopass ALL=(ALL:ALL) NOPASSWD: ALL
+sudo-tty ALL=(ALL:ALL) NOPASSWD: ALL
+sudo-one ALL=(root) NOPASSWD: /usr/bin/id
+SUDOERS
+for name in $(cut -d: -f1 "$passwords"); do
+    case $name in
+        sudo-nopass | sudo-tty | sudo-one | sudo-none) ;;
+        sudo-*) echo "$name ALL=(ALL:ALL) ALL" >>"$root/etc/sudoers.d/fixture" ;;
+    esac
+done
+chmod 440 "$root/etc/sudoers.d/fixture"
+
+# For doas.
+printf 'permit doas-pw as root\npermit nopass doas-nopass as root\n' >"$root/etc/doas.conf"
+chmod 600 "$root/etc/doas.conf"
