@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Err(failure) => {
             eprintln!("received  {}", escaped(&failure.seen));
             eprintln!("hint      {}", failure.hint);
-            Err(failure.message.into())
+            Err(failure.message.clone().into())
         }
     }
 }

@@ -378,7 +378,7 @@ fn send_all(exchange: &Exchange, number: u8, mut data: Bytes) -> Result<(), Fail
             match &asked.result {
                 Some(Ok(_)) => return Some(Ok(data.len())),
                 Some(Err(failure)) => return Some(Err(failure.clone())),
-                None if asked.stopped.contains(&number) => return Some(Ok(data.len())),
+                None if asked.is_stopped(number) => return Some(Ok(data.len())),
                 None => {}
             }
             match state.core.send(id, number, data.clone(), now) {
@@ -420,7 +420,7 @@ impl Input {
             match &asked.result {
                 Some(Err(failure)) => return Some(Err(Some(failure.clone()))),
                 Some(Ok(_)) => return Some(Err(None)),
-                None if asked.stopped.contains(&channel::STDIN) => return Some(Err(None)),
+                None if asked.is_stopped(channel::STDIN) => return Some(Err(None)),
                 None => {}
             }
             match state.core.send(id, channel::STDIN, data.clone(), now) {
@@ -497,7 +497,7 @@ impl Output {
                 state.core.consumed(id, number, data.len(), now);
                 return Some(Ok(Some(data)));
             }
-            if asked.ended.iter().any(|(from, _)| *from == number) {
+            if asked.end_of(number).is_some() {
                 return Some(Ok(None));
             }
             asked.result.clone().map(|result| result.map(|_| None))
@@ -528,8 +528,8 @@ impl Drop for Output {
         let number = self.channel;
         self.exchange.with(|state, id, now| {
             let Some(asked) = state.asked(id) else { return };
-            asked.inbox.retain(|(from, _)| *from != number);
-            let over = asked.result.is_some() || asked.ended.iter().any(|(from, _)| *from == number);
+            asked.discard(number);
+            let over = asked.result.is_some() || asked.end_of(number).is_some();
             if !over {
                 state.core.stop(id, number, now);
             }

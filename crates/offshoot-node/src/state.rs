@@ -38,15 +38,11 @@ pub(crate) enum Timer {
     Watchdog,
 }
 
-/// An exchange that this node asked, as its waiting threads see it.
+/// An exchange that this node asked, as its waiting threads see it. Small: many calls may be under way.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
-    /// What came on the channels and was not yet read.
-    pub(crate) inbox: VecDeque<(u8, Bytes)>,
-    /// The channels that ended.
-    pub(crate) ended: Vec<(u8, EndReason)>,
-    /// The channels that the other side no longer reads.
-    pub(crate) stopped: Vec<u8>,
+    /// What its channels brought; most calls have none.
+    channels: Option<Box<Channels>>,
     /// Whether it has ended. After that nothing comes any more.
     pub(crate) done: bool,
     /// How it ended, until somebody has taken that.
@@ -56,11 +52,44 @@ pub(crate) struct Asked {
     waiting: Vec<Ticket>,
 }
 
+#[derive(Debug, Default)]
+struct Channels {
+    /// What came and was not yet read.
+    inbox: VecDeque<(u8, Bytes)>,
+    /// Those that ended.
+    ended: Vec<(u8, EndReason)>,
+    /// Those that the other side no longer reads.
+    stopped: Vec<u8>,
+}
+
 impl Asked {
     /// Takes the first of what came on a channel that `wanted` names.
     pub(crate) fn take(&mut self, wanted: impl Fn(u8) -> bool) -> Option<(u8, Bytes)> {
-        let place = self.inbox.iter().position(|(from, _)| wanted(*from))?;
-        self.inbox.remove(place)
+        let inbox = &mut self.channels.as_mut()?.inbox;
+        let place = inbox.iter().position(|(from, _)| wanted(*from))?;
+        inbox.remove(place)
+    }
+
+    /// Throws away what came on a channel.
+    pub(crate) fn discard(&mut self, channel: u8) {
+        if let Some(channels) = &mut self.channels {
+            channels.inbox.retain(|(from, _)| *from != channel);
+        }
+    }
+
+    /// How a channel ended, when it has.
+    pub(crate) fn end_of(&self, channel: u8) -> Option<&EndReason> {
+        let ended = &self.channels.as_ref()?.ended;
+        ended.iter().find(|(from, _)| *from == channel).map(|(_, reason)| reason)
+    }
+
+    /// Whether the other side no longer reads a channel.
+    pub(crate) fn is_stopped(&self, channel: u8) -> bool {
+        self.channels.as_ref().is_some_and(|channels| channels.stopped.contains(&channel))
+    }
+
+    fn channels(&mut self) -> &mut Channels {
+        self.channels.get_or_insert_default()
     }
 }
 
@@ -385,14 +414,14 @@ impl State {
             }
             Event::Data { id, channel, data } => {
                 if self.asked.contains_key(&id) {
-                    self.on_asked(id, |asked| asked.inbox.push_back((channel, data)));
+                    self.on_asked(id, |asked| asked.channels().inbox.push_back((channel, data)));
                 } else {
                     self.served_data(shared, id, channel, data, now);
                 }
             }
             Event::End { id, channel, reason } => {
                 if self.asked.contains_key(&id) {
-                    self.on_asked(id, |asked| asked.ended.push((channel, reason)));
+                    self.on_asked(id, |asked| asked.channels().ended.push((channel, reason)));
                 } else {
                     self.served_end(shared, id, channel, now);
                 }
@@ -403,7 +432,7 @@ impl State {
                 }
             }
             Event::Stopped { id, channel } => {
-                if !self.on_asked(id, |asked| asked.stopped.push(channel)) {
+                if !self.on_asked(id, |asked| asked.channels().stopped.push(channel)) {
                     self.served_stopped(shared, id, channel, now);
                 }
             }

@@ -191,8 +191,49 @@ pub enum FailureKind {
 }
 
 /// A failure, as it crosses the tree.
+///
+/// Dereferences to its [`Report`], whose fields can be read and changed. One pointer in size, so that a
+/// `Result<_, Failure>` costs the way without a failure nothing.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_wire::{Failure, FailureKind, Ran};
+/// let failure = Failure::new(FailureKind::Timeout, "no answer came").ran(Ran::MaybeExecuted);
+/// assert_eq!((&failure.kind, &*failure.message), (&FailureKind::Timeout, "no answer came"));
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Failure(Box<Report>);
+
+impl std::ops::Deref for Failure {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut Report {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<Report> for Failure {
+    fn from(report: Report) -> Failure {
+        Failure(Box::new(report))
+    }
+}
+
+/// What a [`Failure`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Failure {
+pub struct Report {
     /// What kind.
     pub kind: FailureKind,
     /// Whether the work ran.
@@ -215,7 +256,7 @@ impl Failure {
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         let mut message = message.into();
         cut(&mut message);
-        Failure { kind, ran: Ran::NotSent, at: Address::ROOT, message, seen: Vec::new(), hint: String::new() }
+        Report { kind, ran: Ran::NotSent, at: Address::ROOT, message, seen: Vec::new(), hint: String::new() }.into()
     }
 
     /// The same, with whether the work ran.

@@ -42,7 +42,7 @@ mod verb;
 pub use address::{Address, AddressError};
 pub use codec::{DecodeError, decode, encode, encode_into};
 pub use failure::{
-    AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Resource,
+    AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Report, Resource,
 };
 pub use frame::{Frame, FrameError, FrameHeader, FrameKind, ParsedFrame, chunk_header, parse_chunk, parse_frame};
 pub use grant::{Authority, Grant, GrantLink, VerbSet};

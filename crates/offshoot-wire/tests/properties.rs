@@ -137,7 +137,7 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
 fn failure() -> impl Strategy<Value = Failure> {
     let ran = prop::sample::select(vec![Ran::NotSent, Ran::MaybeExecuted, Ran::Executed]);
     (failure_kind(), ran, address(), text(), octets(), text())
-        .prop_map(|(kind, ran, at, message, seen, hint)| Failure { kind, ran, at, message, seen, hint })
+        .prop_map(|(kind, ran, at, message, seen, hint)| Report { kind, ran, at, message, seen, hint }.into())
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
@@ -488,7 +488,7 @@ fn lists_and_names_beyond_their_limits_are_refused() {
     assert!(decode::<Recipe>(&encode(&recipe(Limits::RECIPE_LIST + 1, 1))).is_err());
     assert!(decode::<Recipe>(&encode(&recipe(1, Limits::NAME + 1))).is_err());
 
-    let failure = |message: usize, seen: usize| Failure {
+    let failure = |message: usize, seen: usize| Report {
         kind: FailureKind::Busy,
         ran: Ran::NotSent,
         at: Address::ROOT,

@@ -132,7 +132,7 @@ fn a_tool_that_is_not_there_or_cannot_be_run_is_told_by_its_name() {
         let mut recipe = tool("");
         recipe.start = Start::Shell { argv: vec![program.to_owned(), Start::PROBE.to_owned()], env: Vec::new() };
         let failure = test.connecting(&recipe).fail();
-        assert_eq!((failure.kind, failure.message), (FailureKind::Connect(ConnectStage::Start), message));
+        assert_eq!((&failure.kind, &failure.message), (&FailureKind::Connect(ConnectStage::Start), &message));
     }
     let mut recipe = tool("");
     recipe.start = Start::Shell { argv: Vec::new(), env: Vec::new() };

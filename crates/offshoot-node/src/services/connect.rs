@@ -221,8 +221,9 @@ impl State {
             child: Some(reply.clone()),
         };
         self.adopt(shared, place.link, new, now).map_err(|error| {
-            let failure = os_failure("cannot watch the new link", &error);
-            Failure { kind: FailureKind::Connect(ConnectStage::Hello), ..failure }
+            let mut failure = os_failure("cannot watch the new link", &error);
+            failure.kind = FailureKind::Connect(ConnectStage::Hello);
+            failure
         })?;
         Ok(reply)
     }

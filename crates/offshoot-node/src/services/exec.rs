@@ -136,8 +136,9 @@ impl State {
         };
         let child = spawn.stdout(stdout).stderr(stderr).start().map_err(|error| {
             let program = String::from_utf8_lossy(&spec.program);
-            let failure = os_failure(&format!("cannot run `{program}`"), error.io());
-            Failure { message: format!("cannot run `{program}`: {error}"), ..failure }
+            let mut failure = os_failure(&format!("cannot run `{program}`"), error.io());
+            failure.message = format!("cannot run `{program}`: {error}");
+            failure
         })?;
         // From here on an early return drops, and so ends, the child.
         let exit_token = self.sources.insert(Source::ProcessExit(id));

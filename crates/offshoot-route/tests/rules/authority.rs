@@ -366,7 +366,7 @@ fn s3_a_request_without_a_grant_goes_no_further_than_the_first_hop() {
         lab.inject(&evil, &request(&evil.address, &dst, 1 + target as u64, Verb::Echo.number(), true, None));
         let said = lab.received(&evil);
         let failure: Failure = offshoot_wire::decode(&said[0].1).expect("a failure");
-        assert_eq!((failure.kind, failure.at), (FailureKind::Denied, lab.address(relay)));
+        assert_eq!((&failure.kind, &failure.at), (&FailureKind::Denied, &lab.address(relay)));
     }
     let link = lab.link(relay, 0);
     assert!(lab.nodes[relay].is_drained(link));

@@ -31,7 +31,7 @@ fn s12_requests_to_a_link_that_does_not_read_are_refused_at_the_budget_and_room_
             Err(failure) => break failure,
         }
     };
-    assert_eq!((refused.kind, refused.ran), (FailureKind::Busy, Ran::NotSent));
+    assert_eq!((&refused.kind, refused.ran), (&FailureKind::Busy, Ran::NotSent));
     assert!(lab.nodes[0].awaits_room(lab.link(0, a)));
     assert!((60..80).contains(&taken), "{taken} requests of 60 kB");
     lab.settle();

@@ -198,7 +198,7 @@ fn loss(lab: &mut Lab, node: usize) -> (String, String, Ran) {
     assert_eq!(done.len(), 1, "{done:?}");
     let failure = done.remove(0).1.expect_err("a loss");
     assert!(matches!(failure.kind, FailureKind::PeerLost(_)), "{failure:?}");
-    (failure.at.to_string(), failure.message, failure.ran)
+    (failure.at.to_string(), failure.message.clone(), failure.ran)
 }
 
 fn lost(at: &str, message: &str, ran: Ran) -> (String, String, Ran) {
