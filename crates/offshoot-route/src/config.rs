@@ -45,8 +45,15 @@ pub struct Config {
     /// contexts that granted all they may. Only floors of single streams come on top.
     pub relay_limit: u64,
     /// How many bytes of requests may wait for one link from one origin, and how many bytes of requests and answers from
-    /// one child may wait anywhere. 4 MiB. At the limit a request is refused with `Busy`.
+    /// one child may wait anywhere. 4 MiB. At the limit a request is refused with `Busy`. Not for what ancestors ask: see
+    /// [`Config::call_window`].
     pub call_budget: u64,
+    /// How many bytes of requests, each with 96 for its frame, this node may have asked of the contexts below one child
+    /// and heard nothing of yet, and how many bytes of requests with full authority may wait here for one link. 16 MiB:
+    /// [`Config::max_pending`] small ones. The asked context is heard when it answers or uses a channel. Since no more than
+    /// that can wait on the way, one requester meets this limit at home, where its callers wait for room, and never at a
+    /// relay. Requests upwards have [`Config::call_budget`] for the same. At the limit: `Busy`.
+    pub call_window: u64,
     /// How many bytes of answers may wait for one link. 32 MiB: a slow link under many calls is no mistake. Beyond it an
     /// answer is replaced by a `Busy` failure that says that the work ran.
     pub answer_budget: u64,
@@ -98,6 +105,7 @@ impl Default for Config {
             relay_budget: 4 * 1024 * 1024,
             relay_limit: 64 * 1024 * 1024,
             call_budget: 4 * 1024 * 1024,
+            call_window: 16 * 1024 * 1024,
             answer_budget: 32 * 1024 * 1024,
             send_buffer: 256 * 1024,
             control_budget: 4 * 1024 * 1024,

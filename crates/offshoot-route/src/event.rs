@@ -230,6 +230,8 @@ pub struct Census {
     pub promised: u64,
     /// Bytes of requests and answers that are charged to the links that they came from.
     pub charged: u64,
+    /// Bytes of the requests that this context asked and heard nothing of yet, with what frames cost.
+    pub unheard: u64,
     /// The sum of the windows that this context grants as a reader.
     pub granted: u64,
     /// Credits held back.

@@ -260,6 +260,8 @@ pub(crate) struct Exchange {
     pub(crate) outstanding: [u64; 2],
     /// The sum of the windows that this node grants for it.
     pub(crate) reserved: u64,
+    /// What its request counts among the link's unheard ones; zero once the asked side was heard.
+    pub(crate) unheard: u64,
     pub(crate) channels: Vec<Channel>,
     /// The number of the grant by which it was asked, at the target.
     pub(crate) grant: Option<u64>,
@@ -374,6 +376,7 @@ impl Exchanges {
             initial: [0; 2],
             outstanding: [0; 2],
             reserved: 0,
+            unheard: 0,
             channels: Vec::new(),
             grant: None,
         };

@@ -194,6 +194,8 @@ pub(crate) struct Link {
     pub(crate) answers_queued: u64,
     /// What its readers were granted and has not come yet.
     pub(crate) outstanding: u64,
+    /// Bytes of the requests that this node asked through it and heard nothing of yet; with what a frame costs.
+    pub(crate) unheard: u64,
     /// A request was refused for want of room.
     pub(crate) refused_room: bool,
 
@@ -250,6 +252,7 @@ impl Link {
             calls_queued: 0,
             answers_queued: 0,
             outstanding: 0,
+            unheard: 0,
             refused_room: false,
             bulk_in: 0,
             bulk_acked: 0,
@@ -284,6 +287,14 @@ impl Link {
     /// Whether the exchanges of this link's readers may bring `more` bytes of stream data to wait for it.
     pub(crate) fn has_room_for(&self, more: u64, config: &Config) -> bool {
         self.data_queued.saturating_add(self.outstanding).saturating_add(more) <= config.relay_limit
+    }
+
+    /// How many bytes of requests this node may have asked through it and heard nothing of: what the first relay takes.
+    pub(crate) fn call_window(&self, config: &Config) -> u64 {
+        match self.role {
+            Role::Child => config.call_window,
+            Role::Parent => config.call_budget,
+        }
     }
 
     /// Whether bulk may be sent.

@@ -35,8 +35,8 @@ struct Class {
     lanes: [ClassLane; LANES],
     /// Flows with something waiting.
     flows: usize,
-    /// Bytes of requests waiting, with what a frame costs.
-    calls: u64,
+    /// Bytes of requests waiting, with what a frame costs: without and with full authority.
+    calls: [u64; 2],
     /// Detached flows since the last notice.
     detached: usize,
     /// Notices of lost contexts that must not overtake what those contexts sent. The first one has number `first`.
@@ -98,7 +98,7 @@ impl Outbox {
             origin,
             lanes: [lane(), lane(), lane()],
             flows: 0,
-            calls: 0,
+            calls: [0; 2],
             detached: 0,
             notices: VecDeque::new(),
             first: 0,
@@ -113,7 +113,7 @@ impl Outbox {
         let (out, origin) = (exchanges[slot].end[side].link, exchanges[slot].end[other(side)].link);
         let Some(link) = find_mut(links, out) else { return };
         let cost = item.cost();
-        let kind = item.kind;
+        let (kind, full) = (item.kind, item.full);
         if is_call(kind) {
             link.calls_queued += cost;
         } else if is_answer(kind) {
@@ -145,7 +145,7 @@ impl Outbox {
         }
         if is_call(kind) {
             let class = exchanges.flow(flow).class;
-            self.classes[class].calls += cost;
+            self.classes[class].calls[usize::from(full)] += cost;
         }
     }
 
@@ -224,7 +224,7 @@ impl Outbox {
             return None;
         }
         let item = self.items.remove(state.head);
-        let (kind, cost) = (item.kind, item.cost());
+        let (kind, full, cost) = (item.kind, item.full, item.cost());
         state.head = item.next;
         let next = item.next;
         if next == NONE {
@@ -235,7 +235,7 @@ impl Outbox {
         }
         if is_call(kind) {
             state.unsent = false;
-            self.classes[state.class].calls -= cost;
+            self.classes[state.class].calls[usize::from(full)] -= cost;
         }
         if let Some(link) = find_mut(links, out) {
             if is_call(kind) {
@@ -313,9 +313,9 @@ impl Outbox {
         Some(self.classes[link.lanes[lane]].lanes[lane].flows)
     }
 
-    /// The bytes of requests that wait for `out` and came from `origin`.
-    pub(crate) fn calls_of(&self, out: LinkId, origin: LinkId) -> u64 {
-        self.named.get(&(out, origin)).map_or(0, |&class| self.classes[class].calls)
+    /// The bytes of requests that wait for `out` and came from `origin`, those with full authority or the others.
+    pub(crate) fn calls_of(&self, out: LinkId, origin: LinkId, full: bool) -> u64 {
+        self.named.get(&(out, origin)).map_or(0, |&class| self.classes[class].calls[usize::from(full)])
     }
 
     fn enter(&mut self, exchanges: &mut Exchanges, links: &mut Links, flow: FlowRef, lane: u8) {

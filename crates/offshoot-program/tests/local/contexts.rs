@@ -20,6 +20,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("an_address_is_never_used_again", addresses),
     ("sixteen_threads_call_one_context_at_once", threads),
     ("a_hundred_thousand_calls_are_on_their_way_at_once", pipelined),
+    ("calls_without_end_are_all_answered_at_any_depth", streamed),
     ("shutdown_ends_a_subtree_and_whoever_waits_for_it", subtree),
     ("a_call_to_a_dead_context_fails_at_once", dead),
     ("dropping_a_pending_answer_takes_the_request_back", pending),
@@ -189,21 +190,41 @@ fn threads() {
 
 fn pipelined() {
     let master = master();
-    let chain = grow(&master, 2);
+    let chain = grow(&master, 3);
     for context in &chain {
         let asked: Vec<Pending<Bytes>> =
             (0..100_000_u32).map(|i| context.start_echo(&i.to_le_bytes()).expect("it is sent")).collect();
         for (i, pending) in asked.into_iter().enumerate() {
-            match pending.wait() {
-                Ok(echo) => assert_eq!(echo, &(i as u32).to_le_bytes()[..]),
-                // Between two hops only so many bytes of requests may wait: what exceeds them is refused, not lost.
-                Err(error) => {
-                    assert_eq!((error.kind(), error.ran()), (&FailureKind::Busy, Ran::NotSent), "{error}");
-                    assert!(context.address().depth() > 1, "{error}");
-                }
-            }
+            assert_eq!(pending.wait().expect("an echo"), &(i as u32).to_le_bytes()[..]);
         }
         context.ping().expect("an answer");
+    }
+}
+
+/// One thread asks as fast as it is let, another takes the answers.
+fn streamed() {
+    let count: u32 = if crate::all_wanted() { 1_000_000 } else { 50_000 };
+    let master = master();
+    let chain = grow(&master, 3);
+    for context in &chain {
+        // Small ones, of which the number under way is limited, and larger ones, whose bytes are.
+        for (length, count) in [(4, count), (3_000, count / 10)] {
+            let (ask, asked) = std::sync::mpsc::channel::<Pending<Bytes>>();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let body = |i: u32| [&i.to_le_bytes()[..], &vec![7; length - 4]].concat();
+                    (0..count)
+                        .for_each(|i| ask.send(context.start_echo(&body(i)).expect("it is sent")).expect("a reader"));
+                });
+                let mut came = 0_u32;
+                for pending in asked {
+                    let echo = pending.wait().expect("an echo");
+                    assert_eq!((&echo[..4], echo.len()), (&came.to_le_bytes()[..], length));
+                    came += 1;
+                }
+                assert_eq!(came, count);
+            });
+        }
     }
 }
 

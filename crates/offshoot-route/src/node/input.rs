@@ -15,7 +15,7 @@ use offshoot_wire::{
 use super::Node;
 use super::lost::By;
 use crate::event::{Event, LinkId};
-use crate::exchange::other;
+use crate::exchange::{SERVER, other};
 use crate::link::Role;
 use crate::outbox::{find, find_mut};
 use crate::time::Time;
@@ -245,6 +245,11 @@ impl Node {
             && let Some(link) = find_mut(&mut self.links, from)
         {
             link.stats.strays += 1;
+        }
+        if side == SERVER
+            && let Some(slot) = known
+        {
+            self.heard(slot);
         }
         known
     }

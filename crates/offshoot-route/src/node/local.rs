@@ -9,7 +9,7 @@ use offshoot_wire::{
 use super::Node;
 use super::size::{fits, room};
 use crate::event::{Event, ExchangeId, LinkId};
-use crate::exchange::{ASKER, End, Item, Prefix, SERVER, flow_ref, other};
+use crate::exchange::{ASKER, End, ITEM_COST, Item, Prefix, SERVER, flow_ref, other};
 use crate::link::Role;
 use crate::outbox::{find, find_mut};
 use crate::policy::{Channels, is_framed};
@@ -70,10 +70,13 @@ impl Node {
             let message = format!("a request of {length} bytes does not fit a frame");
             return Err(self.failure(FailureKind::TooLarge, message));
         }
-        if self.outbox.calls_of(out, LinkId::LOCAL).saturating_add(length as u64) > self.config.call_budget {
+        let unheard = length as u64 + ITEM_COST;
+        // One that is larger than the window goes alone.
+        if link.unheard > 0 && link.unheard.saturating_add(unheard) > link.call_window(&self.config) {
             link.refused_room = true;
-            return Err(self.busy("as many bytes of requests as may wait for the link do"));
+            return Err(self.busy("as many bytes of requests as may be under way through the link are"));
         }
+        link.unheard += unheard;
         let mut item = Item::new(FrameKind::Request, body);
         match Prefix::new(&self.scratch) {
             Some(prefix) => item.prefix = prefix,
@@ -93,6 +96,7 @@ impl Node {
         exchange.readable = [channels.answer, channels.ask];
         exchange.initial = [window, Limits::WINDOW_FLOOR];
         exchange.reserved = readable * window;
+        exchange.unheard = unheard;
         self.granted += exchange.reserved;
         self.asked += 1;
         let id = ExchangeId(exchange.id);

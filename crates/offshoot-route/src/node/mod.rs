@@ -337,6 +337,7 @@ impl Node {
             queued: links().map(|link| link.data_queued + link.calls_queued + link.answers_queued).sum(),
             promised: links().map(|link| link.outstanding).sum(),
             charged: links().map(|link| link.charged).sum(),
+            unheard: links().map(|link| link.unheard).sum(),
             granted: self.granted,
             held: links().flat_map(|link| &link.held).filter(|(id, ..)| self.exchanges.find_id(*id).is_some()).count(),
             notices: links().map(|link| link.raw.len()).sum(),
@@ -452,10 +453,28 @@ impl Node {
         }
     }
 
+    /// The asked side of an exchange was heard, or will not be: its request waits nowhere on the way any more.
+    fn heard(&mut self, slot: u32) {
+        let exchange = &mut self.exchanges[slot];
+        let length = std::mem::take(&mut exchange.unheard);
+        if length == 0 {
+            return;
+        }
+        let id = exchange.end[SERVER].link;
+        let Some(link) = find_mut(&mut self.links, id) else { return };
+        link.unheard -= length;
+        // At half, so that whoever waits is woken for many requests at once.
+        if link.refused_room && link.unheard <= link.call_window(&self.config) / 2 {
+            link.refused_room = false;
+            self.events.push_back(Event::Room { link: id });
+        }
+    }
+
     /// Ends an exchange's life at this node: its name is free, what still waits to go out drains.
     fn close(&mut self, slot: u32) {
         self.leave_peer(slot, ASKER);
         self.leave_peer(slot, SERVER);
+        self.heard(slot);
         self.exchanges.close(slot);
         let exchange = &mut self.exchanges[slot];
         self.granted -= std::mem::take(&mut exchange.reserved);

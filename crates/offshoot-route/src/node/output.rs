@@ -5,8 +5,8 @@ use offshoot_wire::{Ack, Address, Bye, Frame, FrameHeader, FrameKind, Ping, enco
 
 use super::Node;
 use super::streams::JOIN;
-use crate::event::{Event, LinkId, Transmit};
-use crate::exchange::{ASKER, BULK, Body, CALL, CONTROL, FlowRef, flow_parts, is_call, other};
+use crate::event::{LinkId, Transmit};
+use crate::exchange::{ASKER, BULK, Body, CALL, CONTROL, FlowRef, flow_parts, other};
 use crate::link::State;
 use crate::outbox::{find, find_mut};
 use crate::slab::NONE;
@@ -223,13 +223,6 @@ impl Node {
                 }
             } else if lane == usize::from(CALL) && link.lanes[usize::from(BULK)] != NONE {
                 link.calls_in_row += sent as u64;
-            }
-            if link.refused_room
-                && is_call(kind)
-                && self.outbox.calls_of(id, LinkId::LOCAL) <= self.config.call_budget / 2
-            {
-                link.refused_room = false;
-                self.events.push_back(Event::Room { link: id });
             }
             if kind == FrameKind::Data && !link.held.is_empty() && link.data_queued <= self.config.relay_budget / 2 {
                 self.release_held(id);

@@ -97,7 +97,9 @@ impl Node {
             return Err((self.failure(FailureKind::TooLarge, message), Charge::Bounce));
         }
         let more = length as u64;
-        if self.outbox.calls_of(out, from).saturating_add(more) > self.config.call_budget
+        // The mark is believed of the parent alone: ancestors have a share of their own, which no other context uses up.
+        let most = if header.full { self.config.call_window } else { self.config.call_budget };
+        if self.outbox.calls_of(out, from, header.full).saturating_add(more) > most
             || (asker.role == Role::Child && asker.charged.saturating_add(more) > self.config.call_budget)
         {
             return Err((self.busy("as many bytes of requests as may wait here do"), Charge::Bounce));

@@ -102,6 +102,7 @@ impl Setting {
             relay_budget: 8 * 1024,
             relay_limit: 400 * 1024,
             call_budget: 50_000,
+            call_window: 120_000,
             answer_budget: 50_000,
             send_buffer: 5_000,
             control_budget: 20_000,

@@ -22,7 +22,7 @@ impl World {
             let Some(stats) = node.stats(link) else { continue };
             let waiting = config.relay_limit + config.send_buffer as u64 * census.open as u64;
             let frames = 70_000 + census.frames as u64 * 200;
-            let most = waiting + 3 * config.call_budget + config.answer_budget + floors + frames;
+            let most = waiting + 3 * config.call_budget + config.call_window + config.answer_budget + floors + frames;
             assert!(stats.queued <= most, "{} bytes wait for one link", stats.queued);
             // One frame more than the limit may be on its way.
             assert!(

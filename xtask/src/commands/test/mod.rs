@@ -30,7 +30,7 @@ pub struct Args {
     /// Only the tests against real peers on this machine, and the builds they need
     #[arg(long, conflicts_with = "fast")]
     peers: bool,
-    /// Everything: the usual run, and packaging
+    /// Everything: the usual run with the long versions of tests, and packaging
     #[arg(long, conflicts_with_all = ["fast", "peers"])]
     all: bool,
     /// Fail when a test did not run that tests/expected-not-run.txt does not name; the default where CI is set
@@ -68,10 +68,13 @@ pub fn run(args: &Args) -> Result<bool> {
     std::fs::create_dir_all(&reports)?;
     let file = reports.join(format!("not-run-{run_id}"));
     std::fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
-    let setting = Setting {
-        environment: vec![(not_run::VARIABLE, file.to_string_lossy().into_owned()), (leftovers::RUN, run_id.clone())],
-        workspace,
-    };
+    let mut environment =
+        vec![(not_run::VARIABLE, file.to_string_lossy().into_owned()), (leftovers::RUN, run_id.clone())];
+    if suite == Suite::All {
+        // The long versions of tests: ten gibibytes, a million calls.
+        environment.push(("OFFSHOOT_TEST_ALL", "1".into()));
+    }
+    let setting = Setting { environment, workspace };
     let before = Before::look();
     let start = Instant::now();
     let (rows, missing) = run_stages(suite, &setting, &file);
