@@ -1,0 +1,205 @@
+//! Any order of any calls: nothing panics, nothing exceeds its bound, and at the end nothing is left.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, OfferId, PushId, Refusal};
+use offshoot_wire::Address;
+use proptest::prelude::*;
+
+const BUDGET: u64 = 30_000;
+
+fn content(number: u8) -> Vec<u8> {
+    vec![number; [0, 10, 5000, 12_000, 29_000, 40_000][usize::from(number) % 6]]
+}
+
+#[derive(Clone, Debug)]
+enum Call {
+    Need(u8),
+    Release(u8),
+    Serve(u8, u8),
+    GiveUp(u8),
+    /// Bytes for one of the fetches: right ones, or others.
+    Arrive(u8, u16, bool),
+    Finish(u8, bool),
+    Load(u8, bool),
+    Send(u8, u16),
+    Register(u8),
+    Promise(u8),
+    Withdraw(u8),
+    Push(u8),
+    Offered(u8, bool),
+    LinkGone(u8),
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        3 => any::<u8>().prop_map(Call::Need),
+        2 => any::<u8>().prop_map(Call::Release),
+        4 => any::<(u8, u8)>().prop_map(|(a, b)| Call::Serve(a, b)),
+        2 => any::<u8>().prop_map(Call::GiveUp),
+        8 => any::<(u8, u16, bool)>().prop_map(|(a, b, c)| Call::Arrive(a, b, c || a % 4 > 0)),
+        4 => any::<(u8, bool)>().prop_map(|(a, b)| Call::Finish(a, b)),
+        2 => any::<(u8, bool)>().prop_map(|(a, b)| Call::Load(a, b)),
+        6 => any::<(u8, u16)>().prop_map(|(a, b)| Call::Send(a, b)),
+        1 => any::<u8>().prop_map(Call::Register),
+        1 => any::<u8>().prop_map(Call::Promise),
+        1 => any::<u8>().prop_map(Call::Withdraw),
+        1 => any::<u8>().prop_map(Call::Push),
+        1 => any::<(u8, bool)>().prop_map(|(a, b)| Call::Offered(a, b)),
+        1 => any::<u8>().prop_map(Call::LinkGone),
+    ]
+}
+
+#[derive(Default)]
+struct Owner {
+    fetches: Vec<(FetchId, ContentHash, usize)>,
+    served: BTreeSet<u32>,
+    pushes: Vec<PushId>,
+    offers: Vec<OfferId>,
+    needs: Vec<ContentHash>,
+    next: u32,
+}
+
+fn pick<T: Clone>(of: &[T], by: u8) -> Option<T> {
+    (!of.is_empty()).then(|| of[usize::from(by) % of.len()].clone())
+}
+
+impl Owner {
+    fn poll(&mut self, forwarder: &mut Forwarder<u32, u8>) {
+        while let Some(event) = forwarder.poll_event() {
+            match event {
+                Event::Ask { fetch, hash, .. } | Event::Load { fetch, hash } => self.fetches.push((fetch, hash, 0)),
+                Event::Drop { fetch } => self.fetches.retain(|(of, ..)| *of != fetch),
+                Event::End { exchange, .. } => {
+                    self.served.remove(&exchange);
+                }
+                Event::Failed { hash, .. } => self.needs.retain(|of| *of != hash || forwarder.has(of)),
+                Event::Ready { hash, content } => assert_eq!(ContentHash::of(&content.to_bytes()), hash),
+                Event::Offer { offer, .. } => self.offers.push(offer),
+                Event::Pushed { push, .. } => self.pushes.retain(|of| *of != push),
+                Event::Stored { .. } | Event::Send { .. } | Event::Damaged { .. } => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_of_any_calls_keeps_the_bounds_and_leaves_nothing(calls in proptest::collection::vec(call(), 1..200)) {
+        let config = Config { budget: BUDGET, serving: 5, pushes: 3, ..Config::default() };
+        let mut forwarder: Forwarder<u32, u8> = Forwarder::new(Address::ROOT.child(1).unwrap(), config);
+        forwarder.add_source(100, Address::ROOT);
+        forwarder.add_source(101, Address::ROOT);
+        let hashes: Vec<ContentHash> = (0..6).map(|number| ContentHash::of(&content(number))).collect();
+        let of = |number: u8| hashes[usize::from(number) % 6];
+        let mut owner = Owner::default();
+        for call in calls {
+            match call {
+                Call::Need(number) => {
+                    owner.needs.push(of(number));
+                    forwarder.need(of(number));
+                }
+                Call::Release(number) => {
+                    if let Some(at) = owner.needs.iter().position(|hash| *hash == of(number)) {
+                        owner.needs.swap_remove(at);
+                        forwarder.release(&of(number));
+                    }
+                }
+                Call::Serve(number, link) => {
+                    owner.next += 1;
+                    owner.served.insert(owner.next);
+                    forwarder.serve(owner.next, link % 3, of(number));
+                }
+                Call::GiveUp(by) => {
+                    let all: Vec<u32> = owner.served.iter().copied().collect();
+                    if let Some(exchange) = pick(&all, by) {
+                        owner.served.remove(&exchange);
+                        forwarder.give_up(exchange);
+                    }
+                }
+                Call::Arrive(by, most, right) => {
+                    if !owner.fetches.is_empty() {
+                        let index = usize::from(by) % owner.fetches.len();
+                        let (fetch, hash, at) = &mut owner.fetches[index];
+                        let number = hashes.iter().position(|of| of == hash).unwrap_or(0) as u8;
+                        let content = content(number);
+                        let mut stream = (content.len() as u64).to_le_bytes().to_vec();
+                        stream.extend_from_slice(&content);
+                        let end = stream.len().min(*at + usize::from(most));
+                        let mut bytes = stream[*at..end].to_vec();
+                        *at = end;
+                        if !right {
+                            bytes.push(7);
+                        }
+                        forwarder.arrived(*fetch, Bytes::from(bytes));
+                    }
+                }
+                Call::Finish(by, well) => {
+                    if let Some((fetch, ..)) = pick(&owner.fetches, by) {
+                        owner.fetches.retain(|(of, ..)| *of != fetch);
+                        forwarder.finished(fetch, if well { Ok(()) } else { Err(Refusal::Lost) });
+                    }
+                }
+                Call::Load(by, well) => {
+                    if let Some((fetch, hash, _)) = pick(&owner.fetches, by) {
+                        let number = hashes.iter().position(|of| *of == hash).unwrap_or(0) as u8;
+                        owner.fetches.retain(|(of, ..)| *of != fetch);
+                        forwarder.loaded(fetch, well.then(|| content(number).into()));
+                    }
+                }
+                Call::Send(by, most) => {
+                    let all: Vec<u32> = owner.served.iter().copied().collect();
+                    if let Some(exchange) = pick(&all, by)
+                        && let Some(bytes) = forwarder.next(exchange)
+                    {
+                        forwarder.sent(exchange, bytes.len().min(usize::from(most)));
+                    }
+                }
+                Call::Register(number) => {
+                    forwarder.register(content(number % 6));
+                }
+                Call::Promise(number) => {
+                    let _ = forwarder.promise(of(number), content(number % 6).len() as u64);
+                }
+                Call::Withdraw(number) => forwarder.withdraw(&of(number)),
+                Call::Push(number) => {
+                    let targets = (0..4).map(|child| Address::from_path(&[1, child]).unwrap()).collect();
+                    if let Ok(push) = forwarder.push(of(number), targets) {
+                        owner.pushes.push(push);
+                    }
+                }
+                Call::Offered(by, well) => {
+                    if let Some(offer) = pick(&owner.offers, by) {
+                        owner.offers.retain(|of| *of != offer);
+                        forwarder.offered(offer, if well { Ok(Vec::new()) } else { Err(Refusal::Lost) });
+                    }
+                }
+                Call::LinkGone(link) => forwarder.link_gone(if link % 8 == 0 { 101 } else { link % 3 }),
+            }
+            owner.poll(&mut forwarder);
+            let stats = forwarder.stats();
+            prop_assert!(stats.kept <= BUDGET && stats.pushes <= 3, "{:?}", stats);
+            prop_assert!((0..3).all(|link| forwarder.link_stats(link).open <= 5));
+        }
+        for exchange in std::mem::take(&mut owner.served) {
+            forwarder.give_up(exchange);
+        }
+        for push in std::mem::take(&mut owner.pushes) {
+            forwarder.give_up_push(push);
+        }
+        // One more than are due does no harm.
+        for hash in &hashes {
+            for _ in 0..201 {
+                forwarder.release(hash);
+            }
+            forwarder.withdraw(hash);
+        }
+        owner.poll(&mut forwarder);
+        let stats = forwarder.stats();
+        prop_assert_eq!((stats.serving, stats.coming, stats.waiting, stats.pushes), (0, 0, 0, 0));
+        prop_assert_eq!((stats.contents, stats.kept), (0, 0));
+    }
+}

@@ -1,0 +1,342 @@
+//! What a single forwarder promises, one test for each promise.
+
+use bytes::Bytes;
+use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, Refusal};
+use offshoot_wire::Address;
+
+type Relay = Forwarder<u32, u8>;
+
+const PARENT: u8 = 0;
+
+fn at(path: &[u32]) -> Address {
+    Address::from_path(path).expect("an address")
+}
+
+/// A relay at /1 with a parent.
+fn relay(config: Config) -> Relay {
+    let mut relay = Forwarder::new(at(&[1]), config);
+    relay.add_source(PARENT, Address::ROOT);
+    relay
+}
+
+fn events(forwarder: &mut Relay) -> Vec<Event<u32, u8>> {
+    std::iter::from_fn(|| forwarder.poll_event()).collect()
+}
+
+/// The fetch that the forwarder asks for, and nothing else.
+fn asked(forwarder: &mut Relay) -> FetchId {
+    match &events(forwarder)[..] {
+        [Event::Ask { fetch, .. }] => *fetch,
+        other => panic!("expected one Ask, got {other:?}"),
+    }
+}
+
+fn stream(content: &[u8]) -> Bytes {
+    [&(content.len() as u64).to_le_bytes()[..], content].concat().into()
+}
+
+/// All that can be sent of an exchange now.
+fn drain(forwarder: &mut Relay, exchange: u32) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(bytes) = forwarder.next(exchange) {
+        forwarder.sent(exchange, bytes.len());
+        all.extend_from_slice(&bytes);
+    }
+    all
+}
+
+fn fetch_whole(forwarder: &mut Relay, content: &[u8]) -> ContentHash {
+    let hash = ContentHash::of(content);
+    forwarder.need(hash);
+    let fetch = asked(forwarder);
+    forwarder.arrived(fetch, stream(content));
+    forwarder.finished(fetch, Ok(()));
+    forwarder.release(&hash);
+    events(forwarder);
+    hash
+}
+
+#[test]
+fn s11_only_what_was_registered_is_served() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+    root.register(&b"public"[..]);
+    root.serve(1, 1, ContentHash::of(b"secret"));
+    assert_eq!(events(&mut root), [Event::End { exchange: 1, outcome: Err(Refusal::Unknown) }]);
+    root.withdraw(&ContentHash::of(b"public"));
+    root.serve(2, 1, ContentHash::of(b"public"));
+    assert_eq!(events(&mut root), [Event::End { exchange: 2, outcome: Err(Refusal::Unknown) }]);
+    assert_eq!((root.stats().contents, root.link_stats(1).refused), (0, 2));
+}
+
+#[test]
+fn what_is_withdrawn_still_ends_for_those_who_have_begun() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+    let hash = root.register(&b"public"[..]);
+    root.serve(1, 1, hash);
+    root.withdraw(&hash);
+    assert_eq!(drain(&mut root, 1), stream(b"public"));
+    assert_eq!(events(&mut root).last(), Some(&Event::End { exchange: 1, outcome: Ok(()) }));
+    assert_eq!(root.stats().contents, 0);
+}
+
+#[test]
+fn bytes_are_handed_on_before_the_rest_is_there_and_the_end_behind_the_check() {
+    let mut relay = relay(Config::default());
+    let content = b"first second";
+    relay.serve(1, 1, ContentHash::of(content));
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, stream(content).slice(..13));
+    assert!(events(&mut relay).contains(&Event::Send { exchange: 1 }));
+    assert_eq!(drain(&mut relay, 1), stream(content)[..13]);
+    relay.arrived(fetch, stream(content).slice(13..));
+    assert_eq!(drain(&mut relay, 1), stream(content)[13..]);
+    let ended = |events: &[Event<u32, u8>]| events.iter().any(|event| matches!(event, Event::End { .. }));
+    assert!(!ended(&events(&mut relay)), "all bytes are there, but they are not checked");
+    relay.finished(fetch, Ok(()));
+    assert_eq!(events(&mut relay), [Event::Send { exchange: 1 }]);
+    assert_eq!(drain(&mut relay, 1), b"");
+    assert_eq!(events(&mut relay), [Event::End { exchange: 1, outcome: Ok(()) }]);
+}
+
+#[test]
+fn who_joins_late_gets_it_from_the_beginning_and_it_is_asked_for_once() {
+    let mut relay = relay(Config::default());
+    let hash = ContentHash::of(b"content");
+    relay.serve(1, 1, hash);
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, stream(b"content").slice(..10));
+    drain(&mut relay, 1);
+    relay.serve(2, 2, hash);
+    relay.need(hash);
+    relay.arrived(fetch, stream(b"content").slice(10..));
+    relay.finished(fetch, Ok(()));
+    assert_eq!(drain(&mut relay, 2), stream(b"content"));
+    let told = events(&mut relay);
+    assert!(told.iter().any(|event| matches!(event, Event::Ready { .. })), "{told:?}");
+    assert!(!told.iter().any(|event| matches!(event, Event::Ask { .. })), "{told:?}");
+    assert_eq!((relay.stats().fetches, relay.link_stats(2).joined), (1, 1));
+}
+
+#[test]
+fn s11_a_relay_that_alters_is_named_to_all_and_what_it_sent_is_dropped() {
+    let mut relay = relay(Config::default());
+    let hash = ContentHash::of(b"right");
+    relay.need(hash);
+    relay.serve(1, 1, hash);
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, stream(b"wrong"));
+    relay.finished(fetch, Ok(()));
+    let told = events(&mut relay);
+    let refusal = Refusal::Damaged(Address::ROOT);
+    assert!(told.contains(&Event::Damaged { link: Some(PARENT), hash }), "{told:?}");
+    assert!(told.contains(&Event::Failed { hash, refusal: refusal.clone() }), "{told:?}");
+    assert!(told.contains(&Event::End { exchange: 1, outcome: Err(refusal) }), "{told:?}");
+    let stats = relay.stats();
+    assert_eq!((stats.contents, stats.kept, stats.damaged), (0, 0, 1));
+}
+
+#[test]
+fn s11_more_than_was_announced_ends_the_stream_at_once() {
+    let mut relay = relay(Config::default());
+    relay.need(ContentHash::of(b"right"));
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, [&stream(b"right")[..], b"!"].concat().into());
+    assert!(events(&mut relay).contains(&Event::Drop { fetch }));
+    relay.finished(fetch, Ok(()));
+    assert_eq!(events(&mut relay), []);
+}
+
+#[test]
+fn a_bad_source_is_followed_by_one_elsewhere_and_no_third() {
+    let mut relay = relay(Config::default());
+    relay.add_source(1, at(&[7]));
+    relay.add_source(2, at(&[8]));
+    let hash = ContentHash::of(b"right");
+    relay.need(hash);
+    let fetch = asked(&mut relay);
+    relay.finished(fetch, Err(Refusal::Lost));
+    let Some(Event::Ask { fetch, link: 1, .. }) = relay.poll_event() else { panic!("it was not asked for elsewhere") };
+    relay.arrived(fetch, stream(b"wrong"));
+    relay.finished(fetch, Ok(()));
+    let told = events(&mut relay);
+    assert_eq!(told.last(), Some(&Event::Failed { hash, refusal: Refusal::Damaged(at(&[7])) }));
+    assert!(!told.iter().any(|event| matches!(event, Event::Ask { .. })), "{told:?}");
+}
+
+#[test]
+fn who_has_bytes_of_a_bad_source_is_refused_and_who_has_none_gets_them_from_elsewhere() {
+    let mut relay = relay(Config::default());
+    relay.add_source(1, at(&[7]));
+    let hash = ContentHash::of(b"right");
+    relay.serve(1, 1, hash);
+    relay.serve(2, 2, hash);
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, stream(b"wrong"));
+    events(&mut relay);
+    assert!(!drain(&mut relay, 1).is_empty());
+    relay.finished(fetch, Ok(()));
+    let told = events(&mut relay);
+    assert!(told.contains(&Event::End { exchange: 1, outcome: Err(Refusal::Damaged(Address::ROOT)) }), "{told:?}");
+    let Some(Event::Ask { fetch, link: 1, .. }) = told.last() else { panic!("{told:?}") };
+    relay.arrived(*fetch, stream(b"right"));
+    relay.finished(*fetch, Ok(()));
+    assert_eq!(drain(&mut relay, 2), stream(b"right"));
+}
+
+#[test]
+fn r5_what_is_not_in_use_makes_room_and_what_is_in_use_does_not() {
+    let mut relay = relay(Config { budget: 20_000, ..Config::default() });
+    let old = fetch_whole(&mut relay, &[1; 8000]);
+    let used = fetch_whole(&mut relay, &[2; 8000]);
+    relay.need(used);
+    events(&mut relay);
+    let new = fetch_whole(&mut relay, &[3; 8000]);
+    assert_eq!((relay.has(&old), relay.has(&used), relay.has(&new)), (false, true, true));
+    assert_eq!(relay.stats().evictions, 1);
+    // 12,000 bytes are there for those who want them: not for this one, until the other is released.
+    let last = vec![4; 14_000];
+    relay.need(ContentHash::of(&last));
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, stream(&last));
+    relay.finished(fetch, Ok(()));
+    assert_eq!(events(&mut relay), [Event::Stored { fetch, bytes: 8 }], "its credit is held back");
+    assert_eq!(relay.stats().waiting, 1);
+    relay.release(&used);
+    let told = events(&mut relay);
+    assert!(matches!(told[..], [Event::Stored { bytes: 14_000, .. }, Event::Ready { .. }]), "{told:?}");
+    assert!(relay.stats().kept <= 20_000);
+}
+
+#[test]
+fn r5_a_content_that_never_fits_is_refused_when_its_length_is_known() {
+    let mut relay = relay(Config { budget: 1000, largest: 1 << 40, ..Config::default() });
+    let hash = ContentHash::of(b"?");
+    relay.need(hash);
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, 1001u64.to_le_bytes().to_vec().into());
+    let told = events(&mut relay);
+    assert!(told.contains(&Event::Drop { fetch }), "{told:?}");
+    assert_eq!(told.last(), Some(&Event::Failed { hash, refusal: Refusal::TooLarge }));
+    assert_eq!(relay.promise(hash, 1001), Err(Refusal::TooLarge));
+}
+
+#[test]
+fn r5_a_link_that_asks_for_everything_is_refused_and_its_siblings_are_not() {
+    let mut relay = relay(Config { serving: 3, ..Config::default() });
+    for number in 0..10 {
+        relay.serve(number, 1, ContentHash::of(&number.to_le_bytes()));
+    }
+    let told = events(&mut relay);
+    let refused = |event: &&Event<u32, u8>| matches!(event, Event::End { outcome: Err(Refusal::Busy), .. });
+    assert_eq!((told.iter().filter(refused).count(), relay.stats().coming), (7, 3));
+    relay.serve(100, 2, ContentHash::of(b"x"));
+    assert!(matches!(events(&mut relay)[..], [Event::Ask { .. }]));
+    relay.give_up(0);
+    relay.serve(11, 1, ContentHash::of(b"y"));
+    assert!(events(&mut relay).iter().any(|event| matches!(event, Event::Ask { .. })));
+}
+
+#[test]
+fn what_nobody_waits_for_stops_coming() {
+    let mut relay = relay(Config::default());
+    let hash = ContentHash::of(b"content");
+    relay.serve(1, 1, hash);
+    relay.need(hash);
+    let fetch = asked(&mut relay);
+    relay.arrived(fetch, stream(b"content").slice(..9));
+    events(&mut relay);
+    relay.give_up(1);
+    assert_eq!(events(&mut relay), [], "it is still needed here");
+    relay.release(&hash);
+    assert_eq!(events(&mut relay), [Event::Drop { fetch }]);
+    let stats = relay.stats();
+    assert_eq!((stats.contents, stats.kept, stats.coming), (0, 0, 0));
+}
+
+#[test]
+fn what_is_promised_is_loaded_once_it_is_wanted_and_again_after_it_made_room() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config { budget: 10_000, ..Config::default() });
+    let (a, b) = (vec![1; 6000], vec![2; 6000]);
+    for (content, exchange) in [(&a, 1), (&b, 2), (&a, 3)] {
+        let hash = ContentHash::of(content);
+        root.promise(hash, 6000).expect("it fits");
+        assert_eq!(events(&mut root), []);
+        root.serve(exchange, 1, hash);
+        let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("nothing to load") };
+        root.loaded(fetch, Some(content.clone().into()));
+        assert_eq!(drain(&mut root, exchange), stream(content));
+        events(&mut root);
+    }
+    assert_eq!(root.stats().evictions, 2);
+}
+
+#[test]
+fn a_promise_that_is_not_kept_is_refused_and_forgotten() {
+    for wrong in [None, Some(Bytes::from_static(b"other")), Some(Bytes::from_static(b"longer than it"))] {
+        let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+        let hash = ContentHash::of(b"right");
+        root.promise(hash, 5).expect("it fits");
+        root.serve(1, 1, hash);
+        let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("nothing to load") };
+        root.loaded(fetch, wrong);
+        assert!(matches!(events(&mut root).last(), Some(Event::End { exchange: 1, outcome: Err(_) })));
+        assert_eq!(root.stats().contents, 0);
+    }
+}
+
+#[test]
+fn a_promise_outlives_those_who_gave_up_while_it_was_loaded() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+    let hash = ContentHash::of(b"right");
+    root.promise(hash, 5).expect("it fits");
+    root.serve(1, 1, hash);
+    root.give_up(1);
+    events(&mut root);
+    root.serve(2, 1, hash);
+    assert!(matches!(events(&mut root)[..], [Event::Load { .. }]));
+}
+
+#[test]
+fn a_push_offers_once_to_each_child_on_the_way_and_ends_with_who_lacks_it() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+    let hash = root.register(&b"image"[..]);
+    let targets = [at(&[1]), at(&[1, 4]), at(&[2, 0, 5]), Address::ROOT];
+    let push = root.push(hash, targets.to_vec()).expect("it is there");
+    let told = events(&mut root);
+    let [Event::Offer { offer: to_1, child: 1, targets: of_1, .. }, Event::Offer { offer: to_2, child: 2, .. }] =
+        &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!(of_1[..], [at(&[1]), at(&[1, 4])]);
+    // It may speak for its own targets only.
+    let failed = vec![(at(&[1, 4]), Refusal::TooLarge), (at(&[2, 0, 5]), Refusal::Unknown)];
+    root.offered(*to_1, Ok(failed));
+    assert_eq!(events(&mut root), []);
+    root.offered(*to_2, Err(Refusal::Lost));
+    let failed = vec![(at(&[1, 4]), Refusal::TooLarge), (at(&[2, 0, 5]), Refusal::Lost)];
+    assert_eq!(events(&mut root), [Event::Pushed { push, failed }]);
+}
+
+#[test]
+fn a_push_to_many_fits_its_offers_into_frames() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+    let hash = root.register(&b"image"[..]);
+    root.push(hash, (0..300).map(|index| at(&[3, index])).collect()).expect("it is there");
+    let sizes: Vec<usize> = events(&mut root)
+        .into_iter()
+        .map(|event| match event {
+            Event::Offer { child: 3, targets, .. } => targets.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [128, 128, 44]);
+}
+
+#[test]
+fn an_offer_for_whom_does_not_lie_below_says_so() {
+    let mut relay = relay(Config::default());
+    let hash = relay.register(&b"image"[..]);
+    let push = relay.push(hash, vec![at(&[2]), at(&[1])]).expect("it is there");
+    assert_eq!(events(&mut relay), [Event::Pushed { push, failed: vec![(at(&[2]), Refusal::NoRoute)] }]);
+}

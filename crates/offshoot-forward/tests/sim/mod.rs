@@ -1,0 +1,522 @@
+//! Whole trees of forwarders in one thread, from a seed: links that deliver in random turns, relays that lie, contexts
+//! that are lost, caches that are too small.
+//!
+//! What is checked all the time: no cache exceeds its budget, what is ready has the hash, a relay blames nobody honest.
+//! At the end: every need and push has ended, nothing is left over; and in trees where nothing went wrong, every link
+//! carried every content at most once and everybody has what they asked for.
+
+mod setting;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, OfferId, Outcome, PushId, Refusal};
+use offshoot_wire::Address;
+pub(crate) use setting::{Setting, Tally};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    Flip,
+    Short,
+    Long,
+    Length,
+    Stall,
+    Claim,
+}
+
+enum Message {
+    Want { exchange: u64, hash: ContentHash },
+    Data { exchange: u64, bytes: Bytes },
+    Done { exchange: u64, outcome: Outcome },
+    Cancel { exchange: u64 },
+    Credit { exchange: u64, bytes: u64 },
+    Offer { offer: (usize, OfferId), hash: ContentHash, targets: Vec<Address> },
+    Offered { offer: OfferId, answer: Result<Vec<(Address, Refusal)>, Refusal> },
+}
+
+struct Node {
+    forwarder: Forwarder<u64, usize>,
+    address: Address,
+    children: Vec<usize>,
+    alive: bool,
+    lie: Option<Lie>,
+    budget: u64,
+    /// What this node asked for: the exchange and whom.
+    fetching: BTreeMap<FetchId, (u64, usize)>,
+    /// What it serves: for whom, and the credit that it has.
+    serving: BTreeMap<u64, (usize, u64)>,
+    loads: Vec<(FetchId, ContentHash)>,
+    needs: BTreeMap<ContentHash, u32>,
+    holds: Vec<ContentHash>,
+    pushes: BTreeMap<PushId, Pushing>,
+    offers: BTreeMap<OfferId, usize>,
+}
+
+/// Whose offer began a push, what is pushed, and to whom.
+type Pushing = (Option<(usize, OfferId)>, ContentHash, Vec<Address>);
+
+pub(crate) struct Sim {
+    setting: Setting,
+    random: u64,
+    nodes: Vec<Node>,
+    contents: BTreeMap<ContentHash, Bytes>,
+    links: BTreeMap<(usize, usize), VecDeque<Message>>,
+    /// Which contents each link began to carry, and how often.
+    carried: BTreeMap<(usize, usize, ContentHash), u32>,
+    of: BTreeMap<u64, (usize, ContentHash)>,
+    exchanges: u64,
+    tally: Tally,
+}
+
+/// Runs a tree to its end; panics with the seed where a promise is broken.
+pub(crate) fn run(setting: Setting) -> Tally {
+    let mut sim = Sim::new(setting);
+    sim.play();
+    sim.tally
+}
+
+impl Sim {
+    fn new(setting: Setting) -> Sim {
+        let mut sim = Sim {
+            setting,
+            random: setting.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            nodes: Vec::new(),
+            contents: BTreeMap::new(),
+            links: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            of: BTreeMap::new(),
+            exchanges: 0,
+            tally: Tally::default(),
+        };
+        let mut parents = Vec::new();
+        for index in 0..setting.nodes {
+            let parent = (index > 0).then(|| sim.below(index.min(4).max(index / 2)));
+            let address = match parent {
+                None => Address::ROOT,
+                Some(parent) => {
+                    let child = sim.nodes[parent].children.len() as u32;
+                    sim.nodes[parent].children.push(index);
+                    sim.nodes[parent].address.child(child).expect("not that deep")
+                }
+            };
+            let budget = if setting.small_caches && index > 0 { 330_000 } else { 64 << 20 };
+            let lies = [Lie::Flip, Lie::Short, Lie::Long, Lie::Length, Lie::Stall, Lie::Claim];
+            let lie = (setting.liars && index > 0 && sim.below(4) == 0).then(|| lies[sim.below(lies.len())]);
+            let mut forwarder =
+                Forwarder::new(address.clone(), Config { budget, largest: budget, ..Config::default() });
+            if let Some(parent) = parent {
+                forwarder.add_source(parent, sim.nodes[parent].address.clone());
+                let above: Option<usize> = parents[parent];
+                if let Some(above) = above.filter(|_| setting.second_sources) {
+                    forwarder.add_source(above, sim.nodes[above].address.clone());
+                }
+            }
+            parents.push(parent);
+            sim.nodes.push(Node {
+                forwarder,
+                address,
+                children: Vec::new(),
+                alive: true,
+                lie,
+                budget,
+                fetching: BTreeMap::new(),
+                serving: BTreeMap::new(),
+                loads: Vec::new(),
+                needs: BTreeMap::new(),
+                holds: Vec::new(),
+                pushes: BTreeMap::new(),
+                offers: BTreeMap::new(),
+            });
+        }
+        for number in 0..4u64 {
+            let length = [0, 1, 65_536, 65_537 + sim.below(230_000)][number as usize];
+            let fill = setting.seed.wrapping_add(number) as usize;
+            let bytes: Bytes = (0..length).map(|at| ((at * 31 + fill) % 253) as u8).collect();
+            let hash = ContentHash::of(&bytes);
+            if number % 2 == 0 {
+                assert_eq!(sim.nodes[0].forwarder.register(bytes.clone()), hash);
+            } else {
+                sim.nodes[0].forwarder.promise(hash, length as u64).expect("it fits");
+            }
+            sim.contents.insert(hash, bytes);
+        }
+        sim
+    }
+
+    fn below(&mut self, most: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as usize % most
+    }
+
+    fn play(&mut self) {
+        for _ in 0..self.setting.nodes * 3 {
+            self.begin_something();
+            for _ in 0..self.below(40) {
+                self.step();
+            }
+        }
+        // A source that stalls, or that is never rid of what it holds, is given up by whoever waits.
+        for round in 0.. {
+            assert!(round < 10_000, "seed {}: it does not end", self.setting.seed);
+            let mut steps = 0u64;
+            while self.step() {
+                steps += 1;
+                assert!(steps < 3_000_000, "seed {}: it does not come to rest", self.setting.seed);
+            }
+            if !self.give_up_one() {
+                break;
+            }
+        }
+        self.check_end();
+    }
+
+    fn begin_something(&mut self) {
+        let index = self.below(self.nodes.len());
+        if !self.nodes[index].alive {
+            return;
+        }
+        let known: Vec<ContentHash> = self.contents.keys().copied().collect();
+        let hash = match self.below(12) {
+            0 => ContentHash::new([9; 32]),
+            _ => known[self.below(known.len())],
+        };
+        match self.below(10) {
+            0 if self.setting.losses && index > 0 => self.lose(index),
+            1 if index == 0 || self.below(3) == 0 => {
+                let targets: Vec<Address> = self
+                    .nodes
+                    .iter()
+                    .filter(|node| node.address.is_under(&self.nodes[index].address))
+                    .map(|node| node.address.clone())
+                    .collect();
+                let targets: Vec<Address> = targets.into_iter().filter(|_| self.below(3) > 0).collect();
+                if let Ok(push) = self.nodes[index].forwarder.push(hash, targets.clone()) {
+                    self.nodes[index].pushes.insert(push, (None, hash, targets));
+                }
+            }
+            2 if self.setting.losses => {
+                // Whoever waits changes their mind.
+                let waits: Vec<ContentHash> = self.nodes[index].needs.keys().copied().collect();
+                if let Some(hash) = waits.first() {
+                    self.stop_waiting(index, *hash);
+                }
+            }
+            _ => {
+                *self.nodes[index].needs.entry(hash).or_default() += 1;
+                self.nodes[index].forwarder.need(hash);
+            }
+        }
+        self.pump(index);
+    }
+
+    fn stop_waiting(&mut self, index: usize, hash: ContentHash) {
+        let node = &mut self.nodes[index];
+        let Some(count) = node.needs.get_mut(&hash) else { return };
+        *count -= 1;
+        if *count == 0 {
+            node.needs.remove(&hash);
+        }
+        node.forwarder.release(&hash);
+    }
+
+    /// Gives up one wait that does not end by itself.
+    fn give_up_one(&mut self) -> bool {
+        let waits = (0..self.nodes.len()).find_map(|index| {
+            let node = &self.nodes[index];
+            node.needs.keys().next().filter(|_| node.alive).map(|hash| (index, *hash))
+        });
+        if let Some((index, hash)) = waits {
+            let stalls = self.nodes.iter().any(|node| node.lie == Some(Lie::Stall));
+            assert!(stalls, "seed {}: /{index} waits for {hash:?} for ever", self.setting.seed);
+            self.tally.timed_out += 1;
+            self.stop_waiting(index, hash);
+            self.pump(index);
+            return true;
+        }
+        let push = (0..self.nodes.len()).filter(|index| self.nodes[*index].alive).find_map(|index| {
+            let push = self.nodes[index].pushes.keys().next()?;
+            Some((index, *push))
+        });
+        let Some((index, push)) = push else { return false };
+        let stalls = self.nodes.iter().any(|node| node.lie == Some(Lie::Stall));
+        assert!(stalls, "seed {}: /{index} pushes for ever", self.setting.seed);
+        self.nodes[index].forwarder.give_up_push(push);
+        if let Some((Some((above, offer)), ..)) = self.nodes[index].pushes.remove(&push) {
+            self.send(index, above, Message::Offered { offer, answer: Err(Refusal::Lost) });
+        }
+        self.pump(index);
+        true
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        if self.nodes[from].alive && self.nodes[to].alive {
+            self.links.entry((from, to)).or_default().push_back(message);
+        }
+    }
+
+    /// Delivers one message, loads one content, or releases one.
+    fn step(&mut self) -> bool {
+        if self.below(8) == 0 {
+            let index = self.below(self.nodes.len());
+            if let Some(hash) = self.nodes[index].holds.pop() {
+                self.nodes[index].forwarder.release(&hash);
+                self.pump(index);
+                return true;
+            }
+            if let Some((fetch, hash)) = self.nodes[index].loads.pop() {
+                let bytes = self.contents[&hash].clone();
+                self.nodes[index].forwarder.loaded(fetch, Some(bytes));
+                self.pump(index);
+                return true;
+            }
+        }
+        let busy: Vec<(usize, usize)> =
+            self.links.iter().filter(|(_, queue)| !queue.is_empty()).map(|(link, _)| *link).collect();
+        if busy.is_empty() {
+            return self.nodes.iter().any(|node| node.alive && (!node.holds.is_empty() || !node.loads.is_empty()));
+        }
+        let (from, to) = busy[self.below(busy.len())];
+        let message = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front).expect("not empty");
+        self.deliver(from, to, message);
+        self.pump(to);
+        true
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: Message) {
+        let first = 20_000 + self.below(110_000) as u64;
+        let node = &mut self.nodes[to];
+        match message {
+            Message::Want { exchange, hash } => {
+                node.serving.insert(exchange, (from, first));
+                node.forwarder.serve(exchange, from, hash);
+            }
+            Message::Data { exchange, bytes } => {
+                if let Some((fetch, _)) = node.fetching.iter().find(|(_, (of, _))| *of == exchange) {
+                    node.forwarder.arrived(*fetch, bytes);
+                }
+            }
+            Message::Done { exchange, outcome } => {
+                let fetch = node.fetching.iter().find(|(_, (of, _))| *of == exchange).map(|(fetch, _)| *fetch);
+                if let Some(fetch) = fetch {
+                    node.fetching.remove(&fetch);
+                    node.forwarder.finished(fetch, outcome);
+                }
+            }
+            Message::Cancel { exchange } => {
+                node.serving.remove(&exchange);
+                node.forwarder.give_up(exchange);
+            }
+            Message::Credit { exchange, bytes } => {
+                if let Some((_, credit)) = node.serving.get_mut(&exchange) {
+                    *credit += bytes;
+                    self.transmit(to, exchange);
+                }
+            }
+            Message::Offer { offer, hash, targets } => match node.forwarder.push(hash, targets.clone()) {
+                Ok(push) => {
+                    node.pushes.insert(push, (Some(offer), hash, targets));
+                }
+                Err(refusal) => self.send(to, from, Message::Offered { offer: offer.1, answer: Err(refusal) }),
+            },
+            Message::Offered { offer, answer } => {
+                node.offers.remove(&offer);
+                node.forwarder.offered(offer, answer);
+            }
+        }
+    }
+
+    /// Does what a node's forwarder wants.
+    fn pump(&mut self, index: usize) {
+        while let Some(event) = self.nodes[index].forwarder.poll_event() {
+            self.on_event(index, event);
+            let (stats, budget) = (self.nodes[index].forwarder.stats(), self.nodes[index].budget);
+            assert!(stats.kept <= budget, "seed {}: {stats:?}", self.setting.seed);
+        }
+    }
+
+    fn on_event(&mut self, index: usize, event: Event<u64, usize>) {
+        let seed = self.setting.seed;
+        let node = &mut self.nodes[index];
+        match event {
+            Event::Ask { fetch, link, hash } => {
+                self.exchanges += 1;
+                let exchange = self.exchanges;
+                self.of.insert(exchange, (link, hash));
+                node.fetching.insert(fetch, (exchange, link));
+                *self.carried.entry((link, index, hash)).or_default() += 1;
+                self.tally.retried += u64::from(self.carried[&(link, index, hash)] > 1);
+                if self.nodes[link].alive {
+                    self.send(index, link, Message::Want { exchange, hash });
+                } else {
+                    self.nodes[index].fetching.remove(&fetch);
+                    self.nodes[index].forwarder.finished(fetch, Err(Refusal::Lost));
+                }
+            }
+            Event::Load { fetch, hash } => node.loads.push((fetch, hash)),
+            Event::Drop { fetch } => {
+                node.loads.retain(|(of, _)| *of != fetch);
+                if let Some((exchange, link)) = node.fetching.remove(&fetch) {
+                    self.send(index, link, Message::Cancel { exchange });
+                }
+            }
+            Event::Stored { fetch, bytes } => {
+                if let Some((exchange, link)) = node.fetching.get(&fetch).copied() {
+                    self.send(index, link, Message::Credit { exchange, bytes: bytes as u64 });
+                }
+            }
+            Event::Send { exchange } => self.transmit(index, exchange),
+            Event::End { exchange, outcome } => {
+                let Some((to, _)) = node.serving.remove(&exchange) else { return };
+                match (node.lie, outcome) {
+                    (Some(Lie::Stall), _) => {}
+                    (Some(Lie::Claim), _) => {
+                        let outcome = Err(Refusal::Damaged(Address::ROOT));
+                        self.send(index, to, Message::Done { exchange, outcome });
+                    }
+                    (Some(Lie::Long), Ok(())) => {
+                        self.send(index, to, Message::Data { exchange, bytes: Bytes::from_static(b"more") });
+                        self.send(index, to, Message::Done { exchange, outcome: Ok(()) });
+                    }
+                    (_, outcome) => self.send(index, to, Message::Done { exchange, outcome }),
+                }
+            }
+            Event::Ready { hash, content } => {
+                assert_eq!(Some(&content.to_bytes()), self.contents.get(&hash), "seed {seed}");
+                let count = node.needs.remove(&hash).expect("somebody waits");
+                node.holds.extend(std::iter::repeat_n(hash, count as usize));
+                self.tally.ready += 1;
+            }
+            Event::Failed { hash, refusal } => {
+                assert!(node.needs.remove(&hash).is_some(), "seed {seed}: nobody waits");
+                let known = self.contents.contains_key(&hash);
+                self.tally.failed += u64::from(known);
+                self.tally.unknown += u64::from(!known);
+                let clean = !self.setting.liars && !self.setting.losses;
+                assert!(!known || !clean, "seed {seed}: /{index} is refused {hash:?}: {refusal}");
+                assert!(known || refusal != Refusal::Lost || !clean, "seed {seed}");
+            }
+            Event::Offer { offer, child, hash, targets } => {
+                let child = node.children[child as usize];
+                node.offers.insert(offer, child);
+                if self.nodes[child].alive {
+                    self.send(index, child, Message::Offer { offer: (index, offer), hash, targets });
+                } else {
+                    self.nodes[index].offers.remove(&offer);
+                    self.nodes[index].forwarder.offered(offer, Err(Refusal::Lost));
+                }
+            }
+            Event::Pushed { push, failed } => {
+                let Some((from, hash, targets)) = node.pushes.remove(&push) else { return };
+                self.tally.pushed += 1;
+                if let Some((above, offer)) = from {
+                    return self.send(index, above, Message::Offered { offer, answer: Ok(failed) });
+                }
+                let setting = self.setting;
+                if !setting.liars && !setting.losses && self.contents.contains_key(&hash) {
+                    assert_eq!(failed, [], "seed {seed}");
+                    let have = |node: &Node| setting.small_caches || node.forwarder.has(&hash);
+                    let missing = self.nodes.iter().find(|node| targets.contains(&node.address) && !have(node));
+                    assert!(missing.is_none(), "seed {seed}: {}", missing.map_or("", |_| "a target lacks it"));
+                }
+            }
+            Event::Damaged { link, .. } => {
+                self.tally.damaged += 1;
+                let link = link.expect("the root's own contents are right");
+                assert!(self.nodes[link].lie.is_some(), "seed {seed}: /{index} blames the honest /{link}");
+            }
+        }
+    }
+
+    fn transmit(&mut self, index: usize, exchange: u64) {
+        while let Some((to, credit)) = self.nodes[index].serving.get(&exchange).copied() {
+            if credit == 0 {
+                return;
+            }
+            let Some(bytes) = self.nodes[index].forwarder.next(exchange) else { break };
+            let most = (credit as usize).min(bytes.len());
+            let sent = if self.below(4) == 0 { 1 + self.below(most) } else { most };
+            self.nodes[index].forwarder.sent(exchange, sent);
+            self.nodes[index].serving.insert(exchange, (to, credit - sent as u64));
+            let mut bytes = bytes.slice(..sent);
+            let roll = self.below(3) == 0;
+            match self.nodes[index].lie {
+                Some(Lie::Stall) => continue,
+                Some(Lie::Short) if roll => {
+                    // It spends no credit on what it leaves out.
+                    self.nodes[index].serving.insert(exchange, (to, credit));
+                    continue;
+                }
+                Some(Lie::Length) if bytes.len() >= 8 => {
+                    let mut wrong = bytes.to_vec();
+                    wrong[if roll { 5 } else { 0 }] ^= 1;
+                    bytes = wrong.into();
+                }
+                Some(Lie::Flip) if roll => {
+                    let mut wrong = bytes.to_vec();
+                    wrong[0] ^= 1;
+                    bytes = wrong.into();
+                }
+                _ => {}
+            }
+            self.send(index, to, Message::Data { exchange, bytes });
+        }
+    }
+
+    /// A context is lost with all below it.
+    fn lose(&mut self, index: usize) {
+        let top = self.nodes[index].address.clone();
+        let lost: BTreeSet<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].address.is_under(&top)).collect();
+        for at in &lost {
+            self.nodes[*at].alive = false;
+            self.tally.lost += 1;
+            self.nodes[*at].holds.clear();
+            self.nodes[*at].loads.clear();
+        }
+        self.links.retain(|(from, to), _| !lost.contains(from) && !lost.contains(to));
+        for at in 0..self.nodes.len() {
+            if !self.nodes[at].alive {
+                continue;
+            }
+            let offers: Vec<OfferId> =
+                self.nodes[at].offers.iter().filter(|(_, child)| lost.contains(child)).map(|(o, _)| *o).collect();
+            for offer in offers {
+                self.nodes[at].offers.remove(&offer);
+                self.nodes[at].forwarder.offered(offer, Err(Refusal::Lost));
+            }
+            for gone in &lost {
+                self.nodes[at].forwarder.link_gone(*gone);
+                self.nodes[at].serving.retain(|_, (to, _)| to != gone);
+                self.nodes[at].fetching.retain(|_, (_, link)| link != gone);
+            }
+            self.pump(at);
+        }
+    }
+
+    fn check_end(&mut self) {
+        let seed = self.setting.seed;
+        let stalled = self.nodes.iter().any(|node| node.lie == Some(Lie::Stall));
+        for (index, node) in self.nodes.iter().enumerate() {
+            let stats = node.forwarder.stats();
+            self.tally.evictions += stats.evictions;
+            for other in 0..self.nodes.len() {
+                self.tally.joined += node.forwarder.link_stats(other).joined;
+            }
+            if !node.alive {
+                continue;
+            }
+            assert!(node.needs.is_empty() && node.pushes.is_empty(), "seed {seed}: /{index} still waits");
+            let left = (stats.serving, stats.coming, stats.waiting, stats.pushes);
+            assert!(left == (0, 0, 0, 0) || stalled, "seed {seed}: /{index} {stats:?}");
+            assert_eq!((stats.coming, stats.waiting, stats.pushes), (0, 0, 0), "seed {seed}: /{index}");
+        }
+        let setting = self.setting;
+        if !setting.liars && !setting.losses && !setting.small_caches {
+            for ((from, to, hash), times) in &self.carried {
+                let registered = self.contents.contains_key(hash);
+                assert!(*times == 1 || !registered, "seed {seed}: {hash:?} went {times} times from /{from} to /{to}");
+            }
+        }
+    }
+}
