@@ -1,0 +1,181 @@
+//! Targets on which something is missing, forbidden or set to an odd value: each connects, or fails in time with an error that says what and what next.
+
+use std::time::Duration;
+
+use offshoot_tests::bounded::Finished;
+use offshoot_tests::expect::code;
+use offshoot_tests::{Fleet, Peer, Profile, Tag, host, or_not_run};
+
+const GONE: Duration = Duration::from_secs(12);
+
+/// Three times what a connect may take in all.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A host on which a login first runs what the client's `LC_TWIST` says, and then what it was asked for.
+fn twisted(name: &str) -> Peer {
+    Peer::new(name)
+        .sshd("AcceptEnv LC_TWIST")
+        .sshd("ForceCommand eval \"$LC_TWIST\"; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"")
+}
+
+/// Adds the alias `name` for a login on h1 that is twisted so.
+fn twist(fleet: &Fleet, name: &str, user: &str, twist: &str) {
+    let address = fleet.sshd("h1").address().0;
+    fleet
+        .add_to_config(&format!(
+            "Host {name}\n  HostName {address}\n  HostKeyAlias h1\n  User {user}\n  SetEnv \"LC_TWIST={twist}\""
+        ))
+        .unwrap();
+}
+
+/// Runs something that tells whether input, output and exit codes pass.
+fn attempt(fleet: &Fleet, tag: &Tag, target: &str) -> Finished {
+    fleet
+        .offshoot(tag, &["exec", target, "--", "sh", "-c", "cat; (exit 4); echo $?; exit 3"])
+        .stdin("through stdin\n")
+        .deadline(PATIENCE)
+        .run()
+}
+
+#[track_caller]
+fn works(done: &Finished, target: &str) {
+    done.expect_code(3).expect_lines(target, &["through stdin", "4"]);
+}
+
+#[test]
+fn limits_and_leftovers_of_the_login_are_no_obstacle() {
+    let name = "limits_and_leftovers_of_the_login_are_no_obstacle";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("twists");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[twisted("h1"), Peer::new("h2")]));
+    let twists = [
+        ("nofile", "ulimit -n 32"),
+        ("address-space", "ulimit -v 60000"),
+        ("stack", "ulimit -s 256"),
+        ("core", "ulimit -c unlimited"),
+        ("umask", "umask 777"),
+        ("no-errors", "exec 2>&-"),
+        ("no-children", "trap '' CHLD PIPE HUP TERM INT"),
+        ("unset-path", "unset PATH HOME USER SHELL"),
+        ("removed-folder", "mkdir /tmp/gone && cd /tmp/gone && rmdir /tmp/gone"),
+        ("nice", "renice 19 $$ >/dev/null"),
+        ("loud", "seq 9999; printf 'no newline'"),
+    ];
+    for (target, how) in twists {
+        twist(&fleet, target, "u-bash", how);
+    }
+    std::thread::scope(|scope| {
+        for half in twists.chunks(twists.len() / 2) {
+            let (fleet, tag) = (&fleet, &tag);
+            scope.spawn(move || {
+                for (target, how) in half {
+                    let done = attempt(fleet, tag, target);
+                    assert!(done.code == Some(3), "{how}\n{done}");
+                    works(&done, target);
+                }
+            });
+        }
+    });
+    // What an agent inherited so must not show behind it either.
+    let done = attempt(&fleet, &tag, "nofile/h2");
+    works(&done, "nofile/h2");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn limits_that_leave_no_room_are_an_error_that_names_them() {
+    let name = "limits_that_leave_no_room_are_an_error_that_names_them";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("limits");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[twisted("h1")]));
+    let limits: [(&str, &str, &[&str]); 5] = [
+        ("nofile", "ulimit -n 20", &["cannot run", "descriptors", "ulimit -n"]),
+        ("nofile-less", "ulimit -n 8", &["starting the agent"]),
+        ("nproc", "ulimit -u 1", &["cannot fork"]),
+        ("fsize", "ulimit -f 0", &["nothing can be executed", "/dev/shm", "/tmp", "file size limit exceeded"]),
+        ("cpu", "ulimit -t 0", &["killed"]),
+    ];
+    for (target, how, _) in limits {
+        twist(&fleet, target, "u-bash", how);
+    }
+    for (target, how, said) in limits {
+        let done = attempt(&fleet, &tag, target);
+        assert!(done.code == Some(code::OURS), "{how}\n{done}");
+        done.expect_error(code::OURS, said).expect_error(code::OURS, &[target]);
+    }
+    twist(&fleet, "no-path", "u-bash", "PATH=/nonexistent");
+    let done = fleet.offshoot(&tag, &["exec", "no-path", "--", "cat"]).run();
+    done.expect_error(code::NOT_FOUND, &["no-path", "path"]);
+    fleet.offshoot(&tag, &["exec", "no-path", "--", "/bin/cat"]).run().expect_code(0);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn accounts_that_are_over_or_must_change_their_password_are_an_error() {
+    let name = "accounts_that_are_over_or_must_change_their_password_are_an_error";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("over");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1").profile(Profile::Accounts).sshd("UsePAM yes")]));
+    for (account, said) in [
+        ("p-stale", "password has expired"),
+        ("p-ended", "account has expired"),
+        ("p-nologin", "account is currently not available"),
+    ] {
+        let done = fleet.offshoot(&tag, &["exec", &format!("{account}@h1"), "--", "true"]).run();
+        done.expect_error(code::OURS, &[account, said]);
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_server_that_takes_one_session_for_a_connection_will_do() {
+    let name = "a_server_that_takes_one_session_for_a_connection_will_do";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("sessions");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1").sshd("MaxSessions 1"), Peer::new("h2")]));
+    for target in ["h1", "h1/h2", "h2/h1"] {
+        works(&attempt(&fleet, &tag, target), target);
+    }
+    // A user who shares connections: the one that is open has its one session taken.
+    let seen = fleet.shared_as_seen().display().to_string();
+    let address = fleet.sshd("h1").address().0;
+    let socket = "/root/.ssh/shared-%C";
+    fleet
+        .add_to_config(&format!(
+            "Host shared\n  HostName {address}\n  HostKeyAlias h1\n  ControlMaster auto\n  ControlPath {socket}\n  IdentityFile {seen}/id"
+        ))
+        .unwrap();
+    let first = offshoot_tests::bounded::Gathered::start_open(&mut fleet.ssh(&["shared", "echo up; cat"]));
+    assert!(offshoot_tests::bounded::eventually(Duration::from_secs(20), || first.stdout_so_far() == b"up\n"));
+    works(&attempt(&fleet, &tag, "shared"), "shared");
+    offshoot_tests::bounded::run(&mut fleet.ssh(&["-O", "exit", "shared"]), None, Duration::from_secs(20))
+        .expect_code(0);
+    first.finish(Duration::from_secs(20), || ()).expect_code(255);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_kernel_that_wants_memfds_marked_or_not_executable_will_do() {
+    let name = "a_kernel_that_wants_memfds_marked_or_not_executable_will_do";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("memfd");
+    let peers = [Peer::new("marked"), Peer::new("forbidden"), Peer::new("bare").profile(Profile::NoInterpreters)];
+    let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
+    for (host, level) in [("marked", "1"), ("forbidden", "2"), ("bare", "2")] {
+        let set = fleet.on(host, &format!("echo {level} > /proc/sys/vm/memfd_noexec && cat /proc/sys/vm/memfd_noexec"));
+        if set.out().trim() != level {
+            tag.assert_nothing_left(GONE);
+            offshoot_tests::not_run!(name, format!("vm.memfd_noexec cannot be set in a pid namespace: {}", set.err()));
+        }
+        works(&attempt(&fleet, &tag, host), host);
+        // From there an agent is started by the agent itself.
+        let further = format!("{host}/local");
+        works(&attempt(&fleet, &tag, &further), &further);
+    }
+    assert_eq!(
+        std::fs::read_to_string("/proc/sys/vm/memfd_noexec").unwrap().trim(),
+        "0",
+        "the machine itself is changed"
+    );
+    tag.assert_nothing_left(GONE);
+}
