@@ -5,7 +5,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::sys::tty::{self, Settings};
+use crate::sys::{
+    self,
+    tty::{self, Settings},
+};
 
 /// A pseudo-terminal, from its master's side.
 ///
@@ -114,6 +117,27 @@ pub fn set_size(terminal: impl AsFd, size: Size) -> io::Result<()> {
 /// `ENOTTY` when it is none.
 pub fn echo(terminal: impl AsFd) -> io::Result<bool> {
     Ok(Settings::of(terminal.as_fd())?.echo())
+}
+
+/// The character that ends the input when it is typed where a line begins (Ctrl-D); `None` when it is switched off.
+///
+/// # Errors
+///
+/// `ENOTTY` when it is none.
+pub fn end_of_input(terminal: impl AsFd) -> io::Result<Option<u8>> {
+    Ok(Settings::of(terminal.as_fd())?.end_of_input())
+}
+
+/// Sends a signal to the processes in the foreground of a pseudo-terminal, from its master's side: as a key would.
+///
+/// # Errors
+///
+/// `ESRCH` when there are none; `EPERM` when none of them may be signalled.
+pub fn signal_foreground(master: impl AsFd, signal: i32) -> io::Result<()> {
+    match tty::foreground(master.as_fd())? {
+        group if group > 1 => sys::pid::signal(-group, signal),
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
 }
 
 /// Makes a terminal pass every byte as it is, both ways.

@@ -1,21 +1,16 @@
 //! Programs that run in a context, in the manner of `std::process`.
 
 use std::ffi::OsStr;
-use std::fmt;
-use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use offshoot_wire::{
-    CommandSpec, EndReason, EnvChange, ExecControl, ExecReply, Failure, FailureKind, ProcessExit, Ran, StderrMode,
-    Verb, channel, encode,
-};
+use offshoot_wire::{CommandSpec, EnvChange, Failure, FailureKind, StderrMode, Terminal, Verb, channel, encode};
 
-use crate::pending::{Exchange, decoded};
-use crate::shared::Elapsed;
+use crate::process::{ExitStatus, Finished, Process};
+use crate::streams::{Input, Output};
 use crate::{Context, Error};
 
 /// Where a standard stream of a remote process comes from or goes to.
@@ -47,15 +42,18 @@ pub enum Stdio {
 pub struct Command {
     context: Context,
     spec: CommandSpec,
+    /// Not the login shell, which is what no name means on the wire.
+    named: bool,
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
 }
 
 impl Command {
-    pub(crate) fn new(context: Context, program: &OsStr) -> Command {
+    /// `None` is the login shell.
+    pub(crate) fn new(context: Context, program: Option<&OsStr>) -> Command {
         let spec = CommandSpec {
-            program: program.as_bytes().to_vec(),
+            program: program.unwrap_or_default().as_bytes().to_vec(),
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
@@ -65,8 +63,9 @@ impl Command {
             timeout_ms: 0,
             grace_ms: 5000,
             nice: 0,
+            terminal: None,
         };
-        Command { context, spec, stdin: None, stdout: None, stderr: None }
+        Command { context, spec, named: program.is_some(), stdin: None, stdout: None, stderr: None }
     }
 
     /// Adds an argument.
@@ -142,14 +141,46 @@ impl Command {
         self
     }
 
+    /// Gives it a terminal of its own, which controls its session and is its input, output and error output. All that it
+    /// shows comes by stdout, raw. It is an interactive program's whole world: what it does to its terminal reaches no
+    /// other.
+    ///
+    /// Input is what is typed, so a newline to the program may be a carriage return here, and what is typed is echoed
+    /// unless the program says otherwise. [`Stdio`] for stdout and stderr mean nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use offshoot_node::{Stdio, Terminal, TerminalSize};
+    /// # fn demo(web: &offshoot_node::Context) -> Result<(), Box<dyn std::error::Error>> {
+    /// let size = TerminalSize { rows: 24, columns: 80 };
+    /// let mut top = web.command("top").terminal(Terminal { size, term: b"xterm".to_vec() }).stdin(Stdio::Piped).spawn()?;
+    /// std::io::Write::write_all(top.stdin.as_mut().ok_or("no stdin")?, b"q")?;
+    /// println!("{} bytes of screen", top.output()?.stdout.len());
+    /// # Ok(()) }
+    /// ```
+    pub fn terminal(mut self, terminal: Terminal) -> Command {
+        self.spec.terminal = Some(terminal);
+        self
+    }
+
     /// Starts it. The answer that it could not be started comes with the first read or wait.
     ///
     /// # Errors
     /// When the request cannot be sent: the context is gone, or arguments and environment exceed what a frame holds
     /// ([`FailureKind::TooLarge`]; send such things through stdin).
     pub fn spawn(mut self) -> Result<Process, Error> {
+        if self.named && self.spec.program.is_empty() {
+            // What the system says to such a name.
+            const ENOENT: i32 = 2;
+            return Err(self.context.error(Failure::new(FailureKind::Os(ENOENT), "cannot run ``: it has no name")));
+        }
         self.spec.stdin = self.stdin == Some(Stdio::Piped);
         self.spec.stdout = self.stdout != Some(Stdio::Null);
+        if self.spec.terminal.is_some() {
+            self.spec.stdout = true;
+            self.stderr = Some(Stdio::Stdout);
+        }
         self.spec.stderr = match self.stderr {
             None | Some(Stdio::Piped) => StderrMode::Apart,
             Some(Stdio::Stdout) => StderrMode::WithStdout,
@@ -181,364 +212,5 @@ impl Command {
         self.stdout.get_or_insert(Stdio::Null);
         self.stderr.get_or_insert(Stdio::Null);
         self.output().map(|finished| finished.status)
-    }
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExitStatus(ExecReply);
-
-impl ExitStatus {
-    /// Whether it exited with 0, in time.
-    pub fn success(&self) -> bool {
-        self.0.exit == ProcessExit::Exited(0) && !self.0.timed_out
-    }
-
-    /// Its exit status; `None` when a signal ended it.
-    pub fn code(&self) -> Option<i32> {
-        match self.0.exit {
-            ProcessExit::Exited(code) => Some(code),
-            ProcessExit::Signalled(_) => None,
-        }
-    }
-
-    /// The signal that ended it.
-    pub fn signal(&self) -> Option<i32> {
-        match self.0.exit {
-            ProcessExit::Exited(_) => None,
-            ProcessExit::Signalled(signal) => Some(signal),
-        }
-    }
-
-    /// Whether it was ended because its timeout had passed.
-    pub fn timed_out(&self) -> bool {
-        self.0.timed_out
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.exit {
-            _ if self.0.timed_out => f.write_str("timed out"),
-            ProcessExit::Exited(code) => write!(f, "exit status {code}"),
-            ProcessExit::Signalled(signal) => write!(f, "signal {signal}"),
-        }
-    }
-}
-
-/// A process that ended, with what it wrote.
-#[derive(Clone, Debug)]
-pub struct Finished {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// What it wrote to stdout.
-    pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
-    pub stderr: Vec<u8>,
-}
-
-/// Something that a process did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It wrote to stdout.
-    Stdout(Bytes),
-    /// It wrote to stderr.
-    Stderr(Bytes),
-    /// It ended; nothing follows.
-    Exit(ExitStatus),
-}
-
-/// A process that runs in a context.
-///
-/// What it writes waits, within its window, until it is read: a process whose output nobody reads blocks, as on a pipe.
-/// When the last of this and its streams is dropped, the process and everything it started is ended.
-pub struct Process {
-    /// Its input, when that is piped. Drop or [`Input::finish`] it to let the process see the end.
-    pub stdin: Option<Input>,
-    /// Its output, when that is piped.
-    pub stdout: Option<Output>,
-    /// Its error output, when that is piped on its own.
-    pub stderr: Option<Output>,
-    exchange: Arc<Exchange>,
-}
-
-impl Process {
-    /// The next thing that happens, in the order it happened there. Once it has ended the answer is [`Event::Exit`] each
-    /// time. A stream that was taken out of this ([`Option::take`]) yields no events here.
-    ///
-    /// # Errors
-    /// When it could not be started, or its context was lost.
-    pub fn event(&mut self) -> Result<Event, Error> {
-        self.next_event(None)
-    }
-
-    /// As [`event`](Self::event), at most until `deadline`: then [`FailureKind::Timeout`], and the process runs on.
-    ///
-    /// # Errors
-    /// As [`event`](Self::event), and the timeout.
-    pub fn event_before(&mut self, deadline: Instant) -> Result<Event, Error> {
-        self.next_event(Some(deadline))
-    }
-
-    fn next_event(&mut self, deadline: Option<Instant>) -> Result<Event, Error> {
-        // A stream that was taken out of this belongs to whoever took it.
-        let ours = [(channel::STDOUT, self.stdout.is_some()), (channel::STDERR, self.stderr.is_some())];
-        let next = self.exchange.wait(deadline, |state, id, now| {
-            let asked = state.asked(id)?;
-            if let Some((number, data)) = asked.take(|from| ours.contains(&(from, true))) {
-                state.core.consumed(id, number, data.len(), now);
-                return Some(Ok(Next::Data(number, data)));
-            }
-            asked.result.clone().map(|result| result.map(Next::Result))
-        });
-        match next {
-            Ok(Ok(Next::Data(channel::STDERR, data))) => Ok(Event::Stderr(data)),
-            Ok(Ok(Next::Data(_, data))) => Ok(Event::Stdout(data)),
-            Ok(Ok(Next::Result(body))) => Ok(Event::Exit(self.status_of(&body)?)),
-            Ok(Err(failure)) => Err(self.exchange.error(failure)),
-            Err(Elapsed) => {
-                let failure = Failure::new(FailureKind::Timeout, "nothing happened before the deadline");
-                Err(self.exchange.error(failure.ran(Ran::MaybeExecuted)))
-            }
-        }
-    }
-
-    /// Waits for its end. What it writes to streams that were not taken out of this is discarded, so that it cannot
-    /// block.
-    ///
-    /// # Errors
-    /// When it could not be started, or its context was lost.
-    pub fn wait(mut self) -> Result<ExitStatus, Error> {
-        self.stdin = None;
-        loop {
-            if let Event::Exit(status) = self.event()? {
-                return Ok(status);
-            }
-        }
-    }
-
-    /// Closes its input, reads its output to the end and waits for it.
-    ///
-    /// # Errors
-    /// When it could not be started, or its context was lost.
-    pub fn output(mut self) -> Result<Finished, Error> {
-        self.stdin = None;
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        loop {
-            match self.event()? {
-                Event::Stdout(data) => stdout.extend_from_slice(&data),
-                Event::Stderr(data) => stderr.extend_from_slice(&data),
-                Event::Exit(status) => return Ok(Finished { status, stdout, stderr }),
-            }
-        }
-    }
-
-    /// Sends a signal to the process and its process group. Nothing happens when it has ended.
-    ///
-    /// # Errors
-    /// When its context was lost.
-    pub fn signal(&self, signal: i32) -> Result<(), Error> {
-        self.control(ExecControl::Signal(signal))
-    }
-
-    /// Ends the process and everything it started: TERM, and KILL after the command's grace.
-    ///
-    /// # Errors
-    /// When its context was lost.
-    pub fn kill(&self) -> Result<(), Error> {
-        self.control(ExecControl::Kill)
-    }
-
-    fn control(&self, message: ExecControl) -> Result<(), Error> {
-        send_all(&self.exchange, channel::CONTROL, Bytes::from(encode(&message)))
-            .map_err(|failure| self.exchange.error(failure))
-    }
-
-    fn status_of(&self, body: &[u8]) -> Result<ExitStatus, Error> {
-        decoded(body).map(ExitStatus).map_err(|failure| self.exchange.error(failure))
-    }
-}
-
-enum Next {
-    Data(u8, Bytes),
-    Result(Bytes),
-}
-
-impl fmt::Debug for Process {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process").finish_non_exhaustive()
-    }
-}
-
-/// Sends all of `data` on a channel, waiting for credit. An exchange that has ended swallows what comes late.
-fn send_all(exchange: &Exchange, number: u8, mut data: Bytes) -> Result<(), Failure> {
-    while !data.is_empty() {
-        let sent = exchange.wait(None, |state, id, now| {
-            let asked = state.asked(id)?;
-            match &asked.result {
-                Some(Ok(_)) => return Some(Ok(data.len())),
-                Some(Err(failure)) => return Some(Err(failure.clone())),
-                None if asked.is_stopped(number) => return Some(Ok(data.len())),
-                None => {}
-            }
-            match state.core.send(id, number, data.clone(), now) {
-                0 => None,
-                n => Some(Ok(n)),
-            }
-        });
-        match sent {
-            Ok(Ok(n)) => data = data.slice(n..),
-            Ok(Err(failure)) => return Err(failure),
-            Err(Elapsed) => return Ok(()),
-        }
-    }
-    Ok(())
-}
-
-/// The input of a remote process. Writing blocks while the process does not read.
-pub struct Input {
-    exchange: Arc<Exchange>,
-    open: bool,
-}
-
-impl Input {
-    /// Writes bytes without copying them.
-    ///
-    /// # Errors
-    /// `BrokenPipe` when the process no longer reads or has ended; how the context was lost.
-    pub fn write_bytes(&mut self, mut data: Bytes) -> io::Result<()> {
-        while !data.is_empty() {
-            let n = self.write_some(&data)?;
-            data = data.slice(n..);
-        }
-        Ok(())
-    }
-
-    fn write_some(&mut self, data: &Bytes) -> io::Result<usize> {
-        let sent = self.exchange.wait(None, |state, id, now| {
-            let asked = state.asked(id)?;
-            match &asked.result {
-                Some(Err(failure)) => return Some(Err(Some(failure.clone()))),
-                Some(Ok(_)) => return Some(Err(None)),
-                None if asked.is_stopped(channel::STDIN) => return Some(Err(None)),
-                None => {}
-            }
-            match state.core.send(id, channel::STDIN, data.clone(), now) {
-                0 => None,
-                n => Some(Ok(n)),
-            }
-        });
-        match sent {
-            Ok(Ok(n)) => Ok(n),
-            Ok(Err(Some(failure))) => Err(self.exchange.error(failure).into()),
-            Ok(Err(None)) | Err(Elapsed) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    /// Lets the process see the end of its input.
-    pub fn finish(mut self) {
-        self.close();
-    }
-
-    fn close(&mut self) {
-        if std::mem::take(&mut self.open) {
-            self.exchange.with(|state, id, now| state.core.finish(id, channel::STDIN, EndReason::Done, now));
-        }
-    }
-}
-
-impl Write for Input {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // One copy, into what travels on; bounded by what one turn of a link takes.
-        const MOST: usize = 128 * 1024;
-        if data.is_empty() {
-            return Ok(0);
-        }
-        self.write_some(&Bytes::copy_from_slice(&data[..data.len().min(MOST)]))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl fmt::Debug for Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Input").finish_non_exhaustive()
-    }
-}
-
-/// An output of a remote process. Dropping it before its end lets the process see a closed pipe.
-pub struct Output {
-    exchange: Arc<Exchange>,
-    channel: u8,
-    rest: Bytes,
-}
-
-impl Output {
-    /// The next bytes, as they came; `None` at the end.
-    ///
-    /// # Errors
-    /// When the process could not be started, or its context was lost.
-    pub fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        if !self.rest.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.rest)));
-        }
-        let number = self.channel;
-        let next = self.exchange.wait(None, |state, id, now| {
-            let asked = state.asked(id)?;
-            if let Some((_, data)) = asked.take(|from| from == number) {
-                state.core.consumed(id, number, data.len(), now);
-                return Some(Ok(Some(data)));
-            }
-            if asked.end_of(number).is_some() {
-                return Some(Ok(None));
-            }
-            asked.result.clone().map(|result| result.map(|_| None))
-        });
-        match next {
-            Ok(Ok(data)) => Ok(data),
-            Ok(Err(failure)) => Err(self.exchange.error(failure)),
-            Err(Elapsed) => Ok(None),
-        }
-    }
-}
-
-impl Read for Output {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let Some(mut data) = self.chunk()? else { return Ok(0) };
-        let n = data.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&data.split_to(n));
-        self.rest = data;
-        Ok(n)
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        let number = self.channel;
-        self.exchange.with(|state, id, now| {
-            let Some(asked) = state.asked(id) else { return };
-            asked.discard(number);
-            let over = asked.result.is_some() || asked.end_of(number).is_some();
-            if !over {
-                state.core.stop(id, number, now);
-            }
-        });
-    }
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("channel", &self.channel).finish_non_exhaustive()
     }
 }

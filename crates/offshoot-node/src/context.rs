@@ -155,7 +155,12 @@ impl Context {
 
     /// A program to run in this context; see [`Command`].
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        Command::new(self.clone(), program.as_ref())
+        Command::new(self.clone(), Some(program.as_ref()))
+    }
+
+    /// The login shell of the account there, started as a login does; see [`Command::terminal`].
+    pub fn login_shell(&self) -> Command {
+        Command::new(self.clone(), None)
     }
 
     /// Sends bytes there and back: the cheapest call, answered by the agent itself.

@@ -262,7 +262,7 @@ impl State {
         let Ok(Some(status)) = tool.child.try_wait() else { return };
         let reason = match status.signal() {
             Some(signal) => LostReason::Signalled(signal),
-            None => LostReason::Exited(status.code().unwrap_or(-1)),
+            None => exit_reason(status.code().unwrap_or(-1)),
         };
         tool.exited = Some(reason.clone());
         tool.close(shared, &mut self.sources);
@@ -326,4 +326,11 @@ impl State {
         self.links.entries.remove(&id);
         self.check_ended();
     }
+}
+
+/// What a tool's exit status tells. The guard of an agent that a signal ended exits with 128 and its number, as a shell
+/// does, and tools such as ssh pass that on; no agent and no known tool has such a status of its own.
+fn exit_reason(status: i32) -> LostReason {
+    const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+    if SIGNALS.contains(&(status - 128)) { LostReason::Signalled(status - 128) } else { LostReason::Exited(status) }
 }

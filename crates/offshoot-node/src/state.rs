@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_mux::{Event as Ready, TimerId, Timers};
 use offshoot_route::{Event, ExchangeId, LinkId, Node, Time};
-use offshoot_wire::{Address, EndReason, Failure, FailureKind, LostReason, Ran, ShutdownNotice};
+use offshoot_wire::{Address, EndReason, Failure, FailureKind, LostReason, Ran, RemoteFailure, ShutdownNotice};
 
 use crate::ids::IdMap;
 use crate::link::{Readable, Turn};
@@ -77,12 +77,6 @@ impl Asked {
         }
     }
 
-    /// How a channel ended, when it has.
-    pub(crate) fn end_of(&self, channel: u8) -> Option<&EndReason> {
-        let ended = &self.channels.as_ref()?.ended;
-        ended.iter().find(|(from, _)| *from == channel).map(|(_, reason)| reason)
-    }
-
     /// Whether the other side no longer reads a channel.
     pub(crate) fn is_stopped(&self, channel: u8) -> bool {
         self.channels.as_ref().is_some_and(|channels| channels.stopped.contains(&channel))
@@ -90,6 +84,19 @@ impl Asked {
 
     fn channels(&mut self) -> &mut Channels {
         self.channels.get_or_insert_default()
+    }
+
+    /// Whether a channel has ended; an error when what came on it is not all there was.
+    pub(crate) fn end(&self, channel: u8) -> Option<Result<(), Failure>> {
+        let ended = &self.channels.as_ref()?.ended;
+        let (_, reason) = ended.iter().find(|(from, _)| *from == channel)?;
+        Some(match reason {
+            EndReason::Done => Ok(()),
+            EndReason::Failed(why) => {
+                let message = format!("the output was cut short there: {why}");
+                Err(Failure::new(FailureKind::Remote(RemoteFailure::Error), message).ran(Ran::MaybeExecuted))
+            }
+        })
     }
 }
 
@@ -488,5 +495,20 @@ impl State {
     /// Sets a timer.
     pub(crate) fn after(&mut self, delay: Duration, timer: Timer) -> TimerId {
         self.timers.insert(Instant::now() + delay, timer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_failed_there_is_no_plain_end() {
+        let mut asked = Asked::default();
+        asked.channels().ended = vec![(1, EndReason::Done), (2, EndReason::Failed("torn tape".into()))];
+        assert_eq!(asked.end(1), Some(Ok(())));
+        assert_eq!(asked.end(3), None);
+        let failure = asked.end(2).expect("an end").expect_err("not a plain one");
+        assert_eq!(failure.message, "the output was cut short there: torn tape");
     }
 }

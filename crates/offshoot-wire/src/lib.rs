@@ -53,7 +53,8 @@ pub use hello::{
 pub use limits::Limits;
 pub use message::{
     Ack, Bye, ChannelEnd, CommandSpec, ConnectReply, ConnectSpec, Credit, EndReason, EnvChange, ExecControl, ExecReply,
-    Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, channel,
+    Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, Terminal,
+    TerminalSize, channel,
 };
 pub use recipe::{Hint, Meaning, Recipe, Start};
 pub use untrusted::decode_untrusted;

@@ -143,10 +143,30 @@ pub enum StderrMode {
     Null,
 }
 
+/// The size of a terminal in characters; zeros mean unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
+}
+
+/// The terminal that a process gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Its size at the start.
+    pub size: TerminalSize,
+    /// What it understands: the variable `TERM`, left as it is when this is empty.
+    #[serde(with = "bounds::bytes")]
+    pub term: Vec<u8>,
+}
+
 /// What [`Verb::Exec`] starts. Texts are bytes: the target's own, whatever their encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandSpec {
-    /// The program: a path, or a name to look up in the target's `PATH`.
+    /// The program: a path, or a name to look up in the target's `PATH`. Empty is the account's login shell, started as
+    /// a login does.
     #[serde(with = "bounds::bytes")]
     pub program: Vec<u8>,
     /// The arguments after the program's name.
@@ -170,15 +190,22 @@ pub struct CommandSpec {
     pub grace_ms: u32,
     /// Added to the scheduling priority number (`nice`).
     pub nice: i32,
+    /// A terminal of its own, which then is its input, output and error output, and what controls its session; `stdin`
+    /// says whether anything is typed there, `stdout` and `stderr` mean nothing. Its output comes on
+    /// [`channel::STDOUT`].
+    pub terminal: Option<Terminal>,
 }
 
 /// What can be done to a process that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecControl {
-    /// Sends a signal to the process and its process group.
+    /// Sends a signal to the process and its process group; with a terminal to the group in its foreground.
     Signal(i32),
-    /// Ends the process and all it started: TERM, then KILL after the grace.
+    /// Ends the process and all it started: TERM, then KILL after the grace. With a terminal HUP goes ahead, since
+    /// interactive shells ignore TERM.
     Kill,
+    /// Gives its terminal another size; nothing without one.
+    Resize(TerminalSize),
 }
 
 /// How a process ended.

@@ -161,8 +161,18 @@ fn the_page_and_the_crate_agree_on_every_vector() {
         timeout_ms: 0,
         grace_ms: 5000,
         nice: -5,
+        terminal: None,
     };
     page.frame("frame-request-exec", &request(Verb::Exec, 131_072, None, &encode(&command)));
+    let shell = CommandSpec {
+        program: vec![],
+        args: vec![],
+        env: vec![],
+        cwd: None,
+        terminal: Some(Terminal { size: TerminalSize { rows: 24, columns: 132 }, term: b"xterm".to_vec() }),
+        ..command
+    };
+    page.frame("frame-request-shell", &request(Verb::Exec, 131_072, None, &encode(&shell)));
     page.frame("frame-request-granted", &request(Verb::Echo, 0, Some(grant()), b""));
     page.frame("frame-reply-echo", &answer(FrameKind::Reply, b"hi".to_vec()));
     let exit = ExecReply { exit: ProcessExit::Exited(3), timed_out: false };
@@ -202,6 +212,7 @@ fn the_page_and_the_crate_agree_on_every_vector() {
 
     page.value("body-exec-signal", &ExecControl::Signal(15));
     page.value("body-exec-kill", &ExecControl::Kill);
+    page.value("body-exec-resize", &ExecControl::Resize(TerminalSize { rows: 50, columns: 200 }));
     let connect = ConnectSpec { recipe: recipe(), name: None, process_name: "offshoot".into() };
     page.value("body-connect", &connect);
     let connected = ConnectReply { address: at(&[3, 1]), name: "ssh:web1".into(), hello: child_hello() };

@@ -177,9 +177,23 @@ fn command() -> impl Strategy<Value = CommandSpec> {
     let stderr = prop::sample::select(vec![StderrMode::Apart, StderrMode::WithStdout, StderrMode::Null]);
     let texts = (octets(), vec(octets(), 0..6), vec(change, 0..4), prop::option::of(octets()));
     let rest = (any::<bool>(), any::<bool>(), stderr, any::<u64>(), any::<u32>(), any::<i32>());
-    (texts, rest).prop_map(|((program, args, env, cwd), (stdin, stdout, stderr, timeout_ms, grace_ms, nice))| {
-        CommandSpec { program, args, env, cwd, stdin, stdout, stderr, timeout_ms, grace_ms, nice }
-    })
+    let terminal = (any::<u16>(), any::<u16>(), octets())
+        .prop_map(|(rows, columns, term)| Terminal { size: TerminalSize { rows, columns }, term });
+    (texts, rest, prop::option::of(terminal)).prop_map(
+        |((program, args, env, cwd), (stdin, stdout, stderr, timeout_ms, grace_ms, nice), terminal)| CommandSpec {
+            program,
+            args,
+            env,
+            cwd,
+            stdin,
+            stdout,
+            stderr,
+            timeout_ms,
+            grace_ms,
+            nice,
+            terminal,
+        },
+    )
 }
 
 fn recipe() -> impl Strategy<Value = Recipe> {
@@ -327,6 +341,7 @@ proptest! {
         comes_back(&Bye { reason })?;
         comes_back(&ShutdownNotice { grace_ms: numbers.0, kill_ms: numbers.1 })?;
         comes_back(&ExecControl::Signal(numbers.2))?;
+        comes_back(&ExecControl::Resize(TerminalSize { rows: numbers.1 as u16, columns: numbers.2 as u16 }))?;
         comes_back(&ExecReply { exit: ProcessExit::Exited(numbers.2), timed_out: flag })?;
         comes_back(&PayloadSpec { triple: word })?;
         comes_back(&PayloadReply { length: total, sha256 })?;
@@ -461,6 +476,7 @@ fn an_ordinary_long_command_line_fits() {
         timeout_ms: 0,
         grace_ms: 0,
         nice: 0,
+        terminal: None,
     };
     let files = spec((0..5_000).map(|n| format!("file-{n:06}").into_bytes()).collect());
     let numbers = spec((0..6_000).map(|n| n.to_string().into_bytes()).collect());

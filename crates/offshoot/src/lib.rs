@@ -28,7 +28,8 @@
 
 pub use offshoot_connect::{Target, TargetError, methods};
 pub use offshoot_node::{
-    Command, Context, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE, VERSION, Via,
+    Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE,
+    Terminal, TerminalSize, VERSION, Via,
 };
 pub use offshoot_program::{Agents, Builder, FoundAgent, Master, Origin, init};
 pub use offshoot_wire as wire;

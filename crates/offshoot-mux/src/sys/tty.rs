@@ -68,6 +68,11 @@ impl Settings {
         }
     }
 
+    /// The character that ends the input, when it is typed where a line begins; `None` when it is switched off.
+    pub(crate) fn end_of_input(&self) -> Option<u8> {
+        Some(self.0.c_cc[libc::VEOF]).filter(|byte| *byte != libc::_POSIX_VDISABLE)
+    }
+
     pub(crate) fn make_raw(&mut self) {
         // SAFETY: the pointer is to a live termios.
         unsafe { libc::cfmakeraw(&mut self.0) };
@@ -87,6 +92,14 @@ impl Settings {
         check(unsafe { libc::cfsetospeed(&mut self.0, speed) })?;
         Ok(())
     }
+}
+
+/// The process group in the foreground, asked from the master's side; 0 when there is none.
+pub(crate) fn foreground(master: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+    let mut group: libc::pid_t = 0;
+    // SAFETY: the pointer is to a live process number.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPGRP as _, &mut group) })?;
+    Ok(group)
 }
 
 pub(crate) fn size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {

@@ -4,29 +4,24 @@
 //! credit goes, input is acknowledged only when the process has taken it: so both ends stall each other, and nobody
 //! else. The reply is the last thing of the exchange.
 
+mod end;
+mod start;
+
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use offshoot_mux::{Child, EndPlan, Interest, Spawn, TimerId, Token, end_processes, io as fd, tree};
+use offshoot_mux::{Child, TimerId, Token, io as fd, tty};
 use offshoot_route::{ExchangeId, Time};
-use offshoot_wire::{
-    CommandSpec, EndReason, EnvChange, ExecControl, ExecReply, Failure, FailureKind, LostReason, ProcessExit, Ran,
-    StderrMode, channel, decode,
-};
+use offshoot_wire::{CommandSpec, EndReason, ExecControl, TerminalSize, channel, decode};
 
-use crate::error::os_failure;
 use crate::pool::BUFFER;
 use crate::shared::Shared;
-use crate::sources::Source;
-use crate::state::{Phase, State, Timer};
+use crate::state::State;
 
 /// How long the output of a process that ended is read on while something that it started holds it open. Long enough
 /// for a pipeline's last words, short enough not to wait for a daemon that forgot to close its output.
@@ -48,6 +43,8 @@ struct Input {
     token: Token,
     waiting: VecDeque<Bytes>,
     ended: bool,
+    /// On a terminal: whether what was typed last has not been ended by a newline.
+    in_line: bool,
 }
 
 /// A process that runs for a request.
@@ -55,6 +52,8 @@ pub(crate) struct Job {
     child: Child,
     exit_token: Token,
     tag: String,
+    /// Whether it runs on a terminal: the first output's descriptor is its master, the input's a second one.
+    terminal: bool,
     input: Option<Input>,
     outputs: [Option<Output>; 2],
     exited: Option<ExitStatus>,
@@ -69,9 +68,6 @@ pub(crate) struct Job {
     timers: [Option<TimerId>; 2],
 }
 
-const SIGTERM: i32 = 15;
-const SIGKILL: i32 = 9;
-
 const TIMEOUT: usize = 0;
 const LINGERING: usize = 1;
 
@@ -83,101 +79,6 @@ impl State {
             }
             Err(failure) => self.core.fail(id, failure, now),
         }
-    }
-
-    fn start_job(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: &CommandSpec) -> Result<Job, Failure> {
-        let os = |error: io::Error| os_failure("cannot prepare the process", &error);
-        let tag = self.services.connects.next_job_tag(self.core.address());
-        let mut spawn = Spawn::new(OsStr::from_bytes(&spec.program)).session().cwd(match &spec.cwd {
-            Some(folder) => OsStr::from_bytes(folder).to_owned(),
-            None => crate::identity::home(),
-        });
-        spawn = spawn.args(spec.args.iter().map(|arg| OsStr::from_bytes(arg)));
-        // What was set before a `Clear` is cleared too.
-        let cleared = spec.env.iter().rposition(|change| *change == EnvChange::Clear).unwrap_or(0);
-        for change in &spec.env[cleared..] {
-            spawn = match change {
-                EnvChange::Set(name, value) => spawn.env(OsStr::from_bytes(name), OsStr::from_bytes(value)),
-                EnvChange::Remove(name) => spawn.env_remove(OsStr::from_bytes(name)),
-                EnvChange::Clear => spawn.env_clear(),
-            };
-        }
-        // After the user's changes: `Clear` must not hide the process from its own clean-up.
-        spawn = spawn.env(JOB, &tag);
-        if let Some((key, value)) = self.services.connects.tree_tag() {
-            spawn = spawn.env(key, value);
-        }
-        if spec.nice != 0 {
-            spawn = spawn.nice(spec.nice);
-        }
-        let null = fd::null().map_err(os)?;
-        let (input, spawn) = if spec.stdin {
-            let (theirs, ours) = fd::pipe().map_err(os)?;
-            (Some(ours), spawn.stdin(theirs))
-        } else {
-            (None, spawn.stdin(fd::dup_cloexec(&null).map_err(os)?))
-        };
-        let mut ours: [Option<OwnedFd>; 2] = [None, None];
-        let stdout = if spec.stdout {
-            let (read, write) = fd::pipe().map_err(os)?;
-            ours[0] = Some(read);
-            write
-        } else {
-            fd::dup_cloexec(&null).map_err(os)?
-        };
-        let stderr = match spec.stderr {
-            StderrMode::Apart => {
-                let (read, write) = fd::pipe().map_err(os)?;
-                ours[1] = Some(read);
-                write
-            }
-            StderrMode::WithStdout => fd::dup_cloexec(&stdout).map_err(os)?,
-            StderrMode::Null => null,
-        };
-        let child = spawn.stdout(stdout).stderr(stderr).start().map_err(|error| {
-            let program = String::from_utf8_lossy(&spec.program);
-            let mut failure = os_failure(&format!("cannot run `{program}`"), error.io());
-            failure.message = format!("cannot run `{program}`: {error}");
-            failure
-        })?;
-        // From here on an early return drops, and so ends, the child.
-        let exit_token = self.sources.insert(Source::ProcessExit(id));
-        shared.registry.add(child.exit_fd().map_err(os)?, exit_token, Interest::Read).map_err(os)?;
-        let mut outputs = [None, None];
-        for (index, ours) in ours.into_iter().enumerate() {
-            let Some(ours) = ours else { continue };
-            fd::set_nonblocking(&ours, true).map_err(os)?;
-            let token = self.sources.insert(Source::ProcessOut(id, index));
-            shared.registry.add(ours.as_fd(), token, Interest::Read).map_err(os)?;
-            let channel = [channel::STDOUT, channel::STDERR][index];
-            outputs[index] = Some(Output { fd: ours, token, channel });
-        }
-        let input = match input {
-            Some(ours) => {
-                fd::set_nonblocking(&ours, true).map_err(os)?;
-                let token = self.sources.insert(Source::ProcessIn(id));
-                shared.registry.add(ours.as_fd(), token, Interest::Write).map_err(os)?;
-                Some(Input { fd: ours, token, waiting: VecDeque::new(), ended: false })
-            }
-            None => None,
-        };
-        let timeout = (spec.timeout_ms > 0)
-            .then(|| self.after(Duration::from_millis(spec.timeout_ms), Timer::ProcessTimeout(id)));
-        Ok(Job {
-            child,
-            exit_token,
-            tag,
-            input,
-            outputs,
-            exited: None,
-            timed_out: false,
-            ending: false,
-            cancelled: false,
-            taken: 0,
-            stalled_at: None,
-            grace: Duration::from_millis(u64::from(spec.grace_ms)),
-            timers: [timeout, None],
-        })
     }
 
     // ---- output ----
@@ -192,7 +93,12 @@ impl State {
                 // Read on when there is room; the descriptor stays ready.
                 return self.core.await_room(id, output.channel);
             }
-            match self.services.pool.fill(room, |buffer| fd::read(output.fd.as_fd(), buffer)) {
+            let terminal = job.terminal;
+            let read = self.services.pool.fill(room, |buffer| match terminal {
+                true => read_terminal(&output.fd, buffer),
+                false => fd::read(&output.fd, buffer),
+            });
+            match read {
                 Ok(chunk) if !chunk.is_empty() => {
                     let (number, n) = (output.channel, chunk.len());
                     if !job.cancelled {
@@ -202,20 +108,33 @@ impl State {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Ok(_) | Err(_) => break,
+                // A terminal that nobody has open any more says so by an error.
+                Err(error) if !terminal => {
+                    return self.end_output(shared, id, index, EndReason::Failed(error.to_string()), now);
+                }
+                Ok(_) | Err(_) => return self.close_output(shared, id, index, now),
             }
         }
-        self.close_output(shared, id, index, now);
     }
 
     fn close_output(&mut self, shared: &Arc<Shared>, id: ExchangeId, index: usize, now: Time) {
+        self.end_output(shared, id, index, EndReason::Done, now);
+    }
+
+    fn end_output(&mut self, shared: &Arc<Shared>, id: ExchangeId, index: usize, reason: EndReason, now: Time) {
         let Some(job) = self.services.jobs.get_mut(&id) else { return };
         let Some(output) = job.outputs[index].take() else { return };
         let _ = shared.registry.remove(output.fd.as_fd());
         self.sources.remove(output.token);
         if !job.cancelled {
-            self.core.finish(id, output.channel, EndReason::Done, now);
+            self.core.finish(id, output.channel, reason, now);
         }
+        let hung_up = job.terminal && job.exited.is_none();
+        if hung_up {
+            // The master's other descriptor: only without both is the terminal hung up.
+            self.close_input(shared, id);
+        }
+        let Some(job) = self.services.jobs.get(&id) else { return };
         if job.exited.is_some() && job.outputs.iter().all(Option::is_none) {
             self.process_finish(shared, id, now);
         }
@@ -254,6 +173,7 @@ impl State {
                 match decode::<ExecControl>(&data) {
                     Ok(ExecControl::Signal(signal)) => self.signal_job(id, signal),
                     Ok(ExecControl::Kill) => self.end_job(id),
+                    Ok(ExecControl::Resize(size)) => self.resize_job(id, size),
                     Err(_) => {}
                 }
             }
@@ -270,18 +190,26 @@ impl State {
         }
     }
 
+    fn resize_job(&mut self, id: ExchangeId, TerminalSize { rows, columns }: TerminalSize) {
+        if let Some(Job { terminal: true, outputs: [Some(output), _], .. }) = self.services.jobs.get(&id) {
+            // It was a terminal at the start and cannot cease to be one.
+            let _ = tty::set_size(&output.fd, tty::Size { rows, columns });
+        }
+    }
+
     pub(crate) fn process_writable(&mut self, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
         loop {
-            let Some(Job { input: Some(input), .. }) = self.services.jobs.get_mut(&id) else { return };
+            let Some(Job { input: Some(input), terminal, .. }) = self.services.jobs.get_mut(&id) else { return };
             let Some(front) = input.waiting.front_mut() else {
-                if input.ended {
+                if input.ended && (!*terminal || input.type_end()) {
                     self.close_input(shared, id);
                 }
                 return;
             };
             match fd::write(input.fd.as_fd(), front) {
                 Ok(n) => {
-                    let _ = front.split_to(n);
+                    let written = front.split_to(n);
+                    input.in_line = !written.ends_with(b"\n") && !written.ends_with(b"\r");
                     if front.is_empty() {
                         input.waiting.pop_front();
                     }
@@ -303,160 +231,35 @@ impl State {
             self.sources.remove(input.token);
         }
     }
+}
 
-    // ---- the end ----
-
-    pub(crate) fn process_exited(&mut self, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
-        let Some(job) = self.services.jobs.get_mut(&id) else { return };
-        let status = match job.child.try_wait() {
-            Ok(Some(status)) => status,
-            Ok(None) => return,
-            // Reaped by somebody else: how it ended is lost, that it ended is certain.
-            Err(_) => ExitStatus::from_raw(0xff00),
-        };
-        job.exited = Some(status);
-        if let Ok(exit) = job.child.exit_fd() {
-            let _ = shared.registry.remove(exit);
-        }
-        self.sources.remove(job.exit_token);
-        if let Some(timer) = job.timers[TIMEOUT].take() {
-            self.timers.cancel(timer);
-        }
-        self.close_input(shared, id);
-        // What it wrote is in the pipes: read as far as credit goes, then wait for the rest or the end.
-        for index in 0..2 {
-            self.process_readable(shared, id, index, now);
-        }
-        let Some(job) = self.services.jobs.get_mut(&id) else { return };
-        if job.outputs.iter().all(Option::is_none) {
-            return self.process_finish(shared, id, now);
-        }
-        job.timers[LINGERING] = Some(self.timers.insert(std::time::Instant::now() + LINGER, Timer::ProcessLinger(id)));
-    }
-
-    /// The process ended, and its output too or nobody waits for that: the reply.
-    pub(crate) fn process_finish(&mut self, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
-        let Some(job) = self.services.jobs.get_mut(&id) else { return };
-        job.timers[LINGERING] = None;
-        // Output that the requester has not yet taken is its own, however long it takes: only an output that has
-        // nothing to read is given up.
-        let stalled = job.outputs.iter().flatten().any(|output| self.core.writable(id, output.channel) == 0);
-        // But not when the context ends: it waits for a reader that reads, and for no other.
-        let waits = self.phase == Phase::Running || job.stalled_at.replace(job.taken) != Some(job.taken);
-        if stalled && waits && !job.cancelled {
-            let timer = self.timers.insert(std::time::Instant::now() + LINGER, Timer::ProcessLinger(id));
-            job.timers[LINGERING] = Some(timer);
-            return;
-        }
-        let Some(mut job) = self.services.jobs.remove(&id) else { return };
-        for timer in job.timers.into_iter().flatten() {
-            self.timers.cancel(timer);
-        }
-        for output in job.outputs.iter_mut().filter_map(Option::take) {
-            let _ = shared.registry.remove(output.fd.as_fd());
-            self.sources.remove(output.token);
-            if !job.cancelled {
-                self.core.finish(id, output.channel, EndReason::Done, now);
+impl Input {
+    /// Types what ends a terminal's input. Whether that is done, or cannot be done at all.
+    fn type_end(&mut self) -> bool {
+        let Ok(Some(end)) = tty::end_of_input(&self.fd) else { return true };
+        loop {
+            match fd::write(&self.fd, &[end]) {
+                // Within a line it ends that line only.
+                Ok(_) if std::mem::take(&mut self.in_line) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Ok(_) | Err(_) => return true,
             }
         }
-        if !job.cancelled {
-            let exit = match job.exited {
-                Some(status) => match status.signal() {
-                    Some(signal) => ProcessExit::Signalled(signal),
-                    None => ProcessExit::Exited(status.code().unwrap_or(255)),
-                },
-                None => ProcessExit::Exited(255),
-            };
-            if stalled {
-                let message = "the context ended while output of the process waited to be read";
-                let failure = Failure::new(FailureKind::PeerLost(LostReason::Shutdown), message);
-                self.core.fail(id, failure.ran(Ran::Executed), now);
-            } else {
-                let reply = ExecReply { exit, timed_out: job.timed_out };
-                self.core.reply(id, Bytes::from(offshoot_wire::encode(&reply)), now);
-            }
-        }
-        self.check_ended();
     }
+}
 
-    fn signal_job(&mut self, id: ExchangeId, signal: i32) {
-        if let Some(job) = self.services.jobs.get(&id) {
-            // An error means that it has ended: then there is nothing to signal.
-            let _ = job.child.signal_group(signal);
+/// Reads what a terminal has, as much as there is room for: it gives only some of it at a time, and would be sent on in
+/// crumbs.
+fn read_terminal(master: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match fd::read(master, &mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            // Told again by the next read.
+            Err(_) if filled > 0 => break,
+            Err(error) => return Err(error),
         }
     }
-
-    pub(crate) fn process_timeout(&mut self, id: ExchangeId) {
-        if let Some(job) = self.services.jobs.get_mut(&id) {
-            job.timers[TIMEOUT] = None;
-            job.timed_out = true;
-            self.end_job(id);
-        }
-    }
-
-    /// The requester no longer waits: the process and what it started end.
-    pub(crate) fn cancel_job(&mut self, shared: &Arc<Shared>, id: ExchangeId) {
-        let Some(job) = self.services.jobs.get_mut(&id) else { return };
-        job.cancelled = true;
-        let over = job.exited.is_some();
-        self.close_input(shared, id);
-        if over {
-            return self.process_finish(shared, id, shared.now());
-        }
-        self.end_job(id);
-        for index in 0..2 {
-            self.process_readable(shared, id, index, shared.now());
-        }
-    }
-
-    /// Ends all processes, since the context ends: TERM now, KILL after the grace. What they started and left behind is
-    /// found when the process itself ends: it and its guard sweep everything that descends from them.
-    pub(crate) fn end_jobs(&mut self, grace: Duration) {
-        if self.services.jobs.is_empty() {
-            return;
-        }
-        self.signal_jobs(SIGTERM);
-        self.after(grace, Timer::KillJobs);
-    }
-
-    /// Sends a signal to the process groups of all jobs.
-    pub(crate) fn signal_jobs(&mut self, signal: i32) {
-        for job in self.services.jobs.values() {
-            // An error means that it has ended: then there is nothing to signal.
-            let _ = job.child.signal_group(signal);
-        }
-    }
-
-    /// Ends a process and everything it started: TERM, then KILL after the grace.
-    fn end_job(&mut self, id: ExchangeId) {
-        let Some(job) = self.services.jobs.get_mut(&id) else { return };
-        if std::mem::replace(&mut job.ending, true) {
-            return;
-        }
-        let (pid, tag, grace) = (job.child.pid(), job.tag.clone(), job.grace);
-        let process = tree::Proc::of(pid).filter(|_| job.exited.is_none());
-        // Its processes are looked for again and again until none is left: not under the lock.
-        let spawned = std::thread::Builder::new().name("offshoot-end".into()).spawn(move || {
-            // Whoever cleared its environment is found by its parent, and remembered for when that is gone.
-            let mut known: Vec<tree::Proc> = process.into_iter().collect();
-            let select = || {
-                known.extend(tree::with_env_tag(JOB, &tag));
-                known.retain(tree::Proc::lives);
-                let tops: Vec<u32> = known
-                    .iter()
-                    .filter(|found| !known.iter().any(|above| above.pid == found.ppid))
-                    .map(|found| found.pid)
-                    .collect();
-                known.extend(tops.into_iter().flat_map(tree::descendants));
-                known.sort_unstable_by_key(|found| (found.pid, found.start_time));
-                known.dedup_by_key(|found| (found.pid, found.start_time));
-                known.clone()
-            };
-            end_processes(select, EndPlan { grace, ..EndPlan::default() });
-        });
-        if spawned.is_err() {
-            // No thread to be had: the group at least, at once.
-            let _ = job.child.signal_group(SIGKILL);
-        }
-    }
+    Ok(filled)
 }

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use offshoot_program::Master;
 use offshoot_wire::FailureKind;
 
-use crate::{Check, failures, limits};
+use crate::{Check, failures, limits, terminals};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("a_program_without_init_that_is_started_as_an_agent_ends_with_the_reason", guard),
@@ -23,6 +23,7 @@ pub(crate) fn role(name: &str) -> ExitCode {
         "role:idle" => failures::wait_in_an_idle_tree(),
         "role:grow" => failures::grow_without_end(),
         "role:processes" => limits::few_processes(),
+        terminals::ROLE => terminals::inject(),
         "role:master" => drop(Master::new()),
         "role:local" => {
             let master = crate::master();

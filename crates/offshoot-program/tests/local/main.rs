@@ -7,6 +7,7 @@ mod entry;
 mod exec;
 mod failures;
 mod limits;
+mod terminals;
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var(entry::WITHOUT_INIT) {
         return entry::role(&name);
     }
-    let checks: Vec<Check> = [exec::CHECKS, contexts::CHECKS, failures::CHECKS, limits::CHECKS, entry::CHECKS].concat();
+    let checks: Vec<Check> =
+        [exec::CHECKS, contexts::CHECKS, failures::CHECKS, limits::CHECKS, entry::CHECKS, terminals::CHECKS].concat();
     if let Ok(name) = std::env::var(NAME) {
         run(&checks, &name);
         return ExitCode::SUCCESS;
