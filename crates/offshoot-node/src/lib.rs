@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+mod asked;
 mod broker;
 mod command;
 mod connecting;

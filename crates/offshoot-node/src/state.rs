@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use offshoot_mux::{Event as Ready, TimerId, Timers};
 use offshoot_route::{Event, ExchangeId, LinkId, Node, Time};
-use offshoot_wire::{Address, EndReason, Failure, FailureKind, LostReason, Ran, RemoteFailure, ShutdownNotice};
+use offshoot_wire::{Address, Failure, FailureKind, LostReason, Ran, ShutdownNotice};
 
+use crate::asked::Asked;
 use crate::ids::IdMap;
 use crate::link::{Readable, Turn};
 use crate::links::Links;
@@ -36,68 +36,6 @@ pub(crate) enum Timer {
     Shutdown,
     /// The guard wants a sign of life.
     Watchdog,
-}
-
-/// An exchange that this node asked, as its waiting threads see it. Small: many calls may be under way.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// What its channels brought; most calls have none.
-    channels: Option<Box<Channels>>,
-    /// Whether it has ended. After that nothing comes any more.
-    pub(crate) done: bool,
-    /// How it ended, until somebody has taken that.
-    pub(crate) result: Option<Result<Bytes, Failure>>,
-    /// The link towards the context that was asked.
-    link: Option<LinkId>,
-    waiting: Vec<Ticket>,
-}
-
-#[derive(Debug, Default)]
-struct Channels {
-    /// What came and was not yet read.
-    inbox: VecDeque<(u8, Bytes)>,
-    /// Those that ended.
-    ended: Vec<(u8, EndReason)>,
-    /// Those that the other side no longer reads.
-    stopped: Vec<u8>,
-}
-
-impl Asked {
-    /// Takes the first of what came on a channel that `wanted` names.
-    pub(crate) fn take(&mut self, wanted: impl Fn(u8) -> bool) -> Option<(u8, Bytes)> {
-        let inbox = &mut self.channels.as_mut()?.inbox;
-        let place = inbox.iter().position(|(from, _)| wanted(*from))?;
-        inbox.remove(place)
-    }
-
-    /// Throws away what came on a channel.
-    pub(crate) fn discard(&mut self, channel: u8) {
-        if let Some(channels) = &mut self.channels {
-            channels.inbox.retain(|(from, _)| *from != channel);
-        }
-    }
-
-    /// Whether the other side no longer reads a channel.
-    pub(crate) fn is_stopped(&self, channel: u8) -> bool {
-        self.channels.as_ref().is_some_and(|channels| channels.stopped.contains(&channel))
-    }
-
-    fn channels(&mut self) -> &mut Channels {
-        self.channels.get_or_insert_default()
-    }
-
-    /// Whether a channel has ended; an error when what came on it is not all there was.
-    pub(crate) fn end(&self, channel: u8) -> Option<Result<(), Failure>> {
-        let ended = &self.channels.as_ref()?.ended;
-        let (_, reason) = ended.iter().find(|(from, _)| *from == channel)?;
-        Some(match reason {
-            EndReason::Done => Ok(()),
-            EndReason::Failed(why) => {
-                let message = format!("the output was cut short there: {why}");
-                Err(Failure::new(FailureKind::Remote(RemoteFailure::Error), message).ran(Ran::MaybeExecuted))
-            }
-        })
-    }
 }
 
 /// How far the node is with ending.
@@ -313,7 +251,7 @@ impl State {
     /// Notes an exchange that was just asked.
     pub(crate) fn track(&mut self, id: ExchangeId, dst: &Address) {
         let link = self.towards(dst);
-        self.asked.insert(id, Asked { link, ..Asked::default() });
+        self.asked.insert(id, Asked::new(link));
     }
 
     /// The link towards a context; `None` for this one and for what does not exist.
@@ -357,7 +295,7 @@ impl State {
 
     /// The link towards the context that was asked.
     pub(crate) fn link_of(&self, id: ExchangeId) -> Option<LinkId> {
-        self.asked.get(&id)?.link
+        self.asked.get(&id)?.link()
     }
 
     /// Whether so many requests are under way that one more need not be written by itself.
@@ -421,14 +359,14 @@ impl State {
             }
             Event::Data { id, channel, data } => {
                 if self.asked.contains_key(&id) {
-                    self.on_asked(id, |asked| asked.channels().inbox.push_back((channel, data)));
+                    self.on_asked(id, |asked| asked.came(channel, data));
                 } else {
                     self.served_data(shared, id, channel, data, now);
                 }
             }
             Event::End { id, channel, reason } => {
                 if self.asked.contains_key(&id) {
-                    self.on_asked(id, |asked| asked.channels().ended.push((channel, reason)));
+                    self.on_asked(id, |asked| asked.ended(channel, reason));
                 } else {
                     self.served_end(shared, id, channel, now);
                 }
@@ -439,7 +377,7 @@ impl State {
                 }
             }
             Event::Stopped { id, channel } => {
-                if !self.on_asked(id, |asked| asked.channels().stopped.push(channel)) {
+                if !self.on_asked(id, |asked| asked.stopped(channel)) {
                     self.served_stopped(shared, id, channel, now);
                 }
             }
@@ -495,20 +433,5 @@ impl State {
     /// Sets a timer.
     pub(crate) fn after(&mut self, delay: Duration, timer: Timer) -> TimerId {
         self.timers.insert(Instant::now() + delay, timer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_output_that_failed_there_is_no_plain_end() {
-        let mut asked = Asked::default();
-        asked.channels().ended = vec![(1, EndReason::Done), (2, EndReason::Failed("torn tape".into()))];
-        assert_eq!(asked.end(1), Some(Ok(())));
-        assert_eq!(asked.end(3), None);
-        let failure = asked.end(2).expect("an end").expect_err("not a plain one");
-        assert_eq!(failure.message, "the output was cut short there: torn tape");
     }
 }
