@@ -42,6 +42,23 @@ for name in $(cut -d: -f1 "$passwords"); do
 done
 chmod 440 "$root/etc/sudoers.d/fixture"
 
+if has sudo-rs; then
+    # It knows fewer settings, and reads a file of its own.
+    cp --remove-destination "$FIXTURE_SUDO_RS" "$root/usr/bin/sudo"
+    chmod 4755 "$root/usr/bin/sudo"
+    cat >"$root/etc/sudoers-rs" <<'SUDOERS'
+Defaults timestamp_timeout=0
+Defaults:sudo-nopty !use_pty
+Defaults:sudo-stars pwfeedback
+sudo-nopass ALL=(ALL:ALL) NOPASSWD: ALL
+sudo-pw ALL=(ALL:ALL) ALL
+sudo-nopty ALL=(ALL:ALL) ALL
+sudo-stars ALL=(ALL:ALL) ALL
+sudo-one ALL=(root) NOPASSWD: /usr/bin/id
+SUDOERS
+    chmod 440 "$root/etc/sudoers-rs"
+fi
+
 # For doas.
 printf 'permit doas-pw as root\npermit nopass doas-nopass as root\n' >"$root/etc/doas.conf"
 chmod 600 "$root/etc/doas.conf"

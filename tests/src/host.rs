@@ -4,20 +4,19 @@
 //! machine (`peers/host.sh` does the mounting). PID 1 of a host ends with the test process, whatever ends that, and takes everything in the host along; so
 //! nothing a test does can outlive it. Must not know what runs in a host.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use crate::bounded::{self, TICK, find_program};
 use crate::not_run::Unavailable;
 use crate::process::{self, Process};
+pub use crate::watched::Watched;
 
 /// What is wrong with a host, on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +37,8 @@ pub enum Profile {
     Busybox,
     /// Accounts with passwords, and sudoers of each kind: `peers/accounts.sh` has the list.
     Accounts,
+    /// sudo is sudo-rs; goes with `Accounts`.
+    SudoRs,
 }
 
 impl Profile {
@@ -51,6 +52,7 @@ impl Profile {
             Profile::NoInterpreters => "no-interpreters",
             Profile::Busybox => "busybox",
             Profile::Accounts => "accounts",
+            Profile::SudoRs => "sudo-rs",
         }
     }
 }
@@ -71,6 +73,12 @@ pub fn build_folder() -> PathBuf {
 /// The `offshoot-fixture` program, which cargo builds with the tests.
 pub(crate) fn fixture_program() -> PathBuf {
     build_folder().join("offshoot-fixture")
+}
+
+/// Where `cargo xtask test --all` puts the sudo of sudo-rs.
+fn sudo_rs() -> PathBuf {
+    let folder = build_folder();
+    folder.parent().unwrap_or(&folder).join("peers/sudo-rs/bin/sudo")
 }
 
 /// Reads the first line that a child writes, at most `within`; what came instead otherwise.
@@ -238,120 +246,6 @@ impl Network {
     }
 }
 
-/// What the check for leftovers needs to know of a host; shared between the host and the tag.
-#[derive(Debug)]
-pub struct Watched {
-    name: String,
-    /// PID 1 of the host, as the test sees it.
-    init: i32,
-    namespace: u64,
-    /// Kept open: else the number would name another test's host as soon as this one has ended.
-    _pinned: fs::File,
-    fixtures: Mutex<BTreeSet<i32>>,
-    files: Mutex<BTreeMap<PathBuf, (u64, i64, i64)>>,
-}
-
-/// What sshd, PAM, sudo and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 11] = [
-    "run/upper/var/log/lastlog",
-    "run/upper/var/log/wtmp",
-    "run/upper/var/log/btmp",
-    "run/upper/var/log/faillog",
-    "run/upper/var/log/sudo-io",
-    "run/upper/var/lib/sudo",
-    "run/sudo",
-    "run/motd.dynamic",
-    // What asks on a terminal writes to it; that is a change of the device's file.
-    "dev/tty",
-    "run/utmp",
-    "home/u-fish",
-];
-
-impl Watched {
-    /// The host's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Says that a process belongs to the fixture: its sshd, a server.
-    pub fn exempt(&self, pid: i32) {
-        self.fixtures.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
-    }
-
-    /// Whether that pid is one of this host's.
-    pub fn contains(&self, pid: i32) -> bool {
-        process::pid_namespace(pid) == Some(self.namespace)
-    }
-
-    /// Whether a process lives in this host and is not one of the fixture's own.
-    pub fn owns(&self, process: &Process) -> bool {
-        process.pid != self.init
-            && self.contains(process.pid)
-            && !self.fixtures.lock().unwrap_or_else(PoisonError::into_inner).contains(&process.pid)
-    }
-
-    fn listing(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
-        let root = PathBuf::from(format!("/proc/{}/root", self.init));
-        // What the host sees of the machine's own folders, read-only: other tests may build there meanwhile.
-        let programs = crate::product::programs_folder();
-        let programs: Vec<&Path> =
-            programs.split(':').map(|folder| Path::new(folder.trim_start_matches('/'))).collect();
-        let mut found = BTreeMap::new();
-        // `run/upper` is the copy-on-write layer: whatever was created, changed or removed in any folder that is not a mount of its own.
-        let mut folders: Vec<PathBuf> = ["run", "tmp", "var/tmp", "home", "root", "dev", "srv/busybox/tmp"]
-            .iter()
-            .map(|place| root.join(place))
-            .collect();
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let Ok(metadata) = fs::symlink_metadata(&path) else {
-                    continue;
-                };
-                let inside = path.strip_prefix(&root).unwrap_or(&path).to_path_buf();
-                if inside.starts_with("run/fixture")
-                    || inside.starts_with("dev/pts")
-                    || programs.iter().any(|folder| inside.starts_with(folder))
-                    || WRITTEN_BY_LOGINS.iter().any(|known| inside.starts_with(known))
-                {
-                    continue;
-                }
-                if metadata.is_dir() {
-                    // A folder of the machine gets into the copy-on-write layer when anything in it was touched; only new folders are news.
-                    let known = inside.strip_prefix("run/upper").is_ok_and(|below| Path::new("/").join(below).is_dir());
-                    if !known {
-                        found.insert(inside, (0, 0, 0));
-                    }
-                    folders.push(path);
-                } else {
-                    found.insert(inside, (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
-                }
-            }
-        }
-        found
-    }
-
-    /// Takes what lies in the host now as not left by the test.
-    pub fn accept_files(&self) {
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = self.listing();
-    }
-
-    /// What has been created or changed in the host since then, by its path; `run/upper/X` is `/X`.
-    pub fn new_files(&self) -> Vec<String> {
-        let accepted = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new: Vec<String> = self
-            .listing()
-            .into_iter()
-            .filter(|(path, what)| accepted.get(path) != Some(what))
-            .map(|(path, (length, ..))| {
-                format!("{}:/{} ({length} bytes)", self.name, path.display().to_string().replace("run/upper/", ""))
-            })
-            .collect();
-        new.sort();
-        new
-    }
-}
-
 /// One host. Ends, with everything in it, when this value is dropped or the test process ends.
 #[derive(Debug)]
 pub struct Host {
@@ -377,6 +271,7 @@ impl Host {
             .env("FIXTURE_SHARED", shared)
             .env("FIXTURE_PROGRAMS", crate::product::programs_folder())
             .env("FIXTURE_INIT", fixture_program())
+            .env("FIXTURE_SUDO_RS", sudo_rs())
             .env("FIXTURE_PROFILES", profiles.iter().map(|profile| profile.name()).collect::<Vec<_>>().join(" "));
         let held = Held::start(&mut command, &format!("host {name}"), Some(&shared.join(format!("hosts/{name}.log"))))?;
         let init = process::children(held.pid())
@@ -387,21 +282,13 @@ impl Host {
             .map_err(|error| Unavailable::because(format!("the pid namespace of host {name}: {error}")))?;
         let namespace = process::pid_namespace(init)
             .ok_or_else(|| Unavailable::because(format!("host {name} has no pid namespace")))?;
-        let watched = Watched {
-            name: name.to_string(),
-            init,
-            namespace,
-            _pinned: pinned,
-            fixtures: Mutex::default(),
-            files: Mutex::default(),
-        };
-        watched.accept_files();
+        let watched = Watched::new(name, init, namespace, pinned);
         Ok(Host { held, watched: Arc::new(watched), profiles: profiles.to_vec() })
     }
 
     /// Its name, which is its hostname too.
     pub fn name(&self) -> &str {
-        &self.watched.name
+        self.watched.name()
     }
 
     /// What is wrong with it.
@@ -411,7 +298,7 @@ impl Host {
 
     /// Its PID 1, as the test sees it.
     pub fn init(&self) -> i32 {
-        self.watched.init
+        self.watched.init()
     }
 
     /// For the check for leftovers.
@@ -536,6 +423,9 @@ pub fn available(profiles: &[Profile]) -> Result<(), Unavailable> {
         if !Path::new("/etc/pam.d/sshd").exists() || !Path::new("/etc/sudoers.d").is_dir() {
             return Err(Unavailable::because("sshd's PAM configuration or /etc/sudoers.d is missing"));
         }
+    }
+    if profiles.contains(&Profile::SudoRs) && !sudo_rs().is_file() {
+        return Err(Unavailable::because("sudo-rs has not been built, which cargo xtask test --all does"));
     }
     if profiles.contains(&Profile::NoMemfd) && find_program("perl").is_none() {
         return Err(Unavailable::because("perl, which sets the seccomp filter, is not installed"));

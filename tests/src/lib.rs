@@ -16,11 +16,13 @@ pub mod not_run;
 pub mod process;
 pub mod product;
 pub mod relay;
+pub mod sampler;
 pub mod servers;
 pub mod sshd;
 pub mod tag;
 pub mod terminal;
 pub mod tree;
+pub mod watched;
 
 pub use accounts::Accounts;
 pub use bounded::Finished;
@@ -35,3 +37,4 @@ pub use sshd::Sshd;
 pub use tag::Tag;
 pub use terminal::Terminal;
 pub use tree::Tree;
+pub use watched::Watched;

@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::bounded::{self, Finished, Gathered};
-use crate::host::{Watched, build_folder};
+use crate::host::build_folder;
 use crate::process::{self, Process};
 use crate::tag::{Tag, listed};
 use crate::tree::Tree;
+use crate::watched::Watched;
 
 /// How long a command may take unless the test says otherwise. Generous: two cores run several tests at once.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::bounded::{TICK, find_program};
-use crate::host::Watched;
 use crate::process::{self, Process, Signal};
+use crate::watched::Watched;
 
 /// The environment variable that carries the tag.
 pub const VARIABLE: &str = "OFFSHOOT_TEST";

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use offshoot_tests::bounded::Finished;
-use offshoot_tests::{Fleet, Host, Peer, Profile, Tag, Terminal, or_not_run};
+use offshoot_tests::{Fleet, Host, Peer, Profile, Tag, Terminal, Unavailable, or_not_run};
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn bed(tag: &Tag) -> Result<Fleet, offshoot_tests::Unavailable> {
+fn bed(tag: &Tag) -> Result<Fleet, Unavailable> {
     Fleet::start(tag, &[Peer::new("h1").profile(Profile::Accounts)])
 }
 
@@ -58,6 +58,20 @@ impl<'a> Case<'a> {
     }
 }
 
+/// Runs them side by side, and asserts what they say.
+fn run_all(cases: &[Case<'_>], host: &Host, secret: &str) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || {
+                let done = case.run(host);
+                let Case { account, options, code, shown, .. } = case;
+                assert!(done.code == Some(*code) && done.out().contains(shown), "{account} {options:?}\n{done}");
+                assert!(done.restored_terminal() && !done.out().contains(secret), "{done}");
+            });
+        }
+    });
+}
+
 #[test]
 fn the_accounts_are_what_they_say_and_the_machine_stays_as_it_is() {
     let name = "the_accounts_are_what_they_say_and_the_machine_stays_as_it_is";
@@ -103,16 +117,7 @@ fn the_accounts_are_what_they_say_and_the_machine_stays_as_it_is() {
             .answer(&password("sudo-pw"))
             .ends(0, "goal\r\n"),
     ];
-    std::thread::scope(|scope| {
-        for case in &cases {
-            scope.spawn(move || {
-                let done = case.run(host);
-                let Case { account, options, code, shown, .. } = case;
-                assert!(done.code == Some(*code) && done.out().contains(shown), "{account} {options:?}\n{done}");
-                assert!(done.restored_terminal() && !done.out().contains(secret), "{done}");
-            });
-        }
-    });
+    run_all(&cases, host, secret);
     // A terminal is what it wants; a pipe is not one.
     let mut piped = host.command_as("sudo-tty", "sudo");
     let piped = offshoot_tests::bounded::run(piped.args(["id"]), None, SOON);
@@ -120,4 +125,68 @@ fn the_accounts_are_what_they_say_and_the_machine_stays_as_it_is() {
     assert!(piped.err().contains("you must have a tty"), "{piped}");
     assert!(before == own_files(), "the machine's own files have changed");
     tag.assert_nothing_left(SOON);
+}
+
+#[test]
+fn sudo_rs_asks_as_the_fixture_says() {
+    let name = "sudo_rs_asks_as_the_fixture_says";
+    let tag = Tag::new("sudors");
+    let peer = Peer::new("h1").profile(Profile::Accounts).profile(Profile::SudoRs);
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[peer]));
+    let host = fleet.host("h1").unwrap();
+    let password = |account: &str| fleet.accounts().password("h1", account);
+    let id = ["-p", "TOKEN ", "id", "-u"];
+    // The token is not alone in its line, and not at its end.
+    let right = |account: &'static str| Case::of(account, &id).answer_to("TOKEN ", &password(account));
+    let cases = [
+        Case::of("sudo-nopass", &["id", "-u"]),
+        right("sudo-pw"),
+        right("sudo-nopty"),
+        right("sudo-stars"),
+        right("sudo-pw").ends(0, "[sudo: TOKEN ] Password: "),
+        Case::of("sudo-pw", &id)
+            .answer("wrong")
+            .answer(&password("sudo-pw"))
+            .ends(0, "Authentication failed, try again"),
+        Case::of("sudo-pw", &["-n", "id"]).ends(1, "interactive authentication is required"),
+        Case::of("sudo-none", &id).ends(1, "I'm sorry sudo-none"),
+    ];
+    run_all(&cases, host, fleet.accounts().secret());
+    tag.assert_nothing_left(SOON);
+}
+
+#[test]
+fn sudo_itself_speaks_the_language_of_the_login() {
+    let name = "sudo_itself_speaks_the_language_of_the_login";
+    let tag = Tag::new("language");
+    let fleet = or_not_run!(name, bed(&tag));
+    or_not_run!(name, speak_german(&fleet, &tag));
+    let host = fleet.host("h1").unwrap();
+    let password = fleet.accounts().password("h1", "sudo-pw");
+    let options = ["LC_ALL=de_DE.UTF-8", "sudo", "-p", "TOKEN ", "id", "-u"];
+    let mut terminal = Terminal::start(host.on_terminal_as("sudo-pw", "env").args(options));
+    terminal.await_text("TOKEN ", SOON);
+    terminal.type_line("falsch");
+    let shown = terminal.await_text("TOKEN ", SOON);
+    terminal.type_line(&password);
+    terminal.finish(SOON).expect_code(0);
+    assert!(shown.contains("bitte nochmal probieren"), "{shown:?}");
+    tag.assert_nothing_left(SOON);
+}
+
+/// Gives h1 a language that is not English, for everybody who logs in.
+fn speak_german(fleet: &Fleet, tag: &Tag) -> Result<(), Unavailable> {
+    let made = fleet.on(
+        "h1",
+        "set -e
+        ls /usr/share/locale/de/LC_MESSAGES/sudo.mo
+        localedef --no-archive -i de_DE -f UTF-8 /usr/lib/locale/de_DE.UTF-8
+        echo LANG=de_DE.UTF-8 >/etc/default/locale",
+    );
+    if made.code != Some(0) {
+        tag.assert_nothing_left(SOON);
+        return Err(Unavailable::because(format!("sudo in German cannot be had: {}", made.err())));
+    }
+    fleet.host("h1").expect("the bed has hosts").watched().accept_files();
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What is run, in which order: the fast first, so that a mistake shows early.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -78,13 +79,14 @@ pub(super) fn of(suite: Suite) -> Vec<Stage> {
         Stage { name: "agents", run: agents },
         Stage { name: "real peers", run: peers },
     ];
+    let extra = [Stage { name: "sudo-rs", run: sudo_rs }];
     let rest = [Stage { name: "loom models", run: models }, Stage { name: "mutants", run: mutants }];
     let last = [Stage { name: "packages", run: packages }];
     match suite {
         Suite::Fast => fast.into(),
         Suite::Peers => peers.into(),
         Suite::Usual => fast.into_iter().chain(peers).chain(rest).collect(),
-        Suite::All => fast.into_iter().chain(peers).chain(rest).chain(last).collect(),
+        Suite::All => fast.into_iter().chain(extra).chain(peers).chain(rest).chain(last).collect(),
     }
 }
 
@@ -232,6 +234,26 @@ fn documentation(setting: &Setting) -> Result<Seen> {
 fn build(setting: &Setting) -> Result<Seen> {
     let mut command = run::cargo_in(&setting.workspace.root);
     command.args(["build", "--locked", "--workspace", "--bins", "--examples"]);
+    checked(&mut command, minutes(15))
+}
+
+/// Builds sudo-rs, which Debian does not have before its version 13, for the tests that meet it.
+fn sudo_rs(setting: &Setting) -> Result<Seen> {
+    // The version whose words were looked at; a later one is a decision, not an accident.
+    const VERSION: &str = "0.2.15";
+    let peers = setting.workspace.target.join("peers");
+    if peers.join("sudo-rs/bin/sudo").is_file() {
+        return Ok(one());
+    }
+    if !Path::new("/usr/include/security/pam_appl.h").is_file() {
+        let reason = "the headers of PAM are not installed".to_string();
+        println!("not run: build_of_sudo_rs: {reason}");
+        let not_run = not_run::NotRun::from([("build_of_sudo_rs".to_string(), reason)]);
+        return Ok(Seen { not_run, ..Seen::default() });
+    }
+    let mut command = run::cargo_in(&setting.workspace.root);
+    command.args(["install", "sudo-rs", "--version", VERSION, "--locked", "--quiet", "--root"]);
+    command.arg(peers.join("sudo-rs")).arg("--target-dir").arg(peers.join("build"));
     checked(&mut command, minutes(15))
 }
 
