@@ -6,15 +6,18 @@
 //! ```text
 //! file                                       payload, after the start line
 //!  8 bytes  MAGIC                             stage 1, raw
-//!  u32 LE   length of the triple              4 bytes  "OFS1"
-//!  u32 LE   length of stage 0                 u32 LE   length of the deflated agent
+//!  u32 LE   length of the triple              4 bytes  "OFS2"
+//!  u32 LE   length of stage 0                 u32 LE   length of the packed agent
 //!  u32 LE   length of stage 1                 u32 LE   length of the agent
-//!  u32 LE   length of the deflated agent      32 bytes SHA-256 of the agent
-//!  u32 LE   length of the agent               rest     the deflated agent
+//!  u32 LE   length of the packed agent        4 bytes  how it is packed: LZMA's properties, filter, 0, 0
+//!  u32 LE   length of the agent               32 bytes SHA-256 of the agent
+//!  4 bytes  how it is packed                  rest     the packed agent
 //!  32 bytes SHA-256 of the agent
-//!  rest     triple, stage 0, stage 1, deflated agent
+//!  rest     triple, stage 0, stage 1, packed agent
 //!  32 bytes SHA-256 of all before
 //! ```
+//!
+//! How an agent is packed is `offshoot-loader`'s business, whose stage 1 unpacks it.
 
 use std::fmt;
 
@@ -22,13 +25,13 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 /// The first bytes of a bundle file; the last is the format's version.
-const MAGIC: [u8; 8] = *b"offshob\x01";
-const HEAD: usize = 8 + 5 * 4 + 32;
+const MAGIC: [u8; 8] = *b"offshob\x02";
+const HEAD: usize = 8 + 6 * 4 + 32;
 const SEAL: usize = 32;
 
 /// What stage 1 expects first, so that a mangled stream is told at once from a slow one.
-const PAYLOAD_MAGIC: [u8; 4] = *b"OFS1";
-const PAYLOAD_HEAD: usize = 4 + 4 + 4 + 32;
+const PAYLOAD_MAGIC: [u8; 4] = *b"OFS2";
+const PAYLOAD_HEAD: usize = 4 + 4 + 4 + 4 + 32;
 
 /// The longest triple, in bytes.
 pub const TRIPLE_MAX: usize = 64;
@@ -36,10 +39,44 @@ pub const TRIPLE_MAX: usize = 64;
 pub const STAGE0_MAX: usize = 1536;
 /// The longest stage 1: stage 0's buffer for it.
 pub const STAGE1_MAX: usize = 8192;
-/// The longest deflated agent, 64 MiB: user programs serve as their own agent.
-pub const DEFLATED_MAX: usize = 64 << 20;
-/// The longest agent, 256 MiB; what [`Bundle::inflate`] allocates at most.
+/// The longest packed agent, 64 MiB: user programs serve as their own agent.
+pub const PACKED_MAX: usize = 64 << 20;
+/// The longest agent, 256 MiB; what [`Bundle::unpack`] allocates at most.
 pub const AGENT_MAX: usize = 256 << 20;
+
+/// An agent as it travels. Cheap to clone: the bytes are shared.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// The packed bytes; `offshoot_loader::unpack` says what they are, and what the next two mean.
+    pub bytes: Bytes,
+    /// LZMA's properties.
+    pub properties: u8,
+    /// The filter that the agent went through first.
+    pub filter: u8,
+    /// The agent's length in bytes.
+    pub len: u32,
+    /// The agent's SHA-256.
+    pub sha256: [u8; 32],
+}
+
+impl Packed {
+    /// Packs `agent` as small as can be: half a second for 400 KiB in an optimized build.
+    ///
+    /// # Errors
+    ///
+    /// [`BundleError::Part`] when it is longer than lengths can say.
+    #[cfg(feature = "pack")]
+    pub fn of(agent: &[u8]) -> Result<Packed, BundleError> {
+        let len = u32::try_from(agent.len()).map_err(|_| BundleError::Part("agent"))?;
+        let packed = offshoot_loader::pack::pack(agent).map_err(|_| BundleError::Part("agent"))?;
+        let (properties, filter) = (packed.properties, packed.filter);
+        Ok(Packed { bytes: packed.bytes.into(), properties, filter, len, sha256: Sha256::digest(agent).into() })
+    }
+
+    fn how(&self) -> [u8; 4] {
+        [self.properties, self.filter, 0, 0]
+    }
+}
 
 /// Loader and agent for one triple. Cheap to clone: the parts are shared.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,9 +84,7 @@ pub struct Bundle {
     triple: String,
     stage0: Bytes,
     stage1: Bytes,
-    deflated: Bytes,
-    agent_len: u32,
-    sha256: [u8; 32],
+    agent: Packed,
 }
 
 /// Why bytes are not a bundle, or a bundle not an agent.
@@ -75,43 +110,34 @@ pub enum BundleError {
     /// The bytes changed since the bundle was written.
     #[error("the agent bundle is damaged")]
     Damaged,
-    /// The agent does not inflate to what the header says.
-    #[error("the agent in the bundle does not inflate to its length")]
-    Inflate,
-    /// The inflated agent has another hash than the header says.
+    /// The agent does not unpack to what the header says.
+    #[error("the agent in the bundle does not unpack to its length")]
+    Unpack,
+    /// The unpacked agent has another hash than the header says.
     #[error("the agent in the bundle has another hash than stated")]
     Hash,
 }
 
 impl Bundle {
-    /// Puts a bundle together from its parts; `deflated` is a raw deflate stream (RFC 1951) of the agent.
+    /// Puts a bundle together from its parts.
     ///
     /// # Errors
     ///
-    /// [`BundleError::Part`] or [`BundleError::Triple`] when a part is empty or over its limit. The stream itself is
-    /// not looked at: see [`Bundle::inflate`].
+    /// [`BundleError::Part`] or [`BundleError::Triple`] when a part is empty or over its limit. The packed bytes
+    /// themselves are not looked at: see [`Bundle::unpack`].
     pub fn new(
         triple: impl Into<String>,
         stage0: impl Into<Bytes>,
         stage1: impl Into<Bytes>,
-        deflated: impl Into<Bytes>,
-        agent_len: u32,
-        sha256: [u8; 32],
+        agent: Packed,
     ) -> Result<Bundle, BundleError> {
-        let bundle = Bundle {
-            triple: triple.into(),
-            stage0: stage0.into(),
-            stage1: stage1.into(),
-            deflated: deflated.into(),
-            agent_len,
-            sha256,
-        };
+        let bundle = Bundle { triple: triple.into(), stage0: stage0.into(), stage1: stage1.into(), agent };
         let parts = [
             ("triple", bundle.triple.len(), TRIPLE_MAX),
             ("stage 0", bundle.stage0.len(), STAGE0_MAX),
             ("stage 1", bundle.stage1.len(), STAGE1_MAX),
-            ("deflated agent", bundle.deflated.len(), DEFLATED_MAX),
-            ("agent", agent_len as usize, AGENT_MAX),
+            ("packed agent", bundle.agent.bytes.len(), PACKED_MAX),
+            ("agent", bundle.agent.len as usize, AGENT_MAX),
         ];
         for (name, len, max) in parts {
             if len == 0 || len > max {
@@ -122,25 +148,6 @@ impl Bundle {
             return Err(BundleError::Triple);
         }
         Ok(bundle)
-    }
-
-    /// Compresses `agent` as well as deflate can (about 1 s for 300 KiB in an optimized build) and makes a bundle of it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Bundle::new`].
-    #[cfg(feature = "pack")]
-    pub fn pack(
-        triple: impl Into<String>,
-        stage0: impl Into<Bytes>,
-        stage1: impl Into<Bytes>,
-        agent: &[u8],
-    ) -> Result<Bundle, BundleError> {
-        let mut deflated = Vec::new();
-        zopfli::compress(zopfli::Options::default(), zopfli::Format::Deflate, agent, &mut deflated)
-            .map_err(|_| BundleError::Part("agent"))?;
-        let len = u32::try_from(agent.len()).map_err(|_| BundleError::Part("agent"))?;
-        Bundle::new(triple, stage0, stage1, deflated, len, Sha256::digest(agent).into())
     }
 
     /// The triple that the agent was built for.
@@ -158,46 +165,35 @@ impl Bundle {
         &self.stage1
     }
 
-    /// The agent as a raw deflate stream.
-    pub fn deflated(&self) -> &Bytes {
-        &self.deflated
+    /// The agent as it travels.
+    pub fn agent(&self) -> &Packed {
+        &self.agent
     }
 
-    /// The agent's length in bytes, inflated.
-    pub fn agent_len(&self) -> u32 {
-        self.agent_len
-    }
-
-    /// The SHA-256 of the inflated agent.
-    pub fn sha256(&self) -> &[u8; 32] {
-        &self.sha256
-    }
-
-    /// What follows the start line: stage 1, header, deflated agent. A copy of them, made anew by each call.
+    /// What follows the start line: stage 1, header, packed agent. A copy of them, made anew by each call.
     pub fn payload_after_line(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.stage1.len() + PAYLOAD_HEAD + self.deflated.len());
+        let Packed { bytes, len, sha256, .. } = &self.agent;
+        let mut out = BytesMut::with_capacity(self.stage1.len() + PAYLOAD_HEAD + bytes.len());
         out.extend_from_slice(&self.stage1);
         out.extend_from_slice(&PAYLOAD_MAGIC);
-        out.extend_from_slice(&(self.deflated.len() as u32).to_le_bytes());
-        out.extend_from_slice(&self.agent_len.to_le_bytes());
-        out.extend_from_slice(&self.sha256);
-        out.extend_from_slice(&self.deflated);
+        out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&self.agent.how());
+        out.extend_from_slice(sha256);
+        out.extend_from_slice(bytes);
         out.freeze()
     }
 
-    /// The agent's executable, checked against its hash. Allocates [`Bundle::agent_len`] bytes.
+    /// The agent's executable, checked against its hash. Allocates its length.
     ///
     /// # Errors
     ///
-    /// [`BundleError::Inflate`] or [`BundleError::Hash`] when the bundle's agent is not what its header says.
-    pub fn inflate(&self) -> Result<Vec<u8>, BundleError> {
-        let len = self.agent_len as usize;
-        let agent = miniz_oxide::inflate::decompress_to_vec_with_limit(&self.deflated, len)
-            .map_err(|_| BundleError::Inflate)?;
-        if agent.len() != len {
-            return Err(BundleError::Inflate);
-        }
-        if <[u8; 32]>::from(Sha256::digest(&agent)) != self.sha256 {
+    /// [`BundleError::Unpack`] or [`BundleError::Hash`] when the bundle's agent is not what its header says.
+    pub fn unpack(&self) -> Result<Vec<u8>, BundleError> {
+        let Packed { bytes, properties, filter, len, sha256 } = &self.agent;
+        let agent = offshoot_loader::unpack::unpacked(*properties, *filter, bytes, *len as usize)
+            .map_err(|_| BundleError::Unpack)?;
+        if <[u8; 32]>::from(Sha256::digest(&agent)) != *sha256 {
             return Err(BundleError::Hash);
         }
         Ok(agent)
@@ -205,14 +201,15 @@ impl Bundle {
 
     /// The bundle as the bytes of its file.
     pub fn encode(&self) -> Vec<u8> {
-        let parts = [self.triple.as_bytes(), &self.stage0, &self.stage1, &self.deflated];
+        let parts = [self.triple.as_bytes(), &self.stage0, &self.stage1, &self.agent.bytes];
         let mut out = Vec::with_capacity(HEAD + parts.iter().map(|p| p.len()).sum::<usize>() + SEAL);
         out.extend(MAGIC);
         for part in parts {
             out.extend((part.len() as u32).to_le_bytes());
         }
-        out.extend(self.agent_len.to_le_bytes());
-        out.extend(self.sha256);
+        out.extend(self.agent.len.to_le_bytes());
+        out.extend(self.agent.how());
+        out.extend(self.agent.sha256);
         for part in parts {
             out.extend(part);
         }
@@ -245,7 +242,8 @@ impl Bundle {
             u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]]) as usize
         };
         let lens = [number(0), number(1), number(2), number(3)];
-        let agent_len = number(4) as u32;
+        let len = number(4) as u32;
+        let [properties, filter, 0, 0] = (number(5) as u32).to_le_bytes() else { return Err(BundleError::Magic) };
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(&file[HEAD - 32..HEAD]);
         let expected = lens.iter().fold(HEAD + SEAL, |sum, len| sum.saturating_add(*len));
@@ -256,9 +254,9 @@ impl Bundle {
             return Err(BundleError::Damaged);
         }
         let _head = file.split_to(HEAD);
-        let [triple, stage0, stage1, deflated] = lens.map(|len| file.split_to(len));
+        let [triple, stage0, stage1, bytes] = lens.map(|len| file.split_to(len));
         let triple = String::from_utf8(triple.to_vec()).map_err(|_| BundleError::Triple)?;
-        Bundle::new(triple, stage0, stage1, deflated, agent_len, sha256)
+        Bundle::new(triple, stage0, stage1, Packed { bytes, properties, filter, len, sha256 })
     }
 }
 
@@ -268,8 +266,8 @@ impl fmt::Debug for Bundle {
             .field("triple", &self.triple)
             .field("stage0", &self.stage0.len())
             .field("stage1", &self.stage1.len())
-            .field("deflated", &self.deflated.len())
-            .field("agent_len", &self.agent_len)
+            .field("packed", &self.agent.bytes.len())
+            .field("agent", &self.agent.len)
             .finish_non_exhaustive()
     }
 }
@@ -280,16 +278,15 @@ mod tests {
 
     fn sample() -> Bundle {
         let agent: Vec<u8> = (0..2_000u32).map(|n| ((n * n) >> 7) as u8).collect();
-        let deflated = miniz_oxide::deflate::compress_to_vec(&agent, 9);
-        Bundle::new(
-            "x86_64-unknown-linux-musl",
-            vec![1; 70],
-            vec![2; 350],
-            deflated,
-            agent.len() as u32,
-            Sha256::digest(&agent).into(),
-        )
-        .unwrap()
+        let packed = offshoot_loader::pack::pack(&agent).unwrap();
+        let agent = Packed {
+            bytes: packed.bytes.into(),
+            properties: packed.properties,
+            filter: packed.filter,
+            len: agent.len() as u32,
+            sha256: Sha256::digest(&agent).into(),
+        };
+        Bundle::new("x86_64-unknown-linux-musl", vec![1; 70], vec![2; 350], agent).unwrap()
     }
 
     #[test]
@@ -297,7 +294,7 @@ mod tests {
         let bundle = sample();
         let back = Bundle::decode(bundle.encode()).unwrap();
         assert_eq!(back, bundle);
-        assert_eq!(back.inflate().unwrap().len(), 2_000);
+        assert_eq!(back.unpack().unwrap().len(), 2_000);
     }
 
     #[test]
@@ -318,20 +315,27 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_not_what_the_header_says_is_refused() {
-        let good = sample();
-        let with =
-            |deflated: Bytes, len, sha| Bundle::new("t", vec![1], vec![1], deflated, len, sha).unwrap().inflate();
-        let (deflated, len, sha) = (good.deflated().clone(), good.agent_len(), *good.sha256());
-        assert_eq!(with(deflated.clone(), len, [7; 32]), Err(BundleError::Hash));
-        assert_eq!(with(deflated.clone(), len - 1, sha), Err(BundleError::Inflate));
-        assert_eq!(with(deflated.clone(), len + 1, sha), Err(BundleError::Inflate));
-        assert_eq!(with(deflated.slice(..deflated.len() - 9), len, sha), Err(BundleError::Inflate));
+        let good = sample().agent().clone();
+        let with = |change: &dyn Fn(&mut Packed)| {
+            let mut agent = good.clone();
+            change(&mut agent);
+            Bundle::new("t", vec![1], vec![1], agent).unwrap().unpack()
+        };
+        assert_eq!(with(&|_| {}).map(|agent| agent.len()), Ok(2_000));
+        assert_eq!(with(&|agent| agent.sha256 = [7; 32]), Err(BundleError::Hash));
+        assert!(matches!(with(&|agent| agent.len -= 1), Err(BundleError::Unpack | BundleError::Hash)));
+        assert!(matches!(with(&|agent| agent.len += 1), Err(BundleError::Unpack | BundleError::Hash)));
+        assert_eq!(with(&|agent| agent.bytes.truncate(agent.bytes.len() - 9)), Err(BundleError::Unpack));
+        assert_eq!(with(&|agent| agent.bytes = [&agent.bytes[..], &[0; 9]].concat().into()), Err(BundleError::Unpack));
+        assert_eq!(with(&|agent| agent.filter = 99), Err(BundleError::Unpack));
+        assert_eq!(with(&|agent| agent.properties = 7 | 7 << 3), Err(BundleError::Unpack));
     }
 
     #[test]
     fn parts_over_their_limit_are_refused() {
         let make = |triple: &str, stage0, stage1, len| {
-            Bundle::new(triple, vec![0; stage0], vec![0; stage1], vec![0], len, [0; 32]).map(drop)
+            let agent = Packed { bytes: vec![0].into(), properties: 0, filter: 0, len, sha256: [0; 32] };
+            Bundle::new(triple, vec![0; stage0], vec![0; stage1], agent).map(drop)
         };
         assert_eq!(make("t", 1, 1, 1), Ok(()));
         assert_eq!(make("", 1, 1, 1), Err(BundleError::Part("triple")));
@@ -343,8 +347,9 @@ mod tests {
 
     #[cfg(feature = "pack")]
     #[test]
-    fn a_packed_agent_inflates_again() {
+    fn a_packed_agent_unpacks_again() {
         let agent: Vec<u8> = (0..5_000u32).map(|n| (n % 251) as u8).collect();
-        assert_eq!(Bundle::pack("t", vec![1], vec![2], &agent).unwrap().inflate().unwrap(), agent);
+        let bundle = Bundle::new("t", vec![1], vec![2], Packed::of(&agent).unwrap()).unwrap();
+        assert_eq!(bundle.unpack().unwrap(), agent);
     }
 }

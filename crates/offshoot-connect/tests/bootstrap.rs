@@ -5,16 +5,20 @@ use std::time::{Duration, Instant};
 use offshoot_connect::bootstrap::{
     Bootstrap, BootstrapError, ErrorKind, Event, Exit, Hold, LoaderStep, Options, OptionsError, Place, Stage,
 };
-use offshoot_connect::bundle::Bundle;
+use offshoot_connect::bundle::{Bundle, Packed};
 use offshoot_wire::HELLO_MAGIC;
 use proptest::prelude::*;
 
 const NONCE: [u8; 16] = [7, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255];
 
+fn packed(bytes: Vec<u8>, len: u32) -> Packed {
+    Packed { bytes: bytes.into(), properties: 0, filter: 0, len, sha256: [9; 32] }
+}
+
 fn bundle() -> Bundle {
     // As many escapes as the real one: about every second byte is printable.
     let stage0: Vec<u8> = (0..1000).map(|n| if n % 2 == 0 { b'a' } else { (n * 37 % 256) as u8 }).collect();
-    Bundle::new("x86_64-unknown-linux-musl", stage0, vec![0xee; 3500], vec![0xdd; 100_000], 200_000, [9; 32]).unwrap()
+    Bundle::new("x86_64-unknown-linux-musl", stage0, vec![0xee; 3500], packed(vec![0xdd; 100_000], 200_000)).unwrap()
 }
 
 struct Test {
@@ -310,7 +314,7 @@ fn no_agent_and_a_foreign_agent_are_told() {
 
     let mut test = Test::plain();
     test.take(&marker);
-    let other = Bundle::new("riscv64gc-unknown-linux-musl", vec![1], vec![1], vec![1], 1, [0; 32]).unwrap();
+    let other = Bundle::new("riscv64gc-unknown-linux-musl", vec![1], vec![1], packed(vec![1], 1)).unwrap();
     test.bootstrap.provide(&other, test.now);
     assert!(matches!(failed(test.bootstrap.poll_event()).kind, ErrorKind::OtherMachine { .. }));
 }

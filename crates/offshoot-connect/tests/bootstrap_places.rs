@@ -366,23 +366,18 @@ fn a_connection_that_is_cut_during_the_payload_leaves_no_file_and_no_process() {
 #[test]
 fn the_loaders_own_failures_come_with_step_and_errno() {
     let good = bundle();
-    let agent = good.inflate().unwrap();
     let not_a_program = bundle_of(good.stage0(), good.stage1(), b"not a program");
-    let mut deflated = good.deflated().to_vec();
-    let middle = deflated.len() / 2;
-    deflated[middle] ^= 0x40;
-    let damaged = offshoot_connect::bundle::Bundle::new(
-        good.triple(),
-        good.stage0().clone(),
-        good.stage1().clone(),
-        deflated,
-        agent.len() as u32,
-        *good.sha256(),
-    )
-    .unwrap();
+    let mut agent = good.agent().clone();
+    let mut bytes = agent.bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    agent.bytes = bytes.into();
+    let damaged =
+        offshoot_connect::bundle::Bundle::new(good.triple(), good.stage0().clone(), good.stage1().clone(), agent)
+            .unwrap();
     for (name, bundle, steps, errno) in [
         ("not a program", not_a_program, &[LoaderStep::StartAgent][..], 8),
-        ("damaged", damaged, &[LoaderStep::Hash, LoaderStep::Inflate], 0),
+        ("damaged", damaged, &[LoaderStep::Hash, LoaderStep::Unpack], 0),
     ] {
         let Some(mut target) = Target::new(&["true"]) else { return };
         target.options.assume = Some(bundle);

@@ -3,7 +3,7 @@
 //! Two static executables without an operating system's library, for Linux:
 //!
 //! - *stage 0* (about 1 KB) is what the start line carries as text. It reads stage 1 from its input and runs it.
-//! - *stage 1* (about 4 KiB) reads the header and the deflated agent, inflates it, checks its SHA-256 and runs it.
+//! - *stage 1* (about 5 KiB) reads the header and the packed agent, unpacks it as it comes, checks its SHA-256 and runs it.
 //!
 //! Both read exactly their bytes from descriptor 0, so that what follows is the agent's. Both are called
 //! `PATH NAME [ARG…]`: `NAME [ARG…]` becomes the agent's argument list; when `PATH` begins with `/` it is the loader's own
@@ -17,12 +17,12 @@
 //! | `r`, `R` | reading stage 1; reading header or agent; errno 000 is an early end |
 //! | `M` | the header is not one |
 //! | `A` | memory for the agent |
-//! | `Z` | the deflated agent is damaged |
+//! | `Z` | the packed agent is damaged, or packed for another machine |
 //! | `H` | the agent's hash is another |
 //! | `x`, `X` | starting stage 1; starting the agent |
 //!
-//! Built for the host this crate is the decoder and the hash, plain safe code that is tested there, and
-//! [`build`](mod@build), which builds the two executables. All else is compiled only by that function, which says so by
+//! Built for the host this crate is the decoder and the hash, plain safe code that is tested there,
+//! [`build`](mod@build), which builds the two executables, and, with the feature `pack`, the encoder. All else is compiled only by that function, which says so by
 //! the cfg `offshoot_stage`; a feature alone would be switched on by `--all-features`.
 
 #![cfg_attr(offshoot_stage, no_std)]
@@ -31,8 +31,12 @@
 
 #[cfg(not(offshoot_stage))]
 pub mod build;
-pub mod inflate;
+pub mod filter;
+pub mod lzma;
+#[cfg(feature = "pack")]
+pub mod pack;
 pub mod sha256;
+pub mod unpack;
 
 #[cfg(offshoot_stage)]
 pub mod memory;

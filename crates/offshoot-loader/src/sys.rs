@@ -216,6 +216,16 @@ pub fn exit(status: usize) -> ! {
     }
 }
 
+/// Reads what there is from descriptor 0, at most `len` bytes. 0 for the end, negative for an errno.
+///
+/// # Safety
+///
+/// `len` bytes at `to` must be the caller's to write.
+pub unsafe fn read_some(to: *mut u8, len: usize) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe { call3(number::READ, 0, to as usize, len) }
+}
+
 /// Reads from descriptor 0 until `len` bytes are at `to`.
 ///
 /// # Errors
@@ -228,7 +238,7 @@ pub fn exit(status: usize) -> ! {
 pub unsafe fn read(mut to: *mut u8, mut len: usize) -> Result<(), isize> {
     while len > 0 {
         // SAFETY: the caller's promise, for what is left of it.
-        let got = unsafe { call3(number::READ, 0, to as usize, len) };
+        let got = unsafe { read_some(to, len) };
         if got <= 0 {
             return Err(got);
         }

@@ -152,8 +152,8 @@ impl Agents {
                 match load(&entry.path()) {
                     Ok(bundle) => found.push(FoundAgent {
                         triple: triple.to_owned(),
-                        sha256: *bundle.sha256(),
-                        size: u64::from(bundle.agent_len()),
+                        sha256: bundle.agent().sha256,
+                        size: u64::from(bundle.agent().len),
                         sent: bundle.payload_after_line().len() as u64,
                         path: entry.path(),
                         origin: *origin,

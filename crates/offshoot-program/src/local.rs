@@ -62,7 +62,7 @@ impl Local {
 
 /// The agent as a sealed file in memory; `None` where the system has none or does not run it.
 fn in_memory(bundle: &offshoot_connect::bundle::Bundle) -> Option<OwnedFd> {
-    let agent = bundle.inflate().ok()?;
+    let agent = bundle.unpack().ok()?;
     let file = offshoot_mux::image::memfd("offshoot-agent").ok()?;
     offshoot_mux::io::write_all(&file, &agent, None).ok()?;
     offshoot_mux::image::seal(&file).ok()?;

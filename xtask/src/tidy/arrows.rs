@@ -10,13 +10,13 @@ use crate::workspace::{Package, cargo};
 /// A crate and the crates of ours that it may name as normal or build dependencies. Ground floor first; a crate's
 /// "must not know" is what is missing here.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("offshoot-loader", &[]),
     ("offshoot-wire", &[]),
     ("offshoot-route", &["offshoot-wire"]),
     ("offshoot-forward", &["offshoot-wire", "offshoot-route"]),
     ("offshoot-mux", &[]),
-    ("offshoot-connect", &["offshoot-wire", "offshoot-mux"]),
+    ("offshoot-connect", &["offshoot-loader", "offshoot-wire", "offshoot-mux"]),
     ("offshoot-node", &["offshoot-wire", "offshoot-route", "offshoot-forward", "offshoot-mux", "offshoot-connect"]),
-    ("offshoot-loader", &[]),
     ("offshoot-agent", &["offshoot-wire", "offshoot-mux", "offshoot-connect", "offshoot-node"]),
     ("offshoot-macros", &[]),
     (
@@ -40,12 +40,6 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Packages of tests alone, which may reach for anything.
 const UNBOUND: &[&str] = &["offshoot-tests"];
-
-/// Dev-dependencies that go against an arrow, by name.
-const DEV_EXCEPTIONS: &[(&str, &str)] = &[
-    // The bootstrap is tested with the real loader, which it otherwise gets inside of a bundle.
-    ("offshoot-connect", "offshoot-loader"),
-];
 
 /// A crate from elsewhere, and the only crate of ours that may name it.
 const ONLY: &[(&str, &str)] = &[("postcard", "offshoot-wire"), ("mio", "offshoot-mux")];
@@ -106,10 +100,9 @@ fn arrows(tree: &Tree<'_>, package: &Package, findings: &mut Vec<Finding>) {
     };
     for dependency in &package.dependencies {
         let dev = dependency.kind.as_deref() == Some("dev");
-        let pair = (package.name.as_str(), dependency.name.as_str());
         let fine = tree.workspace.member(&dependency.name).is_none()
             || allowed.contains(&dependency.name.as_str())
-            || (dev && (dependency.name == package.name || DEV_EXCEPTIONS.contains(&pair)));
+            || (dev && dependency.name == package.name);
         if !fine {
             findings.push(Finding::new(
                 manifest(tree, package),

@@ -51,8 +51,8 @@ pub enum LoaderStep {
     Header,
     /// Stage 1 asked for memory.
     Memory,
-    /// Stage 1 inflated the agent.
-    Inflate,
+    /// Stage 1 unpacked the agent.
+    Unpack,
     /// Stage 1 compared the agent's hash.
     Hash,
     /// Stage 1 started the agent.
@@ -68,7 +68,7 @@ impl LoaderStep {
             b'R' => LoaderStep::ReadAgent,
             b'M' => LoaderStep::Header,
             b'A' => LoaderStep::Memory,
-            b'Z' => LoaderStep::Inflate,
+            b'Z' => LoaderStep::Unpack,
             b'H' => LoaderStep::Hash,
             b'X' => LoaderStep::StartAgent,
             _ => return None,
@@ -84,7 +84,7 @@ impl fmt::Display for LoaderStep {
             LoaderStep::ReadAgent => "reading the agent",
             LoaderStep::Header => "reading the header",
             LoaderStep::Memory => "asking for memory",
-            LoaderStep::Inflate => "inflating the agent",
+            LoaderStep::Unpack => "unpacking the agent",
             LoaderStep::Hash => "checking the agent's hash",
             LoaderStep::StartAgent => "starting the agent",
         })
@@ -258,7 +258,7 @@ pub(super) fn hint(stage: Stage, kind: &ErrorKind, exit: Option<Exit>, received:
              entered from its host by its namespaces"
         }
         (ErrorKind::Loader { step, .. }, _) => match step {
-            LoaderStep::Hash | LoaderStep::Inflate | LoaderStep::Header => {
+            LoaderStep::Hash | LoaderStep::Unpack | LoaderStep::Header => {
                 "the bytes changed on the way: a terminal in the path, or something there that reads its input"
             }
             LoaderStep::Memory => "the target is short of memory, or a limit is set",

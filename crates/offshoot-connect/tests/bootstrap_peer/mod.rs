@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, Event, Exit, Options};
-use offshoot_connect::bundle::Bundle;
+use offshoot_connect::bundle::{Bundle, Packed};
 use sha2::{Digest, Sha256};
 
 pub const TRIPLE: &str = "x86_64-unknown-linux-musl";
@@ -65,9 +65,14 @@ pub fn bundle() -> &'static Bundle {
 }
 
 pub fn bundle_of(stage0: &[u8], stage1: &[u8], agent: &[u8]) -> Bundle {
-    let deflated = miniz_oxide::deflate::compress_to_vec(agent, 9);
-    let hash = Sha256::digest(agent).into();
-    Bundle::new(TRIPLE, stage0.to_vec(), stage1.to_vec(), deflated, agent.len() as u32, hash).unwrap()
+    Bundle::new(TRIPLE, stage0.to_vec(), stage1.to_vec(), packed(agent)).unwrap()
+}
+
+pub fn packed(agent: &[u8]) -> Packed {
+    let packed = offshoot_loader::pack::pack(agent).unwrap();
+    let sha256 = Sha256::digest(agent).into();
+    let (properties, filter) = (packed.properties, packed.filter);
+    Packed { bytes: packed.bytes.into(), properties, filter, len: agent.len() as u32, sha256 }
 }
 
 /// The test agent, built once for all test processes. They run side by side: each builds in a folder of its own, and what

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use offshoot_connect::bundle::Bundle;
+use offshoot_connect::bundle::{Bundle, Packed};
 use offshoot_connect::{Cancel, Connected, Connecting, Image, LocalImage, Payloads, connect};
 use offshoot_wire::{ChildHello, Failure, Hello, Limits, Recipe};
 
@@ -160,7 +160,8 @@ struct Empty;
 
 impl Payloads for Empty {
     fn bundle(&self, triple: &str, _: Instant, _: &Cancel) -> Result<Bundle, Failure> {
-        Ok(Bundle::new(triple, vec![1], vec![2], vec![3], 4, [5; 32]).expect("within the limits"))
+        let agent = Packed { bytes: vec![3].into(), properties: 0, filter: 0, len: 4, sha256: [5; 32] };
+        Ok(Bundle::new(triple, vec![1], vec![2], agent).expect("within the limits"))
     }
 }
 

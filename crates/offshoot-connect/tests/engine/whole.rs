@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use offshoot_connect::bundle::Bundle;
+use offshoot_connect::bundle::{Bundle, Packed};
 use offshoot_connect::methods::Method;
 use offshoot_connect::{Cancel, LinkIo, Payloads};
 use offshoot_mux::{io as fd, wait_readable};
@@ -66,11 +66,15 @@ fn agents() -> Result<&'static Agents, &'static str> {
             return Err(format!("rustc has no target {TRIPLE}"));
         }
         let agent = std::fs::read(binary).map_err(|error| error.to_string())?;
-        let deflated = miniz_oxide::deflate::compress_to_vec(&agent, 6);
-        let hash = Sha256::digest(&agent).into();
-        Bundle::new(TRIPLE, loader.stage0, loader.stage1, deflated, agent.len() as u32, hash)
-            .map(Agents)
-            .map_err(|error| error.to_string())
+        let packed = offshoot_loader::pack::pack(&agent).map_err(|error| error.to_string())?;
+        let packed = Packed {
+            bytes: packed.bytes.into(),
+            properties: packed.properties,
+            filter: packed.filter,
+            len: agent.len() as u32,
+            sha256: Sha256::digest(&agent).into(),
+        };
+        Bundle::new(TRIPLE, loader.stage0, loader.stage1, packed).map(Agents).map_err(|error| error.to_string())
     });
     agents.as_ref().map_err(String::as_str)
 }

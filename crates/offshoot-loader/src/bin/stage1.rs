@@ -1,4 +1,4 @@
-//! Stage 1: reads the header and the deflated agent, checks it and becomes it.
+//! Stage 1: reads the header and the packed agent, checks it and becomes it.
 
 #![cfg_attr(offshoot_stage, no_std, no_main)]
 #![allow(unexpected_cfgs, reason = "offshoot_stage is given by `offshoot_loader::build` alone")]
@@ -7,56 +7,100 @@
 mod freestanding {
     use core::mem::MaybeUninit;
 
-    use offshoot_loader::{executable, inflate::inflate, place, sha256, start, sys};
+    use offshoot_loader::unpack::{PROBABILITIES, unpack};
+    use offshoot_loader::{executable, place, sha256, start, sys};
 
     executable!(stack: true);
 
-    /// What the payload begins with: `OFS1`, lengths in little endian, hash.
+    /// What the payload begins with: `OFS2`, lengths in little endian, how it is packed, hash.
     #[repr(C)]
     struct Header {
         magic: u32,
-        deflated: u32,
+        packed: u32,
         agent: u32,
+        properties: u8,
+        filter: u8,
+        unused: [u8; 2],
         hash: [u32; 8],
     }
 
-    const MAGIC: u32 = u32::from_le_bytes(*b"OFS1");
+    const MAGIC: u32 = u32::from_le_bytes(*b"OFS2");
+
+    /// How much is read at once; a pipe gives no more.
+    const CHUNK: usize = 1 << 16;
+
+    /// The packed agent, read as it is needed: most of the work is done while the rest is on its way.
+    struct Packed {
+        buffer: *mut u8,
+        at: usize,
+        have: usize,
+        /// Not yet read.
+        left: usize,
+    }
+
+    impl Packed {
+        /// The next byte; behind the end, 0.
+        ///
+        /// # Safety
+        ///
+        /// `CHUNK` bytes at `buffer` must be nobody else's.
+        #[inline(never)]
+        unsafe fn next(&mut self) -> u8 {
+            if self.at == self.have {
+                if self.left == 0 {
+                    return 0;
+                }
+                // SAFETY: the caller's promise.
+                let got = unsafe { sys::read_some(self.buffer, self.left.min(CHUNK)) };
+                if got <= 0 {
+                    start::fail(b'R', got);
+                }
+                self.have = got as usize;
+                self.left -= self.have;
+                self.at = 0;
+            }
+            // SAFETY: below `have`, which the kernel wrote.
+            let byte = unsafe { *self.buffer.add(self.at) };
+            self.at += 1;
+            byte
+        }
+    }
 
     /// # Safety
     ///
     /// `stack` must be the stack pointer that the kernel started the process with.
     #[unsafe(no_mangle)]
     unsafe fn loader_main(stack: *const usize) -> ! {
-        // SAFETY: the caller's promise; any bytes are a header; and the memory asked for is as long as its two parts.
+        // SAFETY: the caller's promise; any bytes are a header, and any probabilities; and the memory asked for is as long
+        // as its three parts, of which the first begins a page.
         unsafe {
             let args = start::args(stack);
-            let read = |to: *mut u8, len: usize| {
-                if let Err(errno) = sys::read(to, len) {
-                    start::fail(b'R', errno);
-                }
-            };
             let mut header = MaybeUninit::<Header>::uninit();
-            read(header.as_mut_ptr().cast(), size_of::<Header>());
+            if let Err(errno) = sys::read(header.as_mut_ptr().cast(), size_of::<Header>()) {
+                start::fail(b'R', errno);
+            }
             let header = header.assume_init_ref();
             if header.magic != MAGIC {
                 start::fail(b'M', 0);
             }
-            let (deflated, agent) = (header.deflated as usize, header.agent as usize);
+            let (packed, agent) = (header.packed as usize, header.agent as usize);
             // Limits of the bundle; within them no sum below wraps, on 32 bits either.
-            if deflated > 64 << 20 || agent > 256 << 20 {
+            if packed > 64 << 20 || agent > 256 << 20 {
                 start::fail(b'A', 0);
             }
-            let room = sha256::padded(agent) + deflated;
-            let memory = sys::memory(room);
+            let memory = sys::memory(size_of::<[u16; PROBABILITIES]>() + CHUNK + sha256::padded(agent));
             // Errors are the last page of addresses, and a 32-bit address can look negative.
             if memory as usize > -4096isize as usize {
                 start::fail(b'A', memory);
             }
-            let memory = memory as *mut u8;
-            read(memory, deflated);
-            let output = memory.add(deflated);
-            let input = core::slice::from_raw_parts(memory, deflated);
-            if inflate(input, core::slice::from_raw_parts_mut(output, agent)).is_err() {
+            let probabilities = &mut *(memory as *mut [u16; PROBABILITIES]);
+            let buffer = (memory as *mut u8).add(size_of::<[u16; PROBABILITIES]>());
+            let output = buffer.add(CHUNK);
+            let mut input = Packed { buffer, at: 0, have: 0, left: packed };
+            let dst = core::slice::from_raw_parts_mut(output, agent);
+            let unpacked = unpack(header.properties, header.filter, || input.next(), probabilities, dst);
+            // What is left over is damage too, but not the agent's to read.
+            if unpacked.is_err() || input.left > 0 || input.at < input.have {
                 start::fail(b'Z', 0);
             }
             let message = core::slice::from_raw_parts_mut(output, sha256::padded(agent));

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use offshoot_connect::bundle::Bundle;
+use offshoot_connect::bundle::{Bundle, Packed};
 use offshoot_loader::build::Loader;
 
 use self::toolchain::{Found, Recipe};
@@ -114,7 +114,7 @@ const LOADER_BUDGET: usize = 16 * KIB;
 fn budget(recipe: Recipe) -> usize {
     match recipe {
         Recipe::A => 320 * KIB,
-        Recipe::APlus | Recipe::B | Recipe::C => 208 * KIB,
+        Recipe::APlus | Recipe::B | Recipe::C => 168 * KIB,
     }
 }
 
@@ -226,10 +226,11 @@ fn one(workspace: &Workspace, triple: &'static Triple, wanted: &Wanted, out: &Pa
     let loader = loader::build(workspace, triple, &found)?;
 
     let path = out.join(format!("offshoot-agent-{}.bundle", triple.name));
-    let bundle = packed(&path, triple, &loader, &agent)?;
-    let sent = bundle.deflated().len();
+    let (stage0, stage1) = (loader.stage0.len(), loader.stage1.len());
+    let bundle = packed(triple, loader, &agent)?;
+    let sent = bundle.agent().bytes.len();
     within(&format!("the agent for {}", triple.name), sent, budget(recipe))?;
-    within(&format!("the loader for {}", triple.name), loader.stage0.len() + loader.stage1.len(), LOADER_BUDGET)?;
+    within(&format!("the loader for {}", triple.name), stage0 + stage1, LOADER_BUDGET)?;
     write(&path, &bundle.encode(), 0o644)?;
     // As it is, for local contexts: they share its pages and nothing need be unpacked.
     write(&out.join(format!("offshoot-agent-{}", triple.name)), &agent, 0o755)?;
@@ -238,27 +239,18 @@ fn one(workspace: &Workspace, triple: &'static Triple, wanted: &Wanted, out: &Pa
         recipe,
         raw: agent.len(),
         sent,
-        stage0: loader.stage0.len(),
-        stage1: loader.stage1.len(),
+        stage0,
+        stage1,
         rustc,
         bundle: path,
         hello_not_run,
     })
 }
 
-/// The bundle; compressing is slow, so the one in `path` is taken where it holds the same agent.
-fn packed(path: &Path, triple: &Triple, loader: &Loader, agent: &[u8]) -> Result<Bundle> {
-    let there = std::fs::read(path).ok().and_then(|bytes| Bundle::decode(bytes).ok());
-    if let Some(bundle) = there
-        && bundle.triple() == triple.name
-        && bundle.stage0()[..] == loader.stage0[..]
-        && bundle.stage1()[..] == loader.stage1[..]
-        && bundle.inflate().is_ok_and(|old| old == agent)
-    {
-        return Ok(bundle);
-    }
-    let (stage0, stage1) = (loader.stage0.clone(), loader.stage1.clone());
-    Bundle::pack(triple.name, stage0, stage1, agent)
+/// The bundle, packed anew: how that is done may have changed since the one in its place was.
+fn packed(triple: &Triple, loader: Loader, agent: &[u8]) -> Result<Bundle> {
+    Packed::of(agent)
+        .and_then(|agent| Bundle::new(triple.name, loader.stage0, loader.stage1, agent))
         .with_context(|| format!("cannot pack the agent for {}", triple.name))
 }
 

@@ -11,8 +11,8 @@ const HEAD: &str = "\
 # Sizes
 
 What is sent to a target, per triple, in bytes. Written by `cargo xtask agents --write-sizes`. *Sent* is the agent as it
-travels (deflate); *raw* is its executable in the target's memory. Stage 0 travels as
-text in the line that starts it.
+travels (packed by LZMA); *raw* is its executable in the target's memory. Stage 0 travels as text in the line that starts
+it.
 
 ";
 

@@ -1,0 +1,116 @@
+//! Packing an agent as stage 1 unpacks it: for whoever builds bundles. On any thread.
+
+use std::io::{self, Write};
+
+use lzma_rust2::{EncodeMode, LzmaOptions, LzmaWriter, MfType};
+
+use crate::filter;
+
+/// An agent as it travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The stream, without header.
+    pub bytes: Vec<u8>,
+    /// What [`lzma::decode`](crate::lzma::decode) needs to know.
+    pub properties: u8,
+    /// What was done to the agent before: one of [`filter`]'s numbers.
+    pub filter: u8,
+}
+
+/// `lc`, `lp` and `pb` that came out best for something: code of bytes, of halfwords, of words; text.
+const CHOICES: [(u32, u32, u32); 6] = [(4, 0, 0), (3, 0, 0), (3, 1, 1), (2, 1, 1), (2, 2, 2), (1, 2, 2)];
+
+/// Packs `agent` as small as can be: half a second for 400 KiB in an optimized build.
+///
+/// # Errors
+///
+/// The encoder's; none is known for data in memory.
+pub fn pack(agent: &[u8]) -> io::Result<Packed> {
+    pack_through(filters(agent), agent)
+}
+
+/// Packs `agent` through the best of these filters, for a stage 1 that knows them.
+///
+/// # Errors
+///
+/// As [`pack`], and when a filter is unknown or there is none.
+pub fn pack_through(filters: &[u8], agent: &[u8]) -> io::Result<Packed> {
+    let mut best: Option<Packed> = None;
+    for filter in filters {
+        let mut data = agent.to_vec();
+        if !filter::apply(*filter, &mut data) {
+            break;
+        }
+        for (lc, lp, pb) in CHOICES {
+            let bytes = encode(&data, lc, lp, pb)?;
+            if best.as_ref().is_none_or(|best| bytes.len() < best.bytes.len()) {
+                best = Some(Packed { bytes, properties: (lc | lp << 3 | pb << 6) as u8, filter: *filter });
+            }
+        }
+    }
+    best.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no filter, or an unknown one"))
+}
+
+/// The filters that may help, by the machine that an ELF header names. Stage 1 knows those of its own machine alone.
+fn filters(agent: &[u8]) -> &'static [u8] {
+    let machine = agent.get(18..20).filter(|_| agent.starts_with(b"\x7fELF"));
+    match machine {
+        Some([3 | 62, 0]) => &[filter::X86],
+        Some([183, 0]) => &[filter::ARM64],
+        Some([40, 0]) => &[filter::ARM, filter::THUMB],
+        _ => &[filter::NONE],
+    }
+}
+
+fn encode(data: &[u8], lc: u32, lp: u32, pb: u32) -> io::Result<Vec<u8>> {
+    let mut options = LzmaOptions::with_preset(9);
+    (options.lc, options.lp, options.pb) = (lc, lp, pb);
+    (options.mode, options.mf) = (EncodeMode::Normal, MfType::Bt4);
+    options.nice_len = LzmaOptions::NICE_LEN_MAX;
+    options.depth_limit = 1000;
+    options.dict_size = (data.len() as u32).next_power_of_two().clamp(1 << 16, 1 << 26);
+    let mut writer = LzmaWriter::new_no_header(Vec::new(), &options, false)?;
+    writer.write_all(data)?;
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unpack::unpacked;
+
+    /// An executable by its header, and code by its look.
+    fn executable(machine: u8) -> Vec<u8> {
+        let mut agent = b"\x7fELF".to_vec();
+        agent.resize(64, 0);
+        agent[18] = machine;
+        for n in 0..3000u32 {
+            agent.extend((n.wrapping_mul(0x9e37_79b9) >> 7).to_le_bytes());
+            agent.extend([0xe8, (n % 7) as u8, 0, 0, 0, 0x48, 0x89, 0x94, 0xeb, 0x0f, 0xf0, 0x12, 0xf8]);
+        }
+        agent
+    }
+
+    #[test]
+    fn what_was_packed_comes_back_for_every_machine() {
+        for (machine, filters) in [(62, 1..=1), (3, 1..=1), (183, 2..=2), (40, 3..=4), (243, 0..=0)] {
+            let agent = executable(machine);
+            let packed = pack(&agent).unwrap();
+            assert!(filters.contains(&packed.filter), "machine {machine}: filter {}", packed.filter);
+            assert!(packed.bytes.len() < agent.len());
+            assert_eq!(unpacked(packed.properties, packed.filter, &packed.bytes, agent.len()), Ok(agent));
+        }
+        let text = b"no executable at all, no executable at all".repeat(20);
+        let packed = pack(&text).unwrap();
+        assert!(packed.filter == filter::NONE && packed.bytes.len() < 60, "{packed:?}");
+        assert_eq!(unpacked(packed.properties, packed.filter, &packed.bytes, text.len()), Ok(text));
+    }
+
+    #[test]
+    fn the_smallest_agents_are_packed() {
+        for agent in [&[][..], b"x", b"\x7fELF"] {
+            let packed = pack(agent).unwrap();
+            assert_eq!(unpacked(packed.properties, packed.filter, &packed.bytes, agent.len()).as_deref(), Ok(agent));
+        }
+    }
+}
