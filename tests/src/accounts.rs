@@ -12,8 +12,9 @@ use crate::not_run::Unavailable;
 use crate::sshd::io_error;
 
 /// Accounts for logins by ssh.
-const SSH: [&str; 12] = [
+const SSH: [&str; 13] = [
     "p-word",
+    "p-failed",
     "p-keyboard",
     "p-phrase",
     "p-both",

@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 pub mod accounts;
+pub mod bed;
 pub mod bounded;
 pub mod expect;
 pub mod fleet;

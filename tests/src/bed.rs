@@ -1,0 +1,114 @@
+//! Two hosts whose accounts have passwords, and an alias for each way in which ssh asks for one.
+//!
+//! `h1` and `h2` have all accounts of `accounts.rs`. The aliases lead to them: `phrase` and `both` by a key with a passphrase, `far` through a jump, `unknown`,
+//! `changed` and `careless` to a host key that is not the one known.
+
+use std::fs;
+
+use crate::fleet::{Fleet, Peer};
+use crate::host::Profile;
+use crate::not_run::Unavailable;
+use crate::sshd::{io_error, make_key_with};
+use crate::tag::Tag;
+
+/// What each account may do; the last lines of an sshd_config.
+const RULES: &str = "\
+UsePAM yes
+LogLevel VERBOSE
+PubkeyAuthentication yes
+Match User p-word,p-slow,p-noisy,p-forced,p-nologin,p-stale,p-ended,p-banner,p-tries
+  PasswordAuthentication yes
+  PubkeyAuthentication no
+Match User p-failed
+  PasswordAuthentication yes
+  AuthorizedKeysFile none
+Match User p-tries
+  MaxAuthTries 1
+Match User p-keyboard
+  KbdInteractiveAuthentication yes
+  PubkeyAuthentication no
+Match User p-phrase,p-both
+  AuthorizedKeysFile /run/fixture/id_phrase.pub
+Match User p-both
+  PasswordAuthentication yes
+  AuthenticationMethods publickey,password
+Match User p-banner
+  Banner /run/fixture/banner
+Match User p-forced
+  ForceCommand printf 'Password: '; printf 'Password: ' >&2; sleep 0.2; echo done
+Match all";
+
+/// A host with passwords; sshd's rules as above.
+pub fn peer(name: &str) -> Peer {
+    RULES.lines().fold(Peer::new(name).profile(Profile::Accounts), |peer, line| peer.sshd(line))
+}
+
+/// The passphrase of the key `id_phrase`, which `p-phrase` and `p-both` log in with.
+pub fn passphrase(fleet: &Fleet) -> String {
+    fleet.accounts().password("key", "id_phrase")
+}
+
+/// `h1` alone.
+///
+/// # Errors
+///
+/// When the machine cannot have it.
+pub fn one(tag: &Tag) -> Result<Fleet, Unavailable> {
+    Fleet::start(tag, &[peer("h1")])
+}
+
+/// `h1` and `h2`, and the aliases.
+///
+/// # Errors
+///
+/// When the machine cannot have them.
+pub fn start(tag: &Tag) -> Result<Fleet, Unavailable> {
+    let fleet = Fleet::start(tag, &[peer("h1"), peer("h2")])?;
+    make_key_with(&fleet.shared().join("id_phrase"), &passphrase(&fleet))?;
+    fs::write(fleet.shared().join("banner"), "Only for the authorised.\np-banner@h1's password: ")
+        .map_err(io_error(&fleet.shared().join("banner")))?;
+    let seen = fleet.shared_as_seen().display().to_string();
+    let (h1, h2) = (fleet.sshd("h1").address().0, fleet.sshd("h2").address().0);
+    fleet.add_to_config(&format!(
+        "Host phrase both\n  HostName {h1}\n  HostKeyAlias h1\n  IdentityFile {seen}/id_phrase\n  IdentitiesOnly yes\n\
+         Host phrase\n  User p-phrase\nHost both\n  User p-both\n\
+         Host far\n  HostName {h2}\n  HostKeyAlias h2\n  User p-word\n  ProxyJump p-word@h1\n\
+         Host unknown\n  HostName {h1}\n  HostKeyAlias never-seen\n  User p-word\n  StrictHostKeyChecking ask\n\
+         Host changed\n  HostName {h1}\n  HostKeyAlias h2\n  User p-word\n\
+         Host careless\n  HostName {h1}\n  HostKeyAlias h2\n  User p-word\n  StrictHostKeyChecking no\n\
+         Host *\n  NumberOfPasswordPrompts 3"
+    ))?;
+    Ok(fleet)
+}
+
+/// How often sshd has been given a password for that account, right or wrong.
+pub fn passwords_seen(fleet: &Fleet, host: &str, account: &str) -> usize {
+    let log = fleet.sshd(host).log();
+    ["Failed", "Accepted"]
+        .iter()
+        .flat_map(|event| ["password", "keyboard-interactive/pam"].map(|way| format!("{event} {way} for {account} ")))
+        .map(|event| log.matches(&event).count())
+        .sum()
+}
+
+/// Gives h1 a language that is not English, for everybody who logs in.
+///
+/// # Errors
+///
+/// When there are no translations here, or no locale can be made.
+pub fn speak_german(fleet: &Fleet) -> Result<(), Unavailable> {
+    let made = fleet.on(
+        "h1",
+        "set -e
+        ls /usr/share/locale/de/LC_MESSAGES/sudo.mo
+        localedef --no-archive -i de_DE -f UTF-8 /usr/lib/locale/de_DE.UTF-8
+        echo LANG=de_DE.UTF-8 >/etc/default/locale",
+    );
+    if made.code != Some(0) {
+        return Err(Unavailable::because(format!("sudo in German cannot be had: {}", made.err())));
+    }
+    if let Some(host) = fleet.host("h1") {
+        host.watched().accept_files();
+    }
+    Ok(())
+}
