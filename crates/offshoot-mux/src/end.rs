@@ -35,6 +35,8 @@ pub struct EndReport {
 
 /// As long as a wait between two looks where nothing tells of an end.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The longest such wait while those that were asked have their grace: a look reads much of `/proc`.
+const LONG_PAUSE: Duration = Duration::from_millis(160);
 /// The most ends waited for at once; the others are seen by the next look.
 const WATCHED: usize = 63;
 
@@ -61,7 +63,6 @@ const WATCHED: usize = 63;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn end_processes(select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
-    let _hurry = Hurry::new();
     let mut ending =
         Ending { select, signalled: Vec::new(), adopts: sys::facts::is_child_subreaper(), watched: Vec::new() };
     if ending.look().is_empty() {
@@ -70,6 +71,7 @@ pub fn end_processes(select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> EndRep
     if plan.term_first {
         ending.ask(Instant::now() + plan.grace);
     }
+    let _hurry = Hurry::new();
     ending.kill(Instant::now() + plan.kill_deadline);
     ending.report()
 }
@@ -178,12 +180,12 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
         got != Got::Denied
     }
 
-    /// Waits until one of those watched has ended, or a little.
-    fn pause(&mut self, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now()).min(PAUSE);
+    /// Waits until one of those watched has ended, at most for `most`; only a little where none is watched.
+    fn pause(&mut self, deadline: Instant, most: Duration) {
+        let left = deadline.saturating_duration_since(Instant::now()).min(most);
         let fds: Vec<_> = self.watched.iter().map(|fd| fd.as_fd()).collect();
         if fds.is_empty() {
-            std::thread::sleep(left.min(PAUSE / 10));
+            std::thread::sleep(left.min(most / 10));
             return;
         }
         let Ok(ready) = wake::wait_readable(&fds, Some(left)) else { return };
@@ -195,18 +197,22 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
     }
 
     fn ask(&mut self, deadline: Instant) {
+        let (mut before, mut pause) = (0, PAUSE);
         loop {
             let found = self.look();
             if found.is_empty() {
                 return;
             }
+            // What takes its time is looked at more and more seldom.
+            pause = if found.len() == before { (pause * 2).min(LONG_PAUSE) } else { PAUSE };
+            before = found.len();
             for process in &found {
                 self.send(process, Got::Term);
             }
             if Instant::now() >= deadline {
                 return;
             }
-            self.pause(deadline);
+            self.pause(deadline, pause);
         }
     }
 
@@ -234,7 +240,7 @@ impl<S: FnMut() -> Vec<Proc>> Ending<S> {
             if Instant::now() >= deadline {
                 return;
             }
-            self.pause(deadline);
+            self.pause(deadline, PAUSE);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -55,6 +56,23 @@ pub fn set_child_subreaper() -> io::Result<()> {
 /// `EINVAL` for what is no signal.
 pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
     facts::set_parent_death_signal(signal)
+}
+
+/// Sends a signal to this process's parent, if that is still the process with this number.
+///
+/// # Errors
+///
+/// `ESRCH` when the parent is another by now; `EPERM` when it has become another user.
+pub fn signal_parent(parent: u32, signal: i32) -> io::Result<()> {
+    // A descriptor first: should the parent end behind the check, its number may become another's.
+    let process = sys::pid::open(parent as i32);
+    if parent_id() != parent {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    match process {
+        Ok(process) => sys::pid::signal_fd(process.as_fd(), signal),
+        Err(_) => sys::pid::signal(parent as i32, signal),
+    }
 }
 
 /// Whether this process can be traced and its memory dumped by others of its user. No boundary against them.

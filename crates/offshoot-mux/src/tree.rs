@@ -43,7 +43,7 @@ impl Proc {
 /// started by [`Spawn`](crate::Spawn) are known.
 pub fn descendants(root: u32) -> Vec<Proc> {
     if root != sys::pid::own() as u32 {
-        return below(root).0;
+        return descendants_of(&[root]);
     }
     let mut before = None;
     // A process that forks and ends, over and over, is missed by many a reading; but each finds other zombies then.
@@ -51,7 +51,7 @@ pub fn descendants(root: u32) -> Vec<Proc> {
         if matches!(sys::pid::peek(), Err(error) if error.raw_os_error() == Some(libc::ECHILD)) {
             break;
         }
-        let (found, seen) = below(root);
+        let (found, seen) = below(&[root]);
         if !found.is_empty() {
             return found;
         }
@@ -63,20 +63,27 @@ pub fn descendants(root: u32) -> Vec<Proc> {
     Vec::new()
 }
 
-/// The living processes below one, and the numbers of all that were seen, in order.
-fn below(root: u32) -> (Vec<Proc>, Vec<u32>) {
+/// All processes below any of several, without those themselves, from one reading; zombies count as gone. What moves
+/// meanwhile may be missed.
+pub fn descendants_of(roots: &[u32]) -> Vec<Proc> {
+    below(roots).0
+}
+
+/// The living processes below some, and the numbers of all that were seen, in order.
+fn below(roots: &[u32]) -> (Vec<Proc>, Vec<u32>) {
     let mut found = Vec::new();
-    let mut seen = vec![root];
+    let mut seen = roots.to_vec();
+    seen.sort_unstable();
     if fallback::forced(fallback::NO_PROC) || !Path::new("/proc/self").exists() {
         let own = sys::pid::own() as u32;
         let unknown = |pid: i32| Proc { pid: pid as u32, start_time: 0, ppid: own, state: '?' };
-        if root == own {
+        if roots.contains(&own) {
             found = child::owned_alive().into_iter().map(unknown).collect();
         }
         return (found, seen);
     }
     // With how many threads it has; children belong to threads.
-    let mut next = vec![(root, None)];
+    let mut next: Vec<(u32, Option<u32>)> = roots.iter().map(|root| (*root, None)).collect();
     let scan = if has_children_files() { None } else { Some(by_parent()) };
     while let Some((parent, threads)) = next.pop() {
         // Of a scan what it found is kept: a second look could come too late.
@@ -164,14 +171,22 @@ fn all() -> Vec<u32> {
 /// All living processes but this one in whose environment `key` was set to `value` when their program was executed.
 /// Those whose environment this process may not read are left out.
 pub fn with_env_tag(key: &str, value: &str) -> Vec<Proc> {
-    let tag = format!("{key}={value}");
+    with_env_tags(key, |found| found == value.as_bytes())
+}
+
+/// As [`with_env_tag`], for all values that are `wanted`, from one reading.
+pub fn with_env_tags(key: &str, wanted: impl Fn(&[u8]) -> bool) -> Vec<Proc> {
+    let value = |entry: &[u8]| {
+        let value = entry.strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
+        Some(wanted(value))
+    };
     let own = sys::pid::own() as u32;
     let tagged = |pid: &u32| {
         // The kernel's own limit for arguments and environment is a quarter of the stack, 2 MiB as a rule.
         let mut environment = Vec::new();
         File::open(format!("/proc/{pid}/environ")).is_ok_and(|file| {
             file.take(8 << 20).read_to_end(&mut environment).is_ok()
-                && environment.split(|byte| *byte == 0).any(|entry| entry == tag.as_bytes())
+                && environment.split(|byte| *byte == 0).any(|entry| value(entry) == Some(true))
         })
     };
     all().into_iter().filter(|pid| *pid != own).filter(tagged).filter_map(Proc::of).collect()

@@ -71,7 +71,7 @@ fn start(socket: bool) -> io::Result<u8> {
         }
         Fork::Child => {
             let (watchdog, guard) = guards.agent(supervisor)?;
-            serve(fds, watchdog, guard)?;
+            serve(fds, watchdog, guard, supervisor)?;
             Ok(0)
         }
     }
@@ -90,7 +90,7 @@ fn take_link(socket: bool) -> io::Result<LinkFds> {
 }
 
 /// The agent proper: greets, runs the node until the link ends, and sweeps.
-fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
+fn serve(fds: LinkFds, mut watchdog: supervise::Watchdog, guard: OwnedFd, supervisor: u32) -> io::Result<()> {
     process::setsid()?;
     // Not inherited by the fork: what runs below is adopted by the nearer of the two guards.
     process::set_child_subreaper()?;
@@ -109,8 +109,12 @@ fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
     };
     fd::write_all(write, &greeting, Some(Instant::now() + HELLO))?;
 
+    let mut route = offshoot_route::Config::default();
+    // What its parent was told holds for the links below, too.
+    route.limits.heartbeat = Duration::from_millis(u64::from(hello.heartbeat_ms.max(1)));
+    route.limits.silence = Duration::from_millis(u64::from(hello.silence_ms.max(2)));
     let options = Options {
-        route: offshoot_route::Config::default(),
+        route,
         connects: CONNECTS,
         image: Arc::new(OwnImage::new()),
         payloads: None,
@@ -129,9 +133,9 @@ fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
     state.services.signals = Some(signals);
     let token = state.sources.insert(Source::Guard);
     registry.add(guard.as_fd(), token, Interest::Read)?;
-    let every = Duration::from_millis(u64::from(hello.heartbeat_ms));
-    state.services.watchdog = Some((watchdog, every));
-    state.after(every, Timer::Watchdog);
+    watchdog.set_silence(Duration::from_millis(u64::from(hello.silence_ms)));
+    state.services.watchdog = Some(watchdog);
+    state.after(Duration::ZERO, Timer::Watchdog);
 
     let shared = Arc::new(Shared::new(state, registry, poller.waker(), options, started));
     let new = NewLink { fds, received, tool: None, child: None };
@@ -139,7 +143,12 @@ fn serve(fds: LinkFds, watchdog: OwnedFd, guard: OwnedFd) -> io::Result<()> {
     let reason = broker::run(&shared, &mut poller);
     log::debug!("the agent ends: {reason}");
     drop(guard);
+    if let Some(watchdog) = shared.lock().services.watchdog.take() {
+        watchdog.last();
+    }
     supervise::sweep();
+    // A guard that was stopped would stay for ever, where nobody else can reach it. An error means that it is gone.
+    let _ = process::signal_parent(supervisor, supervise::SIGCONT);
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use crate::link::{Link, LinkFds, LinkIo};
 use crate::shared::Shared;
 use crate::sources::{Source, Sources};
 use crate::state::{State, Timer};
+use crate::supervise::SILENT;
 
 /// How long a link's end waits for its tool to tell why: a fraction of the 250 ms in which calls below it must end.
 const REASON: Duration = Duration::from_millis(80);
@@ -329,8 +330,11 @@ impl State {
 }
 
 /// What a tool's exit status tells. The guard of an agent that a signal ended exits with 128 and its number, as a shell
-/// does, and tools such as ssh pass that on; no agent and no known tool has such a status of its own.
+/// does, with [`SILENT`] when it did that itself, and tools such as ssh pass that on; no agent and no known tool has such a status of its own.
 fn exit_reason(status: i32) -> LostReason {
     const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+    if status == i32::from(SILENT) {
+        return LostReason::Silent;
+    }
     if SIGNALS.contains(&(status - 128)) { LostReason::Signalled(status - 128) } else { LostReason::Exited(status) }
 }

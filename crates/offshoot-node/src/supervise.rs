@@ -11,12 +11,20 @@ pub(crate) const SIGINT: i32 = 2;
 pub(crate) const SIGKILL: i32 = 9;
 pub(crate) const SIGTERM: i32 = 15;
 pub(crate) const SIGCHLD: i32 = 17;
+pub(crate) const SIGCONT: i32 = 18;
 
 /// What both guards take over: their children's ends, and requests to end.
 pub(crate) const SIGNALS: [i32; 4] = [SIGCHLD, SIGTERM, SIGINT, SIGHUP];
 
-/// After how long without a sign of life the supervisor ends its agent: three heartbeats.
+/// After how long without a sign of life the supervisor ends its agent at the latest, whatever the agent says of itself.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// What a guard exits with that has ended its agent for being silent: through a tool, ssh as well, it reaches the parent,
+/// which may not have noticed yet. No command of the user's ends a tool of ours.
+pub(crate) const SILENT: u8 = 121;
+
+/// The least of it: an agent on a busy machine gets its turn within a second.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// How long the agent has to end when its supervisor was asked to: as in a loss of the parent, less what the asker would
 /// wait for the supervisor itself. A stopped agent never ends by itself.
@@ -29,7 +37,7 @@ const SWEEP: EndPlan =
 
 /// The pipes between the guards, made before the fork.
 pub(crate) struct Guards {
-    /// A byte at every heartbeat of the agent's.
+    /// A sign of life now and then: see [`Watchdog`].
     watchdog: (OwnedFd, OwnedFd),
     /// Never written: its end tells the agent that the supervisor is gone.
     life: (OwnedFd, OwnedFd),
@@ -41,7 +49,7 @@ impl Guards {
     }
 
     /// The agent's ends: where to write, and what ends with the supervisor.
-    pub(crate) fn agent(self, supervisor: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    pub(crate) fn agent(self, supervisor: u32) -> io::Result<(Watchdog, OwnedFd)> {
         process::set_parent_death_signal(SIGTERM)?;
         if process::parent_id() != supervisor {
             // It died before the signal was asked for.
@@ -49,12 +57,39 @@ impl Guards {
         }
         fd::set_nonblocking(&self.watchdog.1, true)?;
         fd::set_nonblocking(&self.life.0, true)?;
-        Ok((self.watchdog.1, self.life.0))
+        Ok((Watchdog { to: self.watchdog.1, silence: SILENCE }, self.life.0))
+    }
+}
+
+/// The agent's sign of life to its supervisor: each time four bytes, little-endian, the milliseconds after which the next
+/// one is overdue. An agent that says nothing for longer is stopped, or stuck.
+pub(crate) struct Watchdog {
+    to: OwnedFd,
+    silence: Duration,
+}
+
+impl Watchdog {
+    /// How long the agent may be silent from now on: as long as on its link, within bounds of its own.
+    pub(crate) fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence.clamp(LEAST, SILENCE);
+    }
+
+    /// Says that the agent lives; how long until it is to be said again.
+    pub(crate) fn feed(&self) -> Duration {
+        // The pipe is full only when the guard is stopped; it is gone only when the guard is, which is told elsewhere.
+        let _ = fd::write(&self.to, &(self.silence.as_millis() as u32).to_le_bytes());
+        self.silence / 3
+    }
+
+    /// The agent is about to end what is left, which may take its time.
+    pub(crate) fn last(mut self) {
+        self.silence = SILENCE;
+        self.feed();
     }
 }
 
 /// The supervisor: waits for its agent's end, ends it when it is silent for too long, and then everything that is left.
-/// Exits as the agent did; 128 and the signal's number when a signal ended it.
+/// Exits as the agent did; 128 and the signal's number when a signal ended it; with [`SILENT`] when the silence was the reason.
 pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
     let watchdog = guards.watchdog.0;
     drop(guards.watchdog.1);
@@ -62,35 +97,47 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
     // The other end of `life` stays open for as long as this process lives.
     let _life = guards.life.1;
     let signals = Signals::new(&SIGNALS).ok();
-    let nonblocking = fd::set_nonblocking(&watchdog, true);
+    // Should that fail, which no kernel does, nothing is read: the agent is watched by its end alone.
+    let watched = fd::set_nonblocking(&watchdog, true).is_ok();
     let mut heard = Instant::now();
+    let mut silence = SILENCE;
     let mut asked: Option<Instant> = None;
+    let mut was_silent = false;
     let code = loop {
         match agent.try_wait() {
+            Ok(Some(_)) if was_silent => break SILENT,
             Ok(Some(status)) => break exit_code(status),
             Ok(None) => {}
             Err(_) => break 1,
         }
+        let mut buffer = [0; 64];
+        let read = if watched { fd::read(&watchdog, &mut buffer) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        match read {
+            Ok(n @ 1..) => {
+                heard = Instant::now();
+                if let Some(&[a, b, c, d]) = buffer[..n].chunks_exact(4).last() {
+                    silence = Duration::from_millis(u32::from_le_bytes([a, b, c, d]).into()).clamp(LEAST, SILENCE);
+                }
+            }
+            // The agent is gone, or about to be: its end is told by SIGCHLD.
+            Ok(0) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => {}
+        }
+        // What has come was read before: this process may have been stopped itself.
         let silent = heard.elapsed();
         let due = asked.map(|asked| ASKED.saturating_sub(asked.elapsed()));
-        if (silent >= SILENCE && nonblocking.is_ok()) || due == Some(Duration::ZERO) {
+        was_silent |= watched && silent >= silence;
+        if was_silent || due == Some(Duration::ZERO) {
             // Stopped, or spinning: KILL reaches it in either state.
             let _ = agent.signal(SIGKILL);
         }
-        let left = SILENCE.saturating_sub(silent).min(due.unwrap_or(SILENCE)).max(Duration::from_millis(100));
+        let left = silence.saturating_sub(silent).min(due.unwrap_or(SILENCE)).max(Duration::from_millis(100));
         let waited = match &signals {
             Some(signals) => wait_readable(&[watchdog.as_fd(), signals.as_fd()], Some(left)),
             None => wait_readable(&[watchdog.as_fd()], Some(left.min(Duration::from_millis(100)))),
         };
         if waited.is_err() {
             std::thread::sleep(Duration::from_millis(100));
-        }
-        let mut buffer = [0; 64];
-        match fd::read(&watchdog, &mut buffer) {
-            Ok(1..) => heard = Instant::now(),
-            // The agent is gone, or about to be: its end is told by SIGCHLD.
-            Ok(0) => std::thread::sleep(Duration::from_millis(1)),
-            Err(_) => {}
         }
         let came: Vec<i32> = signals.iter().flat_map(|signals| signals.read()).collect();
         Reaper.reap();

@@ -95,8 +95,8 @@ impl Builder {
         self
     }
 
-    /// How often the links of this process carry a sign of life, and after how long without one the other end counts
-    /// as lost; 5 s and 15 s by default. At least 1 ms and twice the heartbeat. Links further down keep the defaults.
+    /// How often the links of the tree carry a sign of life, and after how long without one the other end counts
+    /// as lost; 5 s and 15 s by default. At least 1 ms and twice the heartbeat.
     pub fn heartbeat(mut self, heartbeat: Duration, silence: Duration) -> Builder {
         let heartbeat = heartbeat.clamp(Duration::from_millis(1), LONGEST);
         self.route.limits.heartbeat = heartbeat;

@@ -28,7 +28,7 @@ use crate::state::State;
 const LINGER: Duration = Duration::from_millis(250);
 
 /// A variable that marks what a request started, so that all of it is found when it is to end.
-const JOB: &str = "OFFSHOOT_JOB";
+pub(super) const JOB: &str = "OFFSHOOT_JOB";
 
 /// An output of the process.
 struct Output {

@@ -3,10 +3,10 @@
 //! Runs under the node's lock. By the time a request arrives here the core has checked that its sender may ask it.
 
 mod connect;
+mod ending;
 mod exec;
 mod payload;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::ids::IdMap;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
+use crate::supervise::Watchdog;
 pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use exec::Job;
 pub(crate) use payload::{AskParent, PayloadCache};
@@ -32,12 +33,13 @@ pub(crate) struct Services {
     pub(crate) jobs: IdMap<ExchangeId, Job>,
     pub(crate) connects: Connects,
     pub(crate) payloads: PayloadCache,
+    endings: ending::Endings,
     /// Where the output of processes is read into.
     pub(crate) pool: Pool,
     /// What this process is, for `Info`; set at the start.
     pub(crate) identity: Option<Identity>,
-    /// Where the guard expects a sign of life, and how often.
-    pub(crate) watchdog: Option<(OwnedFd, Duration)>,
+    /// Where the guard expects a sign of life.
+    pub(crate) watchdog: Option<Watchdog>,
     pub(crate) signals: Option<Signals>,
     /// By when this context will have ended, once it ends.
     ends_by: Option<std::time::Instant>,
@@ -55,10 +57,8 @@ pub(crate) struct Identity {
 
 impl Services {
     pub(crate) fn feed_watchdog(&mut self, timers: &mut Timers<Timer>) {
-        let Some((fd, every)) = &self.watchdog else { return };
-        // The pipe is full only when the guard is stopped; it is gone only when the guard is, which is told elsewhere.
-        let _ = offshoot_mux::io::write(fd, b".");
-        timers.insert(std::time::Instant::now() + *every, Timer::Watchdog);
+        let Some(watchdog) = &self.watchdog else { return };
+        timers.insert(std::time::Instant::now() + watchdog.feed(), Timer::Watchdog);
     }
 }
 

@@ -32,13 +32,13 @@ pub(crate) const CHECKS: &[Check] = &[
 /// Waits, prints, and leaves a plain child, one in a session of its own and a daemon.
 const FAMILY: &str = "sleep 600 & setsid sleep 600 & (setsid sh -c 'sleep 600 & sleep 600' &); printf r; sleep 600";
 
-fn family(context: &Context) -> Process {
+pub(crate) fn family(context: &Context) -> Process {
     let mut process = context.command("sh").args(["-c", FAMILY]).spawn().expect("a shell");
     assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
     process
 }
 
-fn grow(master: &Master, depth: usize) -> (Vec<Context>, Vec<Process>) {
+pub(crate) fn grow(master: &Master, depth: usize) -> (Vec<Context>, Vec<Process>) {
     let mut chain = vec![master.local().connect().expect("a context")];
     while chain.len() < depth {
         let next = chain[chain.len() - 1].local().connect().expect("a context");
@@ -48,15 +48,15 @@ fn grow(master: &Master, depth: usize) -> (Vec<Context>, Vec<Process>) {
     (chain, processes)
 }
 
-fn agent(context: &Context) -> Proc {
+pub(crate) fn agent(context: &Context) -> Proc {
     Proc::of(context.hello().expect("a hello").pid).expect("an agent that lives")
 }
 
-fn supervisor(context: &Context) -> Proc {
+pub(crate) fn supervisor(context: &Context) -> Proc {
     Proc::of(agent(context).ppid).expect("a supervisor that lives")
 }
 
-fn all_gone(processes: &[Proc], limit: Duration) {
+pub(crate) fn all_gone(processes: &[Proc], limit: Duration) {
     within(limit, "processes live on", || !processes.iter().any(Proc::lives));
 }
 
@@ -112,7 +112,7 @@ fn victim(guard: bool, with: Signal) {
     }
 }
 
-fn role(name: &str, tag: &str) -> std::process::Child {
+pub(crate) fn role(name: &str, tag: &str) -> std::process::Child {
     Command::new(std::env::current_exe().expect("this program"))
         .arg(name)
         .env(TAG, tag)

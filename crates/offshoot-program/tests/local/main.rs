@@ -2,11 +2,15 @@
 //! check runs in a fresh process, which may have at most so many descriptors; after each no process, descriptor or
 //! thread may be left.
 
+mod chaos;
 mod contexts;
+mod damage;
 mod entry;
 mod exec;
 mod failures;
 mod limits;
+mod liveness;
+mod load;
 mod terminals;
 
 use std::io::Read;
@@ -35,6 +39,9 @@ fn limit() -> Duration {
 pub(crate) const NOT_RUN: &str = "NOT RUN: ";
 
 fn main() -> ExitCode {
+    if let Some(code) = damage::wrapper() {
+        return code;
+    }
     // A process of the check of the guard must not become an agent.
     if std::env::var_os(entry::WITHOUT_INIT).is_none() {
         offshoot_program::init();
@@ -45,8 +52,18 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var(entry::WITHOUT_INIT) {
         return entry::role(&name);
     }
-    let checks: Vec<Check> =
-        [exec::CHECKS, contexts::CHECKS, failures::CHECKS, limits::CHECKS, entry::CHECKS, terminals::CHECKS].concat();
+    let checks: Vec<Check> = [
+        exec::CHECKS,
+        contexts::CHECKS,
+        failures::CHECKS,
+        liveness::CHECKS,
+        damage::CHECKS,
+        load::CHECKS,
+        limits::CHECKS,
+        entry::CHECKS,
+        terminals::CHECKS,
+    ]
+    .concat();
     if let Ok(name) = std::env::var(NAME) {
         run(&checks, &name);
         return ExitCode::SUCCESS;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use offshoot_mux::{EndPlan, end_processes, tree, tty};
+use offshoot_mux::{tree, tty};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{EndReason, ExecReply, Failure, FailureKind, LostReason, ProcessExit, Ran};
 
-use super::{JOB, Job, LINGER, LINGERING, TIMEOUT};
+use super::{Job, LINGER, LINGERING, TIMEOUT};
 use crate::shared::Shared;
 use crate::state::{Phase, State, Timer};
 
@@ -157,27 +157,8 @@ impl State {
         if job.terminal {
             job.hang_up();
         }
-        let (pid, tag, grace) = (job.child.pid(), job.tag.clone(), job.grace);
-        let process = tree::Proc::of(pid).filter(|_| job.exited.is_none());
-        // Its processes are looked for again and again until none is left: not under the lock.
-        let spawned = std::thread::Builder::new().name("offshoot-end".into()).spawn(move || {
-            // Whoever cleared its environment is found by its parent, and remembered for when that is gone.
-            let mut known: Vec<tree::Proc> = process.into_iter().collect();
-            let select = || {
-                known.extend(tree::with_env_tag(JOB, &tag));
-                known.retain(tree::Proc::lives);
-                let tops: Vec<u32> = known
-                    .iter()
-                    .filter(|found| !known.iter().any(|above| above.pid == found.ppid))
-                    .map(|found| found.pid)
-                    .collect();
-                known.extend(tops.into_iter().flat_map(tree::descendants));
-                known.sort_unstable_by_key(|found| (found.pid, found.start_time));
-                known.dedup_by_key(|found| (found.pid, found.start_time));
-                known.clone()
-            };
-            end_processes(select, EndPlan { grace, ..EndPlan::default() });
-        });
+        let process = tree::Proc::of(job.child.pid()).filter(|_| job.exited.is_none());
+        let spawned = self.services.endings.end(process, job.tag.clone(), job.grace);
         if spawned.is_err() {
             // No thread to be had: the group at least, at once.
             let _ = job.child.signal_group(SIGKILL);
