@@ -22,6 +22,7 @@ pub mod servers;
 pub mod sshd;
 pub mod tag;
 pub mod terminal;
+pub mod tmux;
 pub mod tree;
 pub mod watched;
 
@@ -37,5 +38,6 @@ pub use servers::Server;
 pub use sshd::Sshd;
 pub use tag::Tag;
 pub use terminal::Terminal;
+pub use tmux::Tmux;
 pub use tree::Tree;
 pub use watched::Watched;

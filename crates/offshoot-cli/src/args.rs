@@ -17,6 +17,7 @@ Examples:
   offshoot exec jump/web[1-9] -b -- uname -r         behind a bastion; the same answers once
   offshoot exec @hosts.txt -x web3 -- sh -c 'df -h | tail -1'
   tar c . | offshoot exec web1,web2 -- tar x -C /srv
+  offshoot shell jump/web1                           your terminal there; ~. leaves
   offshoot run check.sh web[1-9] -- --verbose        a local script, nothing copied
   offshoot tree jump/web[1-9]                        names, users, hosts, latency
 
@@ -38,6 +39,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Exec(ExecArgs),
+    Shell(ShellArgs),
     Run(RunArgs),
     Tree(TreeArgs),
     Agents(AgentsArgs),
@@ -45,6 +47,13 @@ pub(crate) enum Command {
     /// Print the manual page.
     #[command(hide = true)]
     Man,
+}
+
+impl Command {
+    /// Whether it grows a tree, and so may run for long.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self, Command::Exec(_) | Command::Shell(_) | Command::Run(_) | Command::Tree(_))
+    }
 }
 
 /// Options that every command takes.
@@ -128,10 +137,43 @@ pub(crate) struct ExecArgs {
     /// Give the command no stdin
     #[arg(short = 'n', long, help_heading = "Running")]
     pub(crate) no_stdin: bool,
+    /// Give the command a terminal there, as `offshoot shell` does: one target, raw output, ~. leaves
+    #[arg(short = 'T', long, help_heading = "Running", conflicts_with_all = ["group", "json", "no_stdin"])]
+    pub(crate) tty: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+}
+
+/// Open the login shell of a target on your terminal, or run a command there.
+///
+/// What the target shows reaches your terminal as it is: only here are its bytes not escaped. All keys go there, Ctrl-C
+/// and Ctrl-Z too. At the beginning of a line, ~. leaves a session that is stuck, ~^Z stops offshoot itself while the
+/// session stays, ~? lists these, and ~~ is one ~. When stdin is no terminal the shell gets none either and reads stdin
+/// as a pipe. The exit code is the shell's own; 255 when the link was lost or left.
+#[derive(Args, Debug)]
+#[command(override_usage = "offshoot shell [OPTIONS] TARGET [-- CMD [ARG]...]")]
+pub(crate) struct ShellArgs {
+    /// Where
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// A command instead of the login shell
+    #[arg(value_name = "CMD", last = true)]
+    pub(crate) command: Vec<OsString>,
+    /// The escape character: one character, ^X, or none
+    #[arg(short = 'e', long, value_name = "CHAR", default_value = "~", value_parser = escape)]
+    pub(crate) escape: Escape,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// The escape character of a terminal session, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Escape(pub(crate) Option<u8>);
+
+fn escape(text: &str) -> Result<Escape, String> {
+    crate::keys::escape(text).map(Escape)
 }
 
 /// Run a local script on all targets; nothing is copied to them.

@@ -3,6 +3,7 @@
 pub(crate) mod agents;
 pub(crate) mod exec;
 pub(crate) mod run;
+pub(crate) mod shell;
 pub(crate) mod tree;
 
 use crate::args::ReachArgs;

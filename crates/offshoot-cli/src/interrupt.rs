@@ -6,14 +6,14 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::exit;
+use crate::{exit, front, terminal};
 
 /// How long an orderly end may take: the promise to the user is 7 s.
 const PATIENCE: Duration = Duration::from_millis(6500);
@@ -41,18 +41,15 @@ impl Interrupt {
     /// When the system refuses a handler or a thread.
     pub(crate) fn listen() -> io::Result<Interrupt> {
         let interrupt = Interrupt { shared: Arc::new(Shared { by_force: true, ..Shared::default() }) };
+        let _ = CURRENT.set(interrupt.clone());
+        if front::is_split() {
+            return Ok(interrupt);
+        }
         let wanted: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
         let mut signals = Signals::new(wanted)?;
-        let theirs = interrupt.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                let code = exit::SIGNAL + signal as u8;
-                if theirs.code().is_some() {
-                    std::process::exit(i32::from(code));
-                }
-                // Straight to the descriptor: the console's lock may be held by a write that blocks.
-                let _ = io::stderr().write_all(b"\noffshoot: ending what runs there; once more ends at once\n");
-                theirs.trip(code);
+                signalled(signal as u8);
             }
         })?;
         Ok(interrupt)
@@ -75,6 +72,7 @@ impl Interrupt {
         if self.shared.by_force {
             let _ = thread::Builder::new().name("patience".into()).spawn(move || {
                 thread::sleep(PATIENCE);
+                terminal::restore();
                 std::process::exit(i32::from(code));
             });
         }
@@ -95,8 +93,27 @@ impl Interrupt {
     }
 }
 
+/// The run that signals interrupt.
+static CURRENT: OnceLock<Interrupt> = OnceLock::new();
+
+/// A signal came.
+pub(crate) fn signalled(signal: u8) {
+    let code = exit::SIGNAL + signal;
+    // First of all: whatever hangs from here on, the user has a terminal.
+    terminal::restore();
+    match CURRENT.get().filter(|run| run.code().is_none()) {
+        Some(run) => {
+            // Straight to the descriptor: the console's lock may be held by a write that blocks.
+            let _ = io::stderr().write_all(b"\noffshoot: ending what runs there; once more ends at once\n");
+            run.trip(code);
+        }
+        // There is nothing to end yet, or the user has no patience.
+        None => std::process::exit(i32::from(code)),
+    }
+}
+
 /// Whether a signal was set to be ignored by who started us (`nohup`, a shell's `&`): that wish is kept.
-fn is_ignored(signal: i32) -> bool {
+pub(crate) fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & (1 << (signal - 1)) != 0)

@@ -2,7 +2,8 @@
 //!
 //! From the command line to the tree and back: [`args`] are the raw flags, [`options`] what they mean, [`targets`] and
 //! [`nodeset`] which places; [`commands`] has one file per command; [`walk`] connects, [`job`] runs, [`feed`] hands out
-//! stdin, [`output`] shows. [`tree`] alone knows the library.
+//! stdin, [`output`] shows. [`session`] is one command on a terminal, with [`keys`] and our own [`terminal`]; [`front`]
+//! is the process that Ctrl-Z stops. [`tree`] alone knows the library.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -10,15 +11,20 @@ mod commands;
 mod exit;
 mod fault;
 mod feed;
+mod front;
 mod ground;
 mod hinted;
 mod interrupt;
 mod job;
+mod keys;
 mod logging;
 mod nodeset;
 mod options;
 mod output;
+mod pause;
+mod session;
 mod targets;
+mod terminal;
 mod tree;
 mod walk;
 
@@ -39,9 +45,13 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked_for { 0 } else { exit::OURS });
         }
     };
+    if cli.command.runs() {
+        front::split();
+    }
     logging::start(cli.global.verbose, cli.global.quiet);
     let result = match cli.command {
         Command::Exec(args) => commands::exec::exec(args, &cli.global),
+        Command::Shell(args) => commands::shell::shell(args, &cli.global),
         Command::Run(args) => commands::run::run(args, &cli.global),
         Command::Tree(args) => commands::tree::tree(args, &cli.global),
         Command::Agents(args) => commands::agents::agents(&args, &cli.global),

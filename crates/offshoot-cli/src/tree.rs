@@ -3,6 +3,8 @@
 //! Hops become methods with the user's options, contexts and processes become [`Ground`] and [`Running`], and the
 //! library's errors become [`Fault`]s.
 
+mod session;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::ground::{Event, Facts, Ground, Job, Running, Stdin};
 use crate::hinted::Hinted;
 use crate::options::Reach;
 use crate::output::{End, Stream};
+pub(crate) use session::Session;
 
 /// How long processes have between TERM and KILL when the tree is taken down.
 const GRACE: Duration = Duration::from_secs(5);

@@ -32,7 +32,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("offshoot", &["offshoot-wire", "offshoot-connect", "offshoot-node", "offshoot-macros", "offshoot-program"]),
-    ("offshoot-cli", &["offshoot"]),
+    // The loop crate for its own terminal and process: raw mode, signals, the fork that Ctrl-Z needs.
+    ("offshoot-cli", &["offshoot", "offshoot-mux"]),
     ("cargo-offshoot", &[]),
     ("offshoot-bench", &["offshoot"]),
     ("xtask", &["offshoot-connect", "offshoot-loader"]),

@@ -41,6 +41,7 @@ impl Console {
         if text.is_empty() {
             return Ok(());
         }
+        crate::pause::wait();
         // A poisoned lock guards nothing that could be half changed: the streams hold no state of ours.
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let [stdout, stderr] = &mut *streams;
