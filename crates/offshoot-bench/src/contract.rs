@@ -2,7 +2,8 @@
 //!
 //! Owns the shapes that the anchors share. Must not know which program is measured.
 
-use anyhow::{Context as _, Result, bail};
+use crate::floor::CHUNK;
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::time::Duration;
@@ -86,6 +87,16 @@ pub(crate) fn hold() {
 pub(crate) fn monotonic() -> f64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
+}
+
+/// A shell's words for a program that writes so many zero bytes, a chunk at a time: `head -c` writes 4 KiB at a time, and
+/// that would be most of what is measured.
+///
+/// # Errors
+/// When it is not a whole number of chunks.
+pub(crate) fn source(bytes: usize) -> Result<String> {
+    ensure!(bytes % CHUNK == 0, "{bytes} bytes are not a whole number of chunks of {CHUNK}");
+    Ok(format!("exec dd if=/dev/zero bs={CHUNK} count={} 2>/dev/null", bytes / CHUNK))
 }
 
 #[cfg(test)]

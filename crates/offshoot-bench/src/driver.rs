@@ -214,7 +214,7 @@ fn far_end(context: &Context, how: &str, bytes: usize) -> Result<Process> {
     let command = context.command("sh").arg("-c");
     Ok(match how {
         "up" => command.arg("exec cat >/dev/null").stdin(Stdio::Piped).stdout(Stdio::Null).spawn()?,
-        _ => command.arg(format!("exec head -c {bytes} /dev/zero")).stdin(Stdio::Null).stdout(Stdio::Piped).spawn()?,
+        _ => command.arg(contract::source(bytes)?).stdin(Stdio::Null).stdout(Stdio::Piped).spawn()?,
     })
 }
 

@@ -12,10 +12,14 @@ use bytes::{Bytes, BytesMut};
 use offshoot_mux::lead::Baton;
 use offshoot_mux::{Interest, OutQueue, Registry, Token, io as fd};
 use offshoot_route::{LinkId, Transmit};
+use offshoot_wire::Limits;
 
 /// The most that one turn reads from a link, and the most that it writes: 128 KiB, so that replies are read in time
 /// however much there is to write.
 pub(crate) const TURN: usize = 128 * 1024;
+
+/// The size of an input buffer: a turn's worth behind a frame of which only a part has come.
+const INPUT: usize = TURN + Limits::FRAME as usize + 16;
 
 /// The most that waits in the output buffer of a link, beyond what the core holds back: two turns.
 const OUT_LIMIT: usize = 4 * TURN;
@@ -91,6 +95,35 @@ pub(crate) struct Link {
     hung_up: bool,
 }
 
+/// Input buffers that were full of stream data, kept until that has been consumed and they can be filled again: with an
+/// allocator that gives large blocks back to the system at once (musl's), a fresh one costs a page fault per 4 KiB, as much
+/// as copying it.
+#[derive(Default)]
+pub(crate) struct Spares(Vec<BytesMut>);
+
+/// How many are kept, for all links together: 1.5 MiB.
+const SPARES: usize = 8;
+
+impl Spares {
+    /// Gives a buffer room for a turn: its own, else a spare one's, else new room.
+    fn make_room(&mut self, input: &mut BytesMut) {
+        if input.capacity() - input.len() >= TURN || input.try_reclaim(TURN) {
+            return;
+        }
+        let free = self.0.iter_mut().position(|spare| spare.try_reclaim(INPUT));
+        let mut fresh = match free {
+            Some(free) => self.0.swap_remove(free),
+            None => BytesMut::with_capacity(INPUT),
+        };
+        fresh.extend_from_slice(input);
+        let mut used = std::mem::replace(input, fresh);
+        used.clear();
+        if self.0.len() < SPARES {
+            self.0.push(used);
+        }
+    }
+}
+
 /// Lets the core write into the output buffer.
 struct Out<'a>(&'a mut OutQueue);
 
@@ -122,13 +155,9 @@ impl Link {
         fd::set_nonblocking(io.read_fd(), true)?;
         fd::set_nonblocking(io.write_fd(), true)?;
         registry.add(io.read_fd(), read_token, Interest::Read)?;
-        Ok(Link {
-            io: Arc::new(io),
-            input: BytesMut::from(received),
-            output: OutQueue::new(OUT_LIMIT),
-            unwritable: false,
-            hung_up: false,
-        })
+        let mut input = BytesMut::with_capacity(INPUT);
+        input.extend_from_slice(received);
+        Ok(Link { io: Arc::new(io), input, output: OutQueue::new(OUT_LIMIT), unwritable: false, hung_up: false })
     }
 
     /// What was read and not yet taken by the core.
@@ -142,7 +171,8 @@ impl Link {
     }
 
     /// Reads once, at most a turn's worth.
-    pub(crate) fn read(&mut self) -> Turn {
+    pub(crate) fn read(&mut self, spares: &mut Spares) -> Turn {
+        spares.make_room(&mut self.input);
         match fd::read_into(self.io.read_fd(), &mut self.input, TURN) {
             Ok(0) => Turn::Ended,
             Ok(n) if n == TURN || self.hung_up => Turn::More,
@@ -253,8 +283,31 @@ mod tests {
         assert_eq!(events.iter().count(), 0, "told once");
 
         link.hang_up();
-        assert_eq!(link.read(), Turn::More);
+        let mut spares = Spares::default();
+        assert_eq!(link.read(&mut spares), Turn::More);
         assert_eq!(&link.input()[..], b"last words");
-        assert_eq!(link.read(), Turn::Ended);
+        assert_eq!(link.read(&mut spares), Turn::Ended);
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_once_what_was_read_is_consumed() {
+        let mut spares = Spares::default();
+        let mut input = BytesMut::with_capacity(INPUT);
+        let first = input.as_ptr();
+        let mut chunks = Vec::new();
+        for _ in 0..2 {
+            input.extend_from_slice(&[7; TURN]);
+            chunks.push(input.split_to(TURN - 3).freeze());
+            spares.make_room(&mut input);
+            assert!(input[..] == [7; 3] && input.capacity() >= TURN + 3);
+            input.clear();
+        }
+        assert!(input.as_ptr() != first && spares.0.len() == 2);
+        chunks.clear();
+        input.extend_from_slice(&[7; TURN]);
+        let chunk = input.split().freeze();
+        spares.make_room(&mut input);
+        assert!(input.as_ptr() == first && spares.0.len() == 2, "no third one is made");
+        drop(chunk);
     }
 }

@@ -13,7 +13,7 @@ use offshoot_wire::{Address, Failure, FailureKind, LostReason, Ran, ShutdownNoti
 
 use crate::asked::Asked;
 use crate::ids::IdMap;
-use crate::link::{Readable, Turn};
+use crate::link::{Readable, Spares, Turn};
 use crate::links::Links;
 use crate::services::Services;
 use crate::shared::{Shared, Ticket};
@@ -60,6 +60,7 @@ pub(crate) struct State {
     pub(crate) core: Node,
     pub(crate) links: Links,
     pub(crate) sources: Sources,
+    spares: Spares,
     pub(crate) timers: Timers<Timer>,
     pub(crate) services: Services,
     pub(crate) phase: Phase,
@@ -89,6 +90,7 @@ impl State {
             core,
             links: Links::default(),
             sources: Sources::default(),
+            spares: Spares::default(),
             timers: Timers::new(),
             services: Services::default(),
             phase: Phase::Running,
@@ -202,7 +204,7 @@ impl State {
     /// Reads a link once and gives the core what came. The caller holds the link's baton.
     pub(crate) fn read_link(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) {
         let Some(entry) = self.links.link_mut(link) else { return };
-        let turn = entry.read();
+        let turn = entry.read(&mut self.spares);
         self.core.handle_bytes(link, entry.input(), now);
         match turn {
             Turn::Rest => {}
