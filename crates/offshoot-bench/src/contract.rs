@@ -95,7 +95,7 @@ pub(crate) fn monotonic() -> f64 {
 /// # Errors
 /// When it is not a whole number of chunks.
 pub(crate) fn source(bytes: usize) -> Result<String> {
-    ensure!(bytes % CHUNK == 0, "{bytes} bytes are not a whole number of chunks of {CHUNK}");
+    ensure!(bytes.is_multiple_of(CHUNK), "{bytes} bytes are not a whole number of chunks of {CHUNK}");
     Ok(format!("exec dd if=/dev/zero bs={CHUNK} count={} 2>/dev/null", bytes / CHUNK))
 }
 
