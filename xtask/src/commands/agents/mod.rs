@@ -114,7 +114,7 @@ const LOADER_BUDGET: usize = 16 * KIB;
 fn budget(recipe: Recipe) -> usize {
     match recipe {
         Recipe::A => 320 * KIB,
-        Recipe::APlus | Recipe::B | Recipe::C => 168 * KIB,
+        Recipe::APlus | Recipe::B | Recipe::C => 184 * KIB,
     }
 }
 
