@@ -16,7 +16,7 @@ printf 'This host asks for a password.\nPassword: ' >"$root/etc/motd"
 
 # For sudo.
 cat >"$root/etc/sudoers.d/fixture" <<'SUDOERS'
-Defaults timestamp_timeout=0
+Defaults timestamp_timeout=0, logfile=/var/log/sudo.log
 Defaults:sudo-lecture lecture=always
 Defaults:sudo-tty requiretty
 Defaults:sudo-ttypw requiretty

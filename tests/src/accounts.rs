@@ -12,8 +12,9 @@ use crate::not_run::Unavailable;
 use crate::sshd::io_error;
 
 /// Accounts for logins by ssh.
-const SSH: [&str; 13] = [
+const SSH: [&str; 14] = [
     "p-word",
+    "p-strange",
     "p-failed",
     "p-keyboard",
     "p-phrase",
@@ -29,7 +30,7 @@ const SSH: [&str; 13] = [
 ];
 
 /// Accounts for sudo, each with a rule or a setting of its own; and the one that it leads to.
-const SUDO: [&str; 20] = [
+pub const SUDO: [&str; 20] = [
     "sudo-nopass",
     "sudo-pw",
     "sudo-lecture",

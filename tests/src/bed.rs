@@ -4,6 +4,7 @@
 //! `changed` and `careless` to a host key that is not the one known.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::fleet::{Fleet, Peer};
 use crate::host::Profile;
@@ -16,7 +17,7 @@ const RULES: &str = "\
 UsePAM yes
 LogLevel VERBOSE
 PubkeyAuthentication yes
-Match User p-word,p-slow,p-noisy,p-forced,p-nologin,p-stale,p-ended,p-banner,p-tries
+Match User p-word,p-strange,p-slow,p-noisy,p-forced,p-nologin,p-stale,p-ended,p-banner,p-tries
   PasswordAuthentication yes
   PubkeyAuthentication no
 Match User p-failed
@@ -35,7 +36,7 @@ Match User p-both
 Match User p-banner
   Banner /run/fixture/banner
 Match User p-forced
-  ForceCommand printf 'Password: '; printf 'Password: ' >&2; sleep 0.2; echo done
+  ForceCommand printf 'Password: '; printf 'Password: ' >&2; timeout 1 cat >~/got; echo done
 Match all";
 
 /// A host with passwords; sshd's rules as above.
@@ -73,9 +74,9 @@ pub fn start(tag: &Tag) -> Result<Fleet, Unavailable> {
         "Host phrase both\n  HostName {h1}\n  HostKeyAlias h1\n  IdentityFile {seen}/id_phrase\n  IdentitiesOnly yes\n\
          Host phrase\n  User p-phrase\nHost both\n  User p-both\n\
          Host far\n  HostName {h2}\n  HostKeyAlias h2\n  User p-word\n  ProxyJump p-word@h1\n\
-         Host unknown\n  HostName {h1}\n  HostKeyAlias never-seen\n  User p-word\n  StrictHostKeyChecking ask\n\
-         Host changed\n  HostName {h1}\n  HostKeyAlias h2\n  User p-word\n\
-         Host careless\n  HostName {h1}\n  HostKeyAlias h2\n  User p-word\n  StrictHostKeyChecking no\n\
+         Host unknown\n  HostName {h1}\n  HostKeyAlias never-seen\n  User p-strange\n  StrictHostKeyChecking ask\n\
+         Host changed\n  HostName {h1}\n  HostKeyAlias h2\n  User p-strange\n\
+         Host careless\n  HostName {h1}\n  HostKeyAlias h2\n  User p-strange\n  StrictHostKeyChecking no\n\
          Host *\n  NumberOfPasswordPrompts 3"
     ))?;
     Ok(fleet)
@@ -89,6 +90,38 @@ pub fn passwords_seen(fleet: &Fleet, host: &str, account: &str) -> usize {
         .flat_map(|event| ["password", "keyboard-interactive/pam"].map(|way| format!("{event} {way} for {account} ")))
         .map(|event| log.matches(&event).count())
         .sum()
+}
+
+/// Where a run of [`answering`] finds its program, as the hosts see it.
+pub const ANSWER: &str = "/run/fixture/answer";
+
+/// Makes [`ANSWER`] a program that prints the answer for the account in `OFFSHOOT_ACCOUNT`, the first whose pattern (of a shell's `case`) fits, and that
+/// notes whom it was asked for.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn answer(fleet: &Fleet, answers: &[(&str, String)]) -> Result<(), Unavailable> {
+    let table: String = answers.iter().map(|(pattern, answer)| format!("{pattern}\t{answer}\n")).collect();
+    let script = "#!/bin/sh\n\
+        printf '%s\\n' \"$OFFSHOOT_ACCOUNT\" >>/dev/shm/asked\n\
+        while IFS='\t' read -r pattern answer; do\n\
+        case $OFFSHOOT_ACCOUNT in $pattern) printf '%s\\n' \"$answer\"; exit 0 ;; esac\n\
+        done </run/fixture/answers\n\
+        exit 1\n";
+    for (name, text, mode) in [("answers", table.as_str(), 0o600), ("answer", script, 0o755)] {
+        let path = fleet.shared().join(name);
+        fs::write(&path, text)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
+            .map_err(io_error(&path))?;
+    }
+    Ok(())
+}
+
+/// Whom [`ANSWER`] was asked for, in that order; nobody from then on.
+pub fn asked(fleet: &Fleet) -> Vec<String> {
+    let asked = fleet.on("control", "cat /dev/shm/asked; rm -f /dev/shm/asked");
+    asked.out().lines().map(str::to_string).collect()
 }
 
 /// Gives h1 a language that is not English, for everybody who logs in.

@@ -25,6 +25,7 @@ use crate::relay::Relay;
 use crate::servers::{Server, Temper};
 use crate::sshd::{Place, Sshd, io_error, make_key};
 use crate::tag::{Tag, VARIABLE};
+use crate::terminal::Terminal;
 
 /// A host wanted.
 #[derive(Debug, Clone)]
@@ -343,6 +344,13 @@ impl Fleet {
             arguments,
             Some(&self.config()),
         )
+    }
+
+    /// The same on a terminal of its own, where it can ask.
+    pub fn offshoot_on_terminal(&self, tag: &Tag, arguments: &[&str]) -> Terminal {
+        crate::product::agents();
+        let command = self.on_terminal(crate::product::binary());
+        Offshoot::in_place(tag, command, None, arguments, Some(&self.config())).start_on_terminal()
     }
 
     /// A relay in front of a host, with the alias `alias` for it: a link that can be slow, or cut.

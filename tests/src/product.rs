@@ -9,6 +9,7 @@ use crate::bounded::{self, Finished, Gathered};
 use crate::host::build_folder;
 use crate::process::{self, Process};
 use crate::tag::{Tag, listed};
+use crate::terminal::Terminal;
 use crate::tree::Tree;
 use crate::watched::Watched;
 
@@ -145,6 +146,11 @@ impl<'a> Offshoot<'a> {
     /// Runs it to its end.
     pub fn run(self) -> Finished {
         self.start().finish()
+    }
+
+    /// Starts it on a terminal, for which its command must have been made.
+    pub(crate) fn start_on_terminal(mut self) -> Terminal {
+        Terminal::start(&mut self.command)
     }
 
     /// Starts it.

@@ -24,12 +24,13 @@ pub struct Watched {
 }
 
 /// What sshd, PAM, sudo and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 12] = [
+const WRITTEN_BY_LOGINS: [&str; 14] = [
     "run/upper/var/log/lastlog",
     "run/upper/var/log/wtmp",
     "run/upper/var/log/btmp",
     "run/upper/var/log/faillog",
     "run/upper/var/log/sudo-io",
+    "run/upper/var/log/sudo.log",
     "run/upper/var/lib/sudo",
     "run/sudo",
     "run/sudo-rs",
@@ -38,6 +39,8 @@ const WRITTEN_BY_LOGINS: [&str; 12] = [
     "dev/tty",
     "run/utmp",
     "home/u-fish",
+    // What a command forced by our own configuration was told.
+    "home/p-forced/got",
 ];
 
 impl Watched {
