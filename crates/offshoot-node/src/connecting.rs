@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use offshoot_connect::{Connecting, LinkIo, Payloads};
 use offshoot_mux::Child;
 use offshoot_route::Time;
-use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, Failure, parse_hello};
+use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, parse_hello};
 
 use crate::link::LinkFds;
 use crate::services::{self, Place, Running};
@@ -25,6 +26,7 @@ pub(crate) struct Arrival {
     pub(crate) stderr: Option<OwnedFd>,
     pub(crate) hello: ChildHello,
     pub(crate) received: Vec<u8>,
+    pub(crate) stages: Vec<(ConnectStage, Duration)>,
 }
 
 /// Runs one connect on this thread. The caller has its turn, which ends with this. `finish` tells the requester, under
@@ -77,6 +79,7 @@ fn connect(shared: &Arc<Shared>, spec: &ConnectSpec, running: &Running, place: &
             stderr: Some(connected.stderr),
             hello: connected.hello,
             received,
+            stages: connected.stages,
         }
     })
 }

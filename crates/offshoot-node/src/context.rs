@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_connect::methods::{Local, Method, Ssh};
 use offshoot_wire::{
-    Address, ChildHello, ConnectReply, ConnectSpec, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb, encode,
+    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb,
+    encode,
 };
 
 use crate::command::Command;
@@ -29,11 +30,13 @@ struct Inner {
     name: String,
     path: Arc<str>,
     hello: Option<ChildHello>,
+    stages: Vec<(ConnectStage, Duration)>,
 }
 
 impl Context {
     pub(crate) fn root(shared: Arc<Shared>) -> Context {
-        let inner = Inner { shared, address: Address::ROOT, name: String::new(), path: Arc::from(""), hello: None };
+        let (name, path) = (String::new(), Arc::from(""));
+        let inner = Inner { shared, address: Address::ROOT, name, path, hello: None, stages: Vec::new() };
         Context(Arc::new(inner))
     }
 
@@ -46,6 +49,7 @@ impl Context {
             name: reply.name,
             path: Arc::from(path),
             hello: Some(reply.hello),
+            stages: reply.stages.iter().map(|(stage, time)| (*stage, Duration::from_micros((*time).into()))).collect(),
         }))
     }
 
@@ -68,6 +72,12 @@ impl Context {
     /// before showing them. `None` for the root.
     pub fn hello(&self) -> Option<&ChildHello> {
         self.0.hello.as_ref()
+    }
+
+    /// The stages of the connect that made it, in order, with the time from its start to the end of each. Told by the
+    /// context above it. Empty for the root.
+    pub fn stages(&self) -> &[(ConnectStage, Duration)] {
+        &self.0.stages
     }
 
     /// A local context below this one: same machine, same user. Call `connect` on it.

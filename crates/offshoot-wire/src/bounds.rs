@@ -88,6 +88,15 @@ where
     list::<{ usize::MAX }, T, D>(deserializer)
 }
 
+/// The stages of a connect: each once, and some to come.
+pub(crate) fn stages<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list::<16, T, D>(deserializer)
+}
+
 /// A text of at most `MOST` bytes.
 pub(crate) fn text<'de, const MOST: usize, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct Text<const MOST: usize>;

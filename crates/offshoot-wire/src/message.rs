@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ChildHello, DecodeError, Grant, LostReason, Recipe, Verb, bounds};
+use crate::{Address, ChildHello, ConnectStage, DecodeError, Grant, LostReason, Recipe, Verb, bounds};
 
 /// The channel numbers of an [`Verb::Exec`] exchange; other verbs number theirs alike.
 pub mod channel {
@@ -250,6 +250,10 @@ pub struct ConnectReply {
     /// What it said of itself.
     #[serde(deserialize_with = "bounds::checked_hello")]
     pub hello: ChildHello,
+    /// The stages of the connect, in order, with the microseconds from its start to the end of each. Empty where a
+    /// context is only listed ([`NodeInfo::children`]).
+    #[serde(deserialize_with = "bounds::stages")]
+    pub stages: Vec<(ConnectStage, u32)>,
 }
 
 /// What [`Verb::Payload`] asks for.

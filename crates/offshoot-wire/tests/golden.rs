@@ -215,7 +215,12 @@ fn the_page_and_the_crate_agree_on_every_vector() {
     page.value("body-exec-resize", &ExecControl::Resize(TerminalSize { rows: 50, columns: 200 }));
     let connect = ConnectSpec { recipe: recipe(), name: None, process_name: "offshoot".into() };
     page.value("body-connect", &connect);
-    let connected = ConnectReply { address: at(&[3, 1]), name: "ssh:web1".into(), hello: child_hello() };
+    let connected = ConnectReply {
+        address: at(&[3, 1]),
+        name: "ssh:web1".into(),
+        hello: child_hello(),
+        stages: vec![(ConnectStage::Start, 300), (ConnectStage::Hello, 70_000)],
+    };
     page.value("body-connect-reply", &connected);
     let info = NodeInfo {
         address: at(&[3]),

@@ -222,7 +222,13 @@ fn recipe() -> impl Strategy<Value = Recipe> {
 }
 
 fn connect_reply() -> impl Strategy<Value = ConnectReply> {
-    (address(), text(), child_hello()).prop_map(|(address, name, hello)| ConnectReply { address, name, hello })
+    let stages = vec((prop::sample::select(vec![ConnectStage::Queue, ConnectStage::Hello]), any::<u32>()), 0..=16);
+    (address(), text(), child_hello(), stages).prop_map(|(address, name, hello, stages)| ConnectReply {
+        address,
+        name,
+        hello,
+        stages,
+    })
 }
 
 fn node_info() -> impl Strategy<Value = NodeInfo> {
@@ -526,7 +532,15 @@ fn lists_and_names_beyond_their_limits_are_refused() {
         uid: 0,
         pid: 0,
     };
-    let reply = |name: usize, host| ConnectReply { address: Address::ROOT, name: "n".repeat(name), hello: hello(host) };
+    let reply = |name: usize, host| ConnectReply {
+        address: Address::ROOT,
+        name: "n".repeat(name),
+        hello: hello(host),
+        stages: vec![],
+    };
+    let staged = |stages| ConnectReply { stages: vec![(ConnectStage::Login, 7); stages], ..reply(1, 1) };
+    assert!(decode::<ConnectReply>(&encode(&staged(16))).is_ok());
+    assert!(decode::<ConnectReply>(&encode(&staged(17))).is_err());
     assert!(decode::<ConnectReply>(&encode(&reply(Limits::NAME, Limits::NAME))).is_ok());
     assert!(decode::<ConnectReply>(&encode(&reply(Limits::NAME + 1, 1))).is_err());
     assert!(decode::<ConnectReply>(&encode(&reply(1, Limits::NAME + 1))).is_err());

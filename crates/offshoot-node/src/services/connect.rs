@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_connect::Cancel;
@@ -209,7 +210,10 @@ impl State {
                 return Err(failure);
             }
         };
-        let reply = ConnectReply { address: place.address, name: place.name, hello: arrival.hello };
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let stages = arrival.stages.iter().map(|(stage, time)| (*stage, micros(*time))).collect();
+        let mut reply =
+            ConnectReply { address: place.address, name: place.name, hello: arrival.hello, stages: Vec::new() };
         if let Err(failure) = self.core.child_up(place.link, &reply.hello, now) {
             self.core.abandon_child(place.link, now);
             return Err(failure);
@@ -225,6 +229,7 @@ impl State {
             failure.kind = FailureKind::Connect(ConnectStage::Hello);
             failure
         })?;
+        reply.stages = stages;
         Ok(reply)
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use offshoot_connect::methods::Local;
 use offshoot_node::{Command, Context, Error, Event, Input, Output, Pending, Process};
 use offshoot_program::{Agents, Builder, Master};
-use offshoot_wire::{FailureKind, LostReason, Ran, Recipe, Start};
+use offshoot_wire::{ConnectStage, FailureKind, LostReason, Ran, Recipe, Start};
 
 use crate::{Check, builder, children, master, within};
 
@@ -57,6 +57,13 @@ fn identity() {
     );
     assert!(info.link_bytes.0 > 0 && info.link_bytes.1 > 0, "{:?}", info.link_bytes);
     assert!(chain[1].info().expect("an answer").children.is_empty());
+    // How long each stage took is told by whoever ran the connect: the root, and the context between.
+    for context in &chain {
+        let stages: Vec<_> = context.stages().iter().map(|(stage, _)| *stage).collect();
+        assert_eq!(stages, [ConnectStage::Start, ConnectStage::Hello]);
+        let ends: Vec<Duration> = context.stages().iter().map(|(_, end)| *end).collect();
+        assert!(Duration::ZERO < ends[0] && ends[0] < ends[1] && ends[1] < Duration::from_secs(30), "{ends:?}");
+    }
     // The root is for connecting: it asks nothing of itself.
     let root = master.context();
     assert_eq!((root.name(), root.path(), root.hello()), ("", "", None));
