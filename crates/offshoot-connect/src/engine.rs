@@ -151,7 +151,8 @@ pub fn connect(connecting: Connecting<'_>) -> Result<Connected, Failure> {
     let clock = Clock::new(connecting.recipe);
     let started = clock.started;
     let result = run(&connecting, clock);
-    let took = started.elapsed().as_millis();
+    // Numbers of 128 bits are printed by code of their own.
+    let took = started.elapsed().as_millis() as u64;
     let name = connecting.recipe.default_name();
     match &result {
         Ok(_) => log::debug!("{name}: connected in {took} ms"),

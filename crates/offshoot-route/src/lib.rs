@@ -50,6 +50,7 @@ mod link;
 mod names;
 mod node;
 mod outbox;
+mod peers;
 mod policy;
 mod seal;
 mod slab;

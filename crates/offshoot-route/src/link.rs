@@ -1,6 +1,6 @@
 //! What a node knows of one link: its state, its limits, its clocks, and what waits in its own lane.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::event::{LinkId, LinkStats};
 use crate::exchange::LANES;
+use crate::peers::Peers;
 use crate::slab::NONE;
 use crate::time::Time;
 
@@ -219,7 +220,7 @@ pub(crate) struct Link {
     pub(crate) path: Path,
 
     /// The contexts behind this link that take part in an exchange. One for all behind the parent link.
-    pub(crate) peers: BTreeMap<Address, u32>,
+    pub(crate) peers: Peers,
     pub(crate) last_peer: u32,
     pub(crate) idle_peers: usize,
 
@@ -267,7 +268,7 @@ impl Link {
             heard: now,
             beat: now,
             path: Path::new(now),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             last_peer: NONE,
             idle_peers: 0,
             stats: LinkStats::default(),

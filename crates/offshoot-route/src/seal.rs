@@ -5,13 +5,13 @@
 //! context. A grant's seal is a chain: the first is made with the target's key, each hand-over with the seal before it.
 //! Who holds a grant can narrow it without asking anyone, and cannot take a link off again.
 
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use offshoot_wire::{Address, Grant, GrantLink, Limits, Verb, encode_into};
 use sha2::Sha256;
 
 fn mac(key: &[u8; 32], label: &[u8], data: &[u8]) -> Hmac<Sha256> {
     // A key of 32 bytes is below the block size of 64: HMAC takes any length and never refuses.
-    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).expect("HMAC takes keys of any length");
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(label);
     mac.update(data);
     mac

@@ -212,7 +212,7 @@ pub(super) fn ended(stage: ConnectStage, who: &str, exit: Option<ExitStatus>) ->
 /// A stage or the whole took too long; `what` goes before the time.
 pub(super) fn timeout(stage: ConnectStage, what: &str, limit: Duration) -> Failure {
     // Tenths by hand: formatting a fraction costs an agent more than all other numbers together.
-    let tenths = (limit.as_millis() + 50) / 100;
+    let tenths = (limit.as_millis() as u64 + 50) / 100;
     let message = format!("{what} {}.{} s while {stage}", tenths / 10, tenths % 10);
     Failure::new(FailureKind::StageTimeout(stage), message)
 }

@@ -29,7 +29,7 @@ impl Node {
         if state != State::Closed {
             link.state = State::Closed;
             let address = link.address.clone();
-            for peer in std::mem::take(&mut link.peers).into_values() {
+            for peer in std::mem::take(&mut link.peers).into_peers() {
                 self.lose_peer(peer, id, &address, &reason);
                 self.peers.remove(peer);
             }
@@ -89,13 +89,7 @@ impl Node {
     /// A child says that something below it is lost.
     pub(super) fn subtree_gone(&mut self, from: LinkId, prefix: Address, reason: LostReason) {
         let Some(link) = find(&self.links, from) else { return };
-        // Addresses are ordered by path, so what lies under the prefix is one range.
-        let below: Vec<u32> = link
-            .peers
-            .range(prefix.clone()..)
-            .take_while(|(address, _)| address.is_under(&prefix))
-            .map(|(_, &peer)| peer)
-            .collect();
+        let below: Vec<u32> = link.peers.under(&prefix).collect();
         for peer in below {
             self.lose_peer(peer, from, &prefix, &reason);
         }

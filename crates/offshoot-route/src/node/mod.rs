@@ -406,14 +406,14 @@ impl Node {
         };
         let known = match self.peers.get(entry.last_peer) {
             Some(peer) if peer.link == link && peer.address == *address => Some(entry.last_peer),
-            _ => entry.peers.get(address).copied(),
+            _ => entry.peers.find(address),
         };
         let index = match known {
             Some(index) => index,
             None => {
                 if entry.idle_peers > 64 + entry.peers.len() / 2 {
                     let peers = &mut self.peers;
-                    entry.peers.retain(|_, &mut index| {
+                    entry.peers.retain(|index| {
                         let used = peers[index].ends != NONE;
                         if !used {
                             peers.remove(index);

@@ -108,8 +108,14 @@ fn flags([self_contained, linker]: [&str; 2]) -> Vec<String> {
 fn for_size(recipe: Recipe, rust: &Rust) -> Vec<String> {
     // On aarch64 the compiler gathers what recurs in functions of its own. That is smaller in memory, but packing
     // finds recurring code by itself, and is left with the calls: two per cent more to send.
-    let mut flags: Vec<String> =
-        ["--cfg=offshoot_agent", "-Cllvm-args=-enable-machine-outliner=never"].map(String::from).to_vec();
+    let mut flags: Vec<String> = [
+        "--cfg=offshoot_agent",
+        // Rolled up; processors with instructions for it use those all the same.
+        "--cfg=sha2_backend_soft=\"compact\"",
+        "-Cllvm-args=-enable-machine-outliner=never",
+    ]
+    .map(String::from)
+    .to_vec();
     // The std that came with the toolchain prints its panics.
     if recipe != Recipe::A && rust.is_at_least(SILENT_PANICS_SINCE) {
         flags.extend(SILENT_PANICS.map(String::from));
