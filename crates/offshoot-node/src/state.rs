@@ -175,7 +175,7 @@ impl State {
                 Timer::LinkReason(link) => self.link_reason_due(shared, link, now),
                 Timer::ToolEnd(link, step) => self.end_tool(link, step),
                 Timer::ProcessTimeout(id) => self.process_timeout(id),
-                Timer::ProcessLinger(id) => self.process_finish(shared, id, now),
+                Timer::ProcessLinger(id) => self.process_linger(shared, id, now),
                 Timer::KillJobs => self.signal_jobs(9),
                 Timer::Shutdown => self.shutdown_overdue(shared),
                 Timer::Watchdog => self.services.feed_watchdog(&mut self.timers),

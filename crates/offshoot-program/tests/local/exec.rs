@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use offshoot_mux::tree;
 use offshoot_node::{Context, Event, Finished, Stdio};
 use offshoot_wire::{FailureKind, Ran};
 use sha2::{Digest, Sha256};
@@ -32,6 +33,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("too_large_a_command_is_refused_and_the_context_goes_on", huge),
     ("an_output_is_whole_before_the_status_comes", status_last),
     ("a_program_that_closes_its_outputs_early_is_waited_for", early_close),
+    ("output_is_whole_when_room_for_it_comes_as_its_time_is_over", late_room),
     ("a_deadline_for_an_event_leaves_the_process_alone", event_deadline),
 ];
 
@@ -478,4 +480,26 @@ fn event_deadline() {
     assert_eq!(*error.kind(), FailureKind::Timeout);
     assert_eq!(process.event().expect("its word"), Event::Stdout("x".into()));
     assert!(process.wait().expect("its end").success());
+}
+
+fn late_room() {
+    let master = master();
+    let context = master.local().connect().expect("a context");
+    let agent = context.hello().expect("a hello").pid;
+    // More than the first window and less than that and a pipe: the program ends, and its last words wait for room.
+    const LENGTH: usize = 170_000;
+    const PROGRAMS: usize = 64;
+    for _ in 0..3 {
+        let start = || context.command("head").args(["-c", &LENGTH.to_string(), "/dev/zero"]).spawn().expect("head");
+        let processes: Vec<_> = (0..PROGRAMS).map(|_| start()).collect();
+        within(Duration::from_secs(10), "they do not end", || tree::descendants(agent).is_empty());
+        // Room comes about when the time that an ended program's output has passes, now for one and now for another.
+        std::thread::sleep(Duration::from_millis(230));
+        for process in processes {
+            let finished = process.output().expect("its output");
+            assert!(finished.status.success(), "{}", finished.status);
+            assert_eq!(finished.stdout.len(), LENGTH, "bytes are missing");
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
 }

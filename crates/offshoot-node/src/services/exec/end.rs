@@ -49,6 +49,15 @@ impl State {
         job.timers[LINGERING] = Some(self.timers.insert(std::time::Instant::now() + LINGER, Timer::ProcessLinger(id)));
     }
 
+    /// The process ended, and its output has had its time. Room for it that came in this very turn has not been used yet:
+    /// what there is to read is read first, or it would be taken for an output that has nothing.
+    pub(crate) fn process_linger(&mut self, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
+        for index in 0..2 {
+            self.process_readable(shared, id, index, now);
+        }
+        self.process_finish(shared, id, now);
+    }
+
     /// The process ended, and its output too or nobody waits for that: the reply.
     pub(crate) fn process_finish(&mut self, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
         let Some(job) = self.services.jobs.get_mut(&id) else { return };
