@@ -103,6 +103,7 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
     let mut silence = SILENCE;
     let mut asked: Option<Instant> = None;
     let mut was_silent = false;
+    let mut closed = false;
     let code = loop {
         match agent.try_wait() {
             Ok(Some(_)) if was_silent => break SILENT,
@@ -120,7 +121,7 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
                 }
             }
             // The agent is gone, or about to be: its end is told by SIGCHLD.
-            Ok(0) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(0) => closed = true,
             Err(_) => {}
         }
         // What has come was read before: this process may have been stopped itself.
@@ -132,10 +133,10 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
             let _ = agent.signal(SIGKILL);
         }
         let left = silence.saturating_sub(silent).min(due.unwrap_or(SILENCE)).max(Duration::from_millis(100));
-        let waited = match &signals {
-            Some(signals) => wait_readable(&[watchdog.as_fd(), signals.as_fd()], Some(left)),
-            None => wait_readable(&[watchdog.as_fd()], Some(left.min(Duration::from_millis(100)))),
-        };
+        let told_by = [(!closed).then(|| watchdog.as_fd()), signals.as_ref().map(|signals| signals.as_fd())];
+        // Without signals it looks by itself.
+        let left = if signals.is_some() { left } else { left.min(Duration::from_millis(if closed { 5 } else { 100 })) };
+        let waited = wait_readable(&told_by.into_iter().flatten().collect::<Vec<_>>(), Some(left));
         if waited.is_err() {
             std::thread::sleep(Duration::from_millis(100));
         }
