@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         };
         println!("{}", recipe.default_name());
         match recipe.start {
+            Start::Worker { .. } => println!("  a worker, from an image of the program"),
             Start::Local => println!("  a copy of the image that runs there"),
             Start::Shell { argv, env } => {
                 for (key, value) in env {

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use offshoot_mux::Child;
-use offshoot_wire::{ChildHello, ConnectStage, Failure, Recipe, Start};
+use offshoot_wire::{ChildHello, ConnectStage, Failure, FailureKind, Recipe, Start};
 
 use crate::Cancel;
 use crate::bundle::Bundle;
@@ -29,6 +29,10 @@ use crate::bundle::Bundle;
 /// The first argument of a process that is to become an agent, whichever program it is. An argument and no variable of
 /// the environment, so that what the agent starts does not inherit it.
 pub const AGENT_ARGUMENT: &str = "offshoot-agent";
+
+/// The first argument of a process that is to become a worker: an agent of its own that also runs the user's functions.
+/// Its link is descriptors 0 and 1.
+pub const WORKER_ARGUMENT: &str = "offshoot-worker";
 
 /// The second argument of an agent whose link is descriptor 0 in both directions; without it the link is 0 and 1.
 pub const SOCKET_ARGUMENT: &str = "socket";
@@ -46,6 +50,18 @@ pub trait LocalImage: Send + Sync {
     /// The arguments behind `argv[0]`: [`AGENT_ARGUMENT`] and [`SOCKET_ARGUMENT`] by default.
     fn arguments(&self) -> Vec<OsString> {
         vec![AGENT_ARGUMENT.into(), SOCKET_ARGUMENT.into()]
+    }
+
+    /// The image of the user's program with this identity, for a worker. It is started with [`WORKER_ARGUMENT`] and with
+    /// the link as descriptors 0 and 1. Called on a thread of the connect's own; may block for as long as a hash of the
+    /// image takes.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says why there is none; it is returned as it is. A context that is no copy of the program has
+    /// none.
+    fn program(&self, _identity: &[u8; 32]) -> Result<Image<'_>, Failure> {
+        Err(Failure::new(FailureKind::Unsupported, "this context has no image of the program")
+            .hint("functions run in contexts that are started from the program itself"))
     }
 }
 
@@ -166,7 +182,14 @@ fn run(connecting: &Connecting<'_>, clock: Clock) -> Result<Connected, Failure> 
         return Err(classify::cancelled(ConnectStage::Start));
     }
     match &connecting.recipe.start {
-        Start::Local => local::connect(connecting, clock),
+        Start::Local => {
+            let image = connecting.image.image()?;
+            local::connect(connecting, image, &connecting.image.arguments(), local::Ends::Socket, clock)
+        }
+        Start::Worker { program } => {
+            let image = connecting.image.program(program)?;
+            local::connect(connecting, image, &[WORKER_ARGUMENT.into()], local::Ends::Pipes, clock)
+        }
         Start::Shell { argv, env } => shell::connect(connecting, clock, argv, env),
     }
 }

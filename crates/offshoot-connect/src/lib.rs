@@ -14,7 +14,8 @@ mod target;
 
 pub use cancel::{Cancel, Subscription};
 pub use engine::{
-    AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, SOCKET_ARGUMENT, connect,
+    AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, SOCKET_ARGUMENT, WORKER_ARGUMENT,
+    connect,
 };
 pub use names::NameError;
 pub use target::{Target, TargetError, TargetProblem};

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 fn argv(ssh: &Ssh) -> Vec<String> {
     match ssh.recipe().expect("a recipe").start {
         Start::Shell { argv, .. } => argv,
-        Start::Local => panic!("ssh became local"),
+        Start::Local | Start::Worker { .. } => panic!("ssh became local"),
     }
 }
 

@@ -4,21 +4,23 @@
 //! wait for exactly that one; its child is the *agent*. Each watches the other, and whichever survives ends everything
 //! that descends from the two. Runs before any other thread of the process.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use offshoot_connect::{AGENT_ARGUMENT, SOCKET_ARGUMENT};
+use offshoot_connect::{AGENT_ARGUMENT, SOCKET_ARGUMENT, WORKER_ARGUMENT};
 use offshoot_mux::process::{self, Fork};
 use offshoot_mux::{Interest, Poller, Signals, io as fd, wait_readable};
 use offshoot_route::{Node, Time};
 use offshoot_wire::{Hello, ParentHello, ParsedHello, parse_hello};
 
+use crate::image::Identity;
 use crate::link::LinkFds;
 use crate::links::NewLink;
 use crate::options::{CONNECTS, Options};
-use crate::services::Identity;
+use crate::services::{CallService, Calls, Identity as Own, Workshop};
 use crate::shared::Shared;
 use crate::sources::Source;
 use crate::state::{State, Timer};
@@ -30,9 +32,71 @@ const HELLO: Duration = Duration::from_secs(10);
 /// What an agent that cannot even start exits with: as of a usage error.
 const FAILED: u8 = 125;
 
-/// Whether this process was started to become an agent.
+/// Whether this process was started to become an agent or a worker.
 pub fn is_wanted() -> bool {
-    std::env::args_os().nth(1).is_some_and(|argument| argument == AGENT_ARGUMENT)
+    std::env::args_os().nth(1).is_some_and(|argument| argument == AGENT_ARGUMENT || argument == WORKER_ARGUMENT)
+}
+
+/// What a process becomes. A type for each, so that what one does not need is not linked into its program.
+trait Role {
+    fn image(&self) -> OwnImage;
+
+    fn calls(&self) -> Option<Box<dyn CallService>>;
+
+    /// Whether processes of the user's code run here, which waits for them itself: what they leave behind is adopted by
+    /// the supervisor, and nothing else is reaped.
+    fn has_users_processes(&self) -> bool {
+        false
+    }
+}
+
+/// The agent that is sent to targets.
+struct Agent;
+
+impl Role for Agent {
+    fn image(&self) -> OwnImage {
+        OwnImage::new()
+    }
+
+    fn calls(&self) -> Option<Box<dyn CallService>> {
+        None
+    }
+}
+
+/// A program of the user's that is started as an agent or a worker.
+#[derive(Clone)]
+pub struct Program {
+    /// Which program it is.
+    pub identity: Identity,
+    /// Its functions.
+    pub calls: Arc<dyn Calls>,
+}
+
+/// A copy of the program.
+struct Copied<'a> {
+    program: &'a Program,
+    /// It is to run the functions. Asked at the start: what the process is called later takes the place of its arguments.
+    worker: bool,
+}
+
+impl Role for Copied<'_> {
+    fn image(&self) -> OwnImage {
+        OwnImage::of_program(self.program.identity)
+    }
+
+    fn calls(&self) -> Option<Box<dyn CallService>> {
+        self.worker.then(|| Box::new(Workshop::new(Arc::clone(&self.program.calls))) as Box<dyn CallService>)
+    }
+
+    fn has_users_processes(&self) -> bool {
+        self.worker
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").finish_non_exhaustive()
+    }
 }
 
 /// Becomes an agent: the link is descriptor 0 (when its second argument says so), or 0 and 1. Returns when the link has ended and
@@ -41,8 +105,19 @@ pub fn is_wanted() -> bool {
 /// Must be called on the main thread before any other is started; everything that `main` would do comes after, and so
 /// never, in such a process.
 pub fn run() -> u8 {
+    run_as(&Agent)
+}
+
+/// As [`run`], in a program of the user's: becomes an agent that can start workers of it, or such a worker, as the
+/// arguments say.
+pub fn run_program(program: &Program) -> u8 {
+    let worker = std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT);
+    run_as(&Copied { program, worker })
+}
+
+fn run_as(role: &impl Role) -> u8 {
     let socket = std::env::args_os().nth(2).is_some_and(|argument| argument == SOCKET_ARGUMENT);
-    match start(socket) {
+    match start(socket, role) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("offshoot agent: cannot start: {error}");
@@ -51,7 +126,7 @@ pub fn run() -> u8 {
     }
 }
 
-fn start(socket: bool) -> io::Result<u8> {
+fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
     offshoot_mux::reset_all_signals();
     offshoot_mux::ignore_sigpipe();
     let fds = take_link(socket)?;
@@ -71,7 +146,7 @@ fn start(socket: bool) -> io::Result<u8> {
         }
         Fork::Child => {
             let (watchdog, guard) = guards.agent(supervisor)?;
-            serve(fds, watchdog, guard, supervisor)?;
+            serve(fds, watchdog, guard, supervisor, role)?;
             Ok(0)
         }
     }
@@ -90,10 +165,18 @@ fn take_link(socket: bool) -> io::Result<LinkFds> {
 }
 
 /// The agent proper: greets, runs the node until the link ends, and sweeps.
-fn serve(fds: LinkFds, mut watchdog: supervise::Watchdog, guard: OwnedFd, supervisor: u32) -> io::Result<()> {
+fn serve(
+    fds: LinkFds,
+    mut watchdog: supervise::Watchdog,
+    guard: OwnedFd,
+    supervisor: u32,
+    role: &impl Role,
+) -> io::Result<()> {
     process::setsid()?;
-    // Not inherited by the fork: what runs below is adopted by the nearer of the two guards.
-    process::set_child_subreaper()?;
+    if !role.has_users_processes() {
+        // Not inherited by the fork: what runs below is adopted by the nearer of the two guards.
+        process::set_child_subreaper()?;
+    }
     let signals = Signals::new(&supervise::SIGNALS)?;
     let mut received = Vec::new();
     let parent = read_hello(&fds, &mut received)?;
@@ -116,7 +199,7 @@ fn serve(fds: LinkFds, mut watchdog: supervise::Watchdog, guard: OwnedFd, superv
     let options = Options {
         route,
         connects: CONNECTS,
-        image: Arc::new(OwnImage::new()),
+        image: Arc::new(role.image()),
         payloads: None,
         process_name: hello.process_name.clone(),
     };
@@ -125,8 +208,9 @@ fn serve(fds: LinkFds, mut watchdog: supervise::Watchdog, guard: OwnedFd, superv
     let (core, link) = Node::child(options.route.clone(), &hello, Time::from_micros(0));
     let mut state = State::new(core);
     state.services.connects.set_tree_tag(&hello.tree);
-    state.services.identity = Some(Identity { name: hello.name.clone(), path: hello.path.clone(), hello: own });
-    state.services.reaper = Some(offshoot_mux::Reaper);
+    state.services.identity = Some(Own { name: hello.name.clone(), path: hello.path.clone(), hello: own });
+    state.services.calls = role.calls();
+    state.services.reaper = (!role.has_users_processes()).then_some(offshoot_mux::Reaper);
     let registry = poller.registry();
     let token = state.sources.insert(Source::Signals);
     registry.add(signals.as_fd(), token, Interest::Read)?;

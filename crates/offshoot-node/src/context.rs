@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::pending::{Exchange, Pending, Sending, decoded};
 use crate::shared::Shared;
 use crate::via::Via;
+use crate::workers::Workers;
 use crate::{Error, connecting};
 
 /// A context of the tree: an agent on another machine, in another account or container, or the root itself.
@@ -26,6 +27,8 @@ pub struct Context(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
+    /// It is the context of this process itself.
+    own: bool,
     address: Address,
     name: String,
     path: Arc<str>,
@@ -36,8 +39,39 @@ struct Inner {
 impl Context {
     pub(crate) fn root(shared: Arc<Shared>) -> Context {
         let (name, path) = (String::new(), Arc::from(""));
-        let inner = Inner { shared, address: Address::ROOT, name, path, hello: None, stages: Vec::new() };
-        Context(Arc::new(inner))
+        Context(Arc::new(Inner {
+            shared,
+            own: true,
+            address: Address::ROOT,
+            name,
+            path,
+            hello: None,
+            stages: Vec::new(),
+        }))
+    }
+
+    /// The context of this process itself, wherever in the tree it is.
+    pub(crate) fn own(shared: &Arc<Shared>) -> Context {
+        let state = shared.lock();
+        let address = state.core.address().clone();
+        let (name, path, hello) = match &state.services.identity {
+            Some(identity) => (identity.name.clone(), Arc::from(&*identity.path), Some(identity.hello.clone())),
+            None => (String::new(), Arc::from(""), None),
+        };
+        drop(state);
+        Context(Arc::new(Inner {
+            shared: Arc::clone(shared),
+            own: true,
+            address,
+            name,
+            path,
+            hello,
+            stages: Vec::new(),
+        }))
+    }
+
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.0.shared.workers
     }
 
     fn below(&self, reply: ConnectReply) -> Context {
@@ -45,6 +79,7 @@ impl Context {
             if self.0.path.is_empty() { reply.name.clone() } else { format!("{} -> {}", self.0.path, reply.name) };
         Context(Arc::new(Inner {
             shared: Arc::clone(&self.0.shared),
+            own: false,
             address: reply.address,
             name: reply.name,
             path: Arc::from(path),
@@ -112,7 +147,7 @@ impl Context {
                 Ok(ConnectSpec { recipe, name: None, process_name: self.0.shared.options.process_name.clone() })
             })
             .collect();
-        if self.0.address.depth() == 0 { self.connect_here(specs) } else { self.connect_there(specs) }
+        if self.0.own { self.connect_here(specs) } else { self.connect_there(specs) }
     }
 
     /// The path of a context to be.
@@ -228,12 +263,23 @@ impl Context {
         Exchange::call(&self.0.shared, &self.0.address, &self.0.path, verb, body)
     }
 
+    pub(crate) fn ask_when(&self, verb: Verb, body: Bytes, when: Sending) -> Result<Exchange, Error> {
+        Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body, when)
+    }
+
     pub(crate) fn ask(&self, verb: Verb, body: Bytes) -> Result<Exchange, Error> {
         Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body, Sending::Now)
     }
 
     pub(crate) fn error(&self, failure: Failure) -> Error {
         Error::new(failure, &*self.0.path)
+    }
+}
+
+impl fmt::Display for Context {
+    /// Its [path](Context::path).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.path)
     }
 }
 

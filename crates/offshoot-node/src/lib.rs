@@ -12,6 +12,7 @@
 pub mod agent;
 mod asked;
 mod broker;
+mod calling;
 mod command;
 mod connecting;
 mod context;
@@ -33,16 +34,19 @@ mod state;
 mod streams;
 mod supervise;
 mod via;
+mod workers;
 
+pub use calling::Calling;
 pub use command::{Command, Stdio};
 pub use context::Context;
 pub use error::Error;
 pub use identity::{TRIPLE, VERSION, process_name};
-pub use image::OwnImage;
+pub use image::{Identity, OwnImage};
 pub use offshoot_wire::{Terminal, TerminalSize};
 pub use options::{CONNECTS, Options};
 pub use pending::Pending;
 pub use process::{Controller, Event, ExitStatus, Finished, Process};
 pub use root::Root;
+pub use services::{Calls, Invocation};
 pub use streams::{Input, Output};
 pub use via::Via;

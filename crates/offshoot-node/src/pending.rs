@@ -148,8 +148,9 @@ fn elapsed() -> Failure {
     Failure::new(FailureKind::Timeout, "the wait was ended by its deadline").ran(Ran::MaybeExecuted)
 }
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
+impl Exchange {
+    /// Cancels what was asked, whoever else holds the exchange.
+    pub(crate) fn give_up(&self) {
         let mut state = self.shared.lock();
         let now = self.shared.now();
         if state.forget(self.id, now) {
@@ -158,6 +159,12 @@ impl Drop for Exchange {
             // What came and was not read is thrown away, and counts no longer.
             state.core.cancel(self.id, now);
         }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 

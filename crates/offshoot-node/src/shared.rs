@@ -16,6 +16,7 @@ use offshoot_wire::Address;
 use crate::link::Readable;
 use crate::options::Options;
 use crate::state::State;
+use crate::workers::Workers;
 
 /// What one waiting thread is woken by; made anew for each sleep.
 pub(crate) type Ticket = Arc<Slot<()>>;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) waker: Waker,
     pub(crate) options: Options,
+    pub(crate) workers: Workers,
     started: Instant,
 }
 
@@ -45,7 +47,7 @@ fn thread_wake() -> Option<Arc<WakeFd>> {
 
 impl Shared {
     pub(crate) fn new(state: State, registry: Registry, waker: Waker, options: Options, started: Instant) -> Shared {
-        Shared { state: Mutex::new(state), registry, waker, options, started }
+        Shared { state: Mutex::new(state), registry, waker, options, workers: Workers::default(), started }
     }
 
     /// The core's clock.

@@ -393,7 +393,8 @@ impl State {
             Event::ParentLost { reason } => self.begin_end(reason, AT_ONCE, now),
             Event::ShutdownRequested(notice) => self.begin_end(LostReason::Shutdown, notice, now),
             Event::Room { link } => self.room(link),
-            Event::ChildGone { .. } | Event::Gone { .. } | Event::Log { .. } => {}
+            Event::ChildGone { prefix, .. } | Event::Gone { prefix, .. } => shared.workers.gone(&prefix),
+            Event::Log { .. } => {}
         }
     }
 

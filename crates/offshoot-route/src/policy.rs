@@ -64,7 +64,7 @@ impl Channels {
         let (ask, answer) = match verb {
             Verb::Echo | Verb::Info | Verb::Connect | Verb::Shutdown | Verb::Detach | Verb::Attach => (0, 0),
             Verb::Exec | Verb::Files => (IN, OUT),
-            Verb::Call => (0xff, 0xff),
+            Verb::Call => (1 << channel::STDIN, 1 << channel::STDOUT),
             Verb::Payload | Verb::Image => (0, 1 << channel::STDOUT),
         };
         Channels { ask, answer }

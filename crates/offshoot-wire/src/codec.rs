@@ -15,6 +15,19 @@ pub enum DecodeError {
     Trailing(usize),
 }
 
+/// A value that has no form on the wire: a list or map of unknown length, or a type that refuses to be encoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the value has no form on the wire: its type refuses it, or has a list of unknown length")]
+pub struct EncodeError;
+
+/// Encodes a value of a user's type; read back by [`decode_untrusted`](crate::decode_untrusted).
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    postcard::to_extend(value, Vec::new()).map_err(|_| EncodeError)
+}
+
 /// Encodes a value of one of this crate's types.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();

@@ -26,6 +26,7 @@
 
 mod address;
 mod bounds;
+mod call;
 mod codec;
 pub mod escape;
 mod failure;
@@ -40,7 +41,8 @@ mod varint;
 mod verb;
 
 pub use address::{Address, AddressError};
-pub use codec::{DecodeError, decode, encode, encode_into};
+pub use call::{CallReply, CallSpec};
+pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value};
 pub use failure::{
     AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Report, Resource,
 };

@@ -43,6 +43,11 @@ impl Limits {
     pub const MESSAGE: usize = 2 * 1024;
     /// The longest narrowing chain of a grant: each hand-over adds one link.
     pub const GRANT_LINKS: usize = 16;
+    /// How large the arguments or the value of a call may be, in bytes: they are held in memory on both sides. What is
+    /// larger is a stream or a file.
+    pub const CALL: u64 = 64 * 1024 * 1024;
+    /// Up to how many bytes of arguments or value travel in the request or answer itself: half a frame.
+    pub const CALL_INLINE: usize = 32 * 1024;
     /// The highest channel number of an exchange, exclusive.
     pub const CHANNELS: u8 = 8;
     /// The window that each channel starts with: 128 KiB.

@@ -24,6 +24,11 @@ pub enum Start {
         #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
         env: Vec<(String, String)>,
     },
+    /// The context starts a worker: a process that runs the user's functions, from an image of the user's program.
+    Worker {
+        /// The program's identity; an image of another is refused.
+        program: [u8; 32],
+    },
 }
 
 impl Start {

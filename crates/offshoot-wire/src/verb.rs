@@ -18,7 +18,7 @@ pub enum Verb {
     Connect = 4,
     /// Works on files. Reserved: answered as unsupported until the file service stands.
     Files = 5,
-    /// Calls a registered function in a worker. Reserved.
+    /// Calls one of the user's functions, in a worker; see [`CallSpec`](crate::CallSpec).
     Call = 6,
     /// Ends the context and all below it.
     Shutdown = 7,

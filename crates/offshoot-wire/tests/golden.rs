@@ -231,6 +231,8 @@ fn the_page_and_the_crate_agree_on_every_vector() {
         link_bytes: (1000, 300),
     };
     page.value("body-info-reply", &info);
+    page.value("body-call", &CallSpec { function: "main::usage".into(), args: vec![0x02, 0x2f, 0x76], follow: 0 });
+    page.value("body-call-reply", &CallReply { value: Vec::new(), came: 1_000_000 });
     page.value("body-payload", &PayloadSpec { triple: "aarch64-unknown-linux-musl".into() });
     page.value("body-payload-reply", &PayloadReply { length: 100_000, sha256: [0x55; 32] });
 
@@ -278,6 +280,7 @@ fn the_page_states_the_limits_that_the_crate_has() {
         ("received text of a failure", Limits::SEEN.to_string()),
         ("message, hint", Limits::MESSAGE.to_string()),
         ("links of a grant", Limits::GRANT_LINKS.to_string()),
+        ("arguments or value of a call", Limits::CALL.to_string()),
         ("channels", Limits::CHANNELS.to_string()),
         ("first window", Limits::WINDOW_START.to_string()),
         ("largest window", Limits::WINDOW_MAX.to_string()),
@@ -288,5 +291,5 @@ fn the_page_states_the_limits_that_the_crate_has() {
     ] {
         assert_eq!(limits.get(name), Some(&value), "{name}");
     }
-    assert_eq!(limits.len(), 17, "a limit on the page that is not checked here");
+    assert_eq!(limits.len(), 18, "a limit on the page that is not checked here");
 }

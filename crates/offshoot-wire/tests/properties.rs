@@ -206,6 +206,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     let hint = (text(), meaning, text()).prop_map(|(text, means, advice)| Hint { text, means, advice });
     let start = prop_oneof![
         Just(Start::Local),
+        any::<[u8; 32]>().prop_map(|program| Start::Worker { program }),
         (vec(text(), 0..6), vec((text(), text()), 0..3)).prop_map(|(argv, env)| Start::Shell { argv, env }),
     ];
     (text(), text(), start, vec(hint, 0..4), prop::option::of(text()), any::<u32>(), any::<u32>()).prop_map(
@@ -293,6 +294,8 @@ fn all_are_bounded(bytes: &[u8]) -> Result<(), TestCaseError> {
     is_bounded::<Gone>(bytes)?;
     is_bounded::<Bye>(bytes)?;
     is_bounded::<ParentHello>(bytes)?;
+    is_bounded::<CallSpec>(bytes)?;
+    is_bounded::<CallReply>(bytes)?;
     is_bounded::<PayloadSpec>(bytes)
 }
 

@@ -1,5 +1,6 @@
-//! Local contexts: the own image on one end of a socketpair.
+//! Contexts on the same machine: an image that is at hand, on one end of a socketpair or of two pipes.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -17,20 +18,42 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// What a supervisor may say before its hello: the hello and first frames fit many times.
 const BUFFER: usize = 16 << 10;
 
-pub(super) fn connect(connecting: &Connecting<'_>, mut clock: Clock) -> Result<Connected, Failure> {
-    let image = connecting.image.image()?;
+/// What the link is made of.
+pub(super) enum Ends {
+    /// One descriptor, and the most throughput: for contexts, which may carry much to those below them.
+    Socket,
+    /// The least latency: for workers, through which calls go.
+    Pipes,
+}
+
+pub(super) fn connect(
+    connecting: &Connecting<'_>,
+    image: Image<'_>,
+    arguments: &[OsString],
+    ends: Ends,
+    mut clock: Clock,
+) -> Result<Connected, Failure> {
     let mut pump = Pump::new(connecting.cancel).map_err(prepare)?;
-    let (ours, theirs) = fd::socketpair().map_err(prepare)?;
-    fd::set_nonblocking(&ours, true).map_err(prepare)?;
+    let (ours, theirs) = link(ends).map_err(prepare)?;
     let (stderr, output) = fd::pipe().map_err(prepare)?;
-    // The socket takes it all, unless it is larger than any preamble that we know.
+    // The link takes it all, unless it is larger than any preamble that we know.
     let mut unsent = &connecting.preamble[..];
     write(&ours, &mut unsent).map_err(prepare)?;
-    let mut tool = start(connecting, image, theirs, stderr, output)?;
+    let mut tool = start(connecting, image, arguments, theirs, stderr, output)?;
     // Bound last, so dropped first: the end of its link is what a guard understands best.
     let ours = ours;
-    let interest = if unsent.is_empty() { Interest::Read } else { Interest::Both };
-    pump.add(ours.as_fd(), interest).map_err(prepare)?;
+    match &ours {
+        LinkIo::Socket(socket) => {
+            let interest = if unsent.is_empty() { Interest::Read } else { Interest::Both };
+            pump.add(socket.as_fd(), interest).map_err(prepare)?;
+        }
+        LinkIo::Pipes { read, write } => {
+            pump.add(read.as_fd(), Interest::Read).map_err(prepare)?;
+            if !unsent.is_empty() {
+                pump.add(write.as_fd(), Interest::Write).map_err(prepare)?;
+            }
+        }
+    }
     if let Some(stderr) = tool.stderr() {
         pump.add(stderr.as_fd(), Interest::Read).map_err(prepare)?;
     }
@@ -47,7 +70,7 @@ pub(super) fn connect(connecting: &Connecting<'_>, mut clock: Clock) -> Result<C
         let mut more = tool.drain(&mut buffer);
         let mut ended = write(&ours, &mut unsent).is_err();
         if hello.is_none() {
-            match fd::read(&ours, &mut buffer) {
+            match fd::read(read_end(&ours), &mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) | Err(_) => ended = true,
                 Ok(n) => {
@@ -76,7 +99,7 @@ pub(super) fn connect(connecting: &Connecting<'_>, mut clock: Clock) -> Result<C
         }
     };
     drop(pump);
-    tool.into_connected(LinkIo::Socket(ours), received, hello, clock)
+    tool.into_connected(ours, received, hello, clock)
 }
 
 const NO_AGENT: &str = "the image that was started is no agent, or it could not run here; what it printed says more";
@@ -86,10 +109,34 @@ fn prepare(error: io::Error) -> Failure {
     classify::os_error(ConnectStage::Start, "cannot prepare a local context", &error)
 }
 
-/// Writes as much as the socket takes.
-fn write(socket: &OwnedFd, unsent: &mut &[u8]) -> io::Result<()> {
+/// The two ends of a link: ours, and what the child gets as descriptors 0 and, when it is not the same, 1.
+fn link(ends: Ends) -> io::Result<(LinkIo, (OwnedFd, Option<OwnedFd>))> {
+    match ends {
+        Ends::Socket => {
+            let (ours, theirs) = fd::socketpair()?;
+            fd::set_nonblocking(&ours, true)?;
+            Ok((LinkIo::Socket(ours), (theirs, None)))
+        }
+        Ends::Pipes => {
+            let (theirs_in, write) = fd::pipe()?;
+            let (read, theirs_out) = fd::pipe()?;
+            fd::set_nonblocking(&write, true)?;
+            fd::set_nonblocking(&read, true)?;
+            Ok((LinkIo::Pipes { read, write }, (theirs_in, Some(theirs_out))))
+        }
+    }
+}
+
+fn read_end(link: &LinkIo) -> &OwnedFd {
+    let (LinkIo::Socket(read) | LinkIo::Pipes { read, .. }) = link;
+    read
+}
+
+/// Writes as much as the link takes.
+fn write(link: &LinkIo, unsent: &mut &[u8]) -> io::Result<()> {
+    let (LinkIo::Socket(end) | LinkIo::Pipes { write: end, .. }) = link;
     while !unsent.is_empty() {
-        match fd::write(socket, unsent) {
+        match fd::write(end, unsent) {
             Ok(n) => *unsent = &unsent[n..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
@@ -101,7 +148,8 @@ fn write(socket: &OwnedFd, unsent: &mut &[u8]) -> io::Result<()> {
 fn start(
     connecting: &Connecting<'_>,
     image: Image<'_>,
-    link: OwnedFd,
+    arguments: &[OsString],
+    (stdin, stdout): (OwnedFd, Option<OwnedFd>),
     stderr: OwnedFd,
     output: OwnedFd,
 ) -> Result<Tool, Failure> {
@@ -111,12 +159,12 @@ fn start(
     };
     let (key, value) = &connecting.tree_tag;
     let child = spawn
-        .args(connecting.image.arguments())
+        .args(arguments)
         .env(*key, value)
         // Not ours to share: Ctrl-C on the master's terminal must not reach it.
         .session()
-        .stdin(link)
-        .stdout(Stdio::Borrowed(output.as_fd()))
+        .stdin(stdin)
+        .stdout(stdout.map_or(Stdio::Borrowed(output.as_fd()), Stdio::from))
         .stderr(Stdio::Borrowed(output.as_fd()))
         .start()
         .map_err(|error| classify::spawn_error("the agent's image", &error))?;

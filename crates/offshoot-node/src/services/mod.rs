@@ -2,6 +2,7 @@
 //!
 //! Runs under the node's lock. By the time a request arrives here the core has checked that its sender may ask it.
 
+mod call;
 mod connect;
 mod ending;
 mod exec;
@@ -23,6 +24,8 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
 use crate::supervise::Watchdog;
+pub(crate) use call::{CallService, Workshop};
+pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use exec::Job;
 pub(crate) use payload::{AskParent, PayloadCache};
@@ -34,6 +37,8 @@ pub(crate) struct Services {
     pub(crate) connects: Connects,
     pub(crate) payloads: PayloadCache,
     endings: ending::Endings,
+    /// Only in a worker.
+    pub(crate) calls: Option<Box<dyn CallService>>,
     /// Where the output of processes is read into.
     pub(crate) pool: Pool,
     /// What this process is, for `Info`; set at the start.
@@ -90,6 +95,11 @@ impl State {
             Verb::Shutdown => self.with_body(id, &body, now, |state, notice| {
                 state.begin_end(LostReason::Shutdown, notice, now);
             }),
+            Verb::Call if self.services.calls.is_some() => {
+                if let Some(calls) = &mut self.services.calls {
+                    calls.request(&mut self.core, shared, id, &body, now);
+                }
+            }
             Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image => {
                 let message = format!("{from} asked for something that this version does not do ({verb:?})");
                 self.core.fail(id, Failure::new(FailureKind::Unsupported, message), now);
@@ -138,19 +148,38 @@ impl State {
         self.cancel_job(shared, id);
         self.cancel_connect(id);
         self.cancel_payload(id);
+        if let Some(calls) = &mut self.services.calls {
+            calls.cancel(id);
+        }
+    }
+
+    /// A function has ended.
+    pub(crate) fn call_done(&mut self, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time) {
+        if let Some(calls) = &mut self.services.calls {
+            calls.done(&mut self.core, id, result, now);
+        }
     }
 
     pub(crate) fn served_data(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, data: Bytes, now: Time) {
+        if let Some(calls) = &mut self.services.calls {
+            calls.data(&mut self.core, id, &data, now);
+        }
         self.job_data(shared, id, channel, data, now);
     }
 
     pub(crate) fn served_end(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
+        if let Some(calls) = &mut self.services.calls {
+            calls.ended(&mut self.core, shared, id, now);
+        }
         self.job_input_ended(shared, id, channel, now);
     }
 
     pub(crate) fn served_writable(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
         self.job_output_wanted(shared, id, channel, now);
         self.payload_wanted(id, now);
+        if let Some(calls) = &mut self.services.calls {
+            calls.wanted(&mut self.core, id, now);
+        }
     }
 
     pub(crate) fn served_stopped(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {

@@ -1,0 +1,273 @@
+//! Call: the user's functions, in a worker.
+//!
+//! Only a worker has this service (R8): the stock agent neither has nor links it. A request's arguments are gathered
+//! under the node's lock; the function runs on a thread of a pool, without it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use offshoot_route::{ExchangeId, Node, Time};
+use offshoot_wire::{CallReply, CallSpec, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode};
+
+use crate::Context;
+use crate::ids::IdMap;
+use crate::shared::Shared;
+
+/// How many functions run side by side; more wait their turn. Each has a thread.
+const AT_ONCE: usize = 64;
+
+/// How many calls may be here in all: those that run, that wait, and whose value is on its way.
+const CALLS: usize = 4096;
+
+/// How many bytes of arguments may be gathered or wait, beside those that came in their request.
+const GATHERED: u64 = 4 * Limits::CALL;
+
+/// How long a thread of the pool waits for work before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What a worker runs: the user's functions, by name.
+pub trait Calls: Send + Sync {
+    /// Runs a function to its end and yields its encoded value. Called on a thread of a pool, many at once; nothing of
+    /// the node is locked.
+    ///
+    /// # Errors
+    /// Why there is no value: no such function, arguments that cannot be decoded, a panic. It is returned as it is.
+    fn call(&self, call: &Invocation) -> Result<Vec<u8>, Failure>;
+}
+
+/// One call of a function.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The function's name.
+    pub function: String,
+    /// Its encoded arguments.
+    pub args: Bytes,
+    /// The context in which it runs: what it connects are this worker's own children.
+    pub context: Context,
+    /// Set when nobody waits for the value any more.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// The service, as the node hands requests to it. A trait, so that what does not construct it does not link it.
+pub(crate) trait CallService: Send {
+    fn request(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, body: &[u8], now: Time);
+    fn data(&mut self, core: &mut Node, id: ExchangeId, data: &[u8], now: Time);
+    fn ended(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time);
+    fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time);
+    fn done(&mut self, core: &mut Node, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time);
+    fn cancel(&mut self, id: ExchangeId);
+}
+
+enum Stage {
+    /// Arguments are coming.
+    Gathering { function: String, args: Vec<u8>, length: u64 },
+    /// It runs, or waits its turn; its arguments count so much.
+    Running { gathered: u64 },
+    /// Its value is being sent.
+    Sending { rest: Bytes, reply: CallReply },
+}
+
+struct Call {
+    stage: Stage,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// Runs calls of the user's functions.
+pub(crate) struct Workshop {
+    calls: IdMap<ExchangeId, Call>,
+    gathered: u64,
+    pool: Arc<Pool>,
+}
+
+impl Workshop {
+    pub(crate) fn new(functions: Arc<dyn Calls>) -> Workshop {
+        Workshop {
+            calls: IdMap::default(),
+            gathered: 0,
+            pool: Arc::new(Pool { functions, work: Mutex::default(), came: Condvar::new() }),
+        }
+    }
+
+    fn run(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, function: String, args: Bytes, now: Time) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let gathered = match &call.stage {
+            Stage::Gathering { length, .. } => *length,
+            Stage::Running { .. } | Stage::Sending { .. } => 0,
+        };
+        call.stage = Stage::Running { gathered };
+        let job = Job { id, function, args, cancelled: Arc::clone(&call.cancelled) };
+        if let Err(error) = self.pool.push(shared, job) {
+            self.forget(id);
+            core.fail(id, crate::error::os_failure("no thread for the function", &error), now);
+        }
+    }
+
+    fn forget(&mut self, id: ExchangeId) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        self.gathered -= match &call.stage {
+            Stage::Gathering { length, .. } => *length,
+            Stage::Running { gathered } => *gathered,
+            Stage::Sending { .. } => 0,
+        };
+        Some(call)
+    }
+
+    fn refuse(&mut self, core: &mut Node, id: ExchangeId, kind: FailureKind, why: &str, now: Time) {
+        self.forget(id);
+        core.fail(id, Failure::new(kind, why), now);
+    }
+}
+
+impl CallService for Workshop {
+    fn request(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, body: &[u8], now: Time) {
+        let Ok(CallSpec { function, args, follow }) = decode(body) else {
+            return self.refuse(core, id, FailureKind::Malformed, "the call cannot be decoded", now);
+        };
+        if self.calls.len() >= CALLS || self.gathered + follow.min(Limits::CALL) > GATHERED {
+            return self.refuse(core, id, FailureKind::Busy, "the worker has as many calls as it takes", now);
+        }
+        if follow > Limits::CALL {
+            return self.refuse(core, id, FailureKind::TooLarge, "the arguments of the call are too large", now);
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        if follow == 0 {
+            self.calls.insert(id, Call { stage: Stage::Running { gathered: 0 }, cancelled });
+            return self.run(core, shared, id, function, args.into(), now);
+        }
+        self.gathered += follow;
+        let stage = Stage::Gathering { function, args: Vec::new(), length: follow };
+        self.calls.insert(id, Call { stage, cancelled });
+    }
+
+    fn data(&mut self, core: &mut Node, id: ExchangeId, data: &[u8], now: Time) {
+        let Some(Call { stage: Stage::Gathering { args, length, .. }, .. }) = self.calls.get_mut(&id) else { return };
+        if args.len() as u64 + data.len() as u64 > *length {
+            return self.refuse(core, id, FailureKind::Malformed, "more arguments came than were announced", now);
+        }
+        args.extend_from_slice(data);
+        core.consumed(id, channel::STDIN, data.len(), now);
+    }
+
+    fn ended(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
+        let Some(Call { stage: Stage::Gathering { function, args, length }, .. }) = self.calls.get_mut(&id) else {
+            return;
+        };
+        if args.len() as u64 != *length {
+            return self.refuse(core, id, FailureKind::Malformed, "fewer arguments came than were announced", now);
+        }
+        let (function, args) = (std::mem::take(function), std::mem::take(args));
+        self.run(core, shared, id, function, args.into(), now);
+    }
+
+    fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time) {
+        let Some(Call { stage: Stage::Sending { rest, reply }, .. }) = self.calls.get_mut(&id) else { return };
+        let sent = core.send(id, channel::STDOUT, rest.clone(), now);
+        let _ = rest.split_to(sent);
+        if rest.is_empty() {
+            let reply = Bytes::from(encode(reply));
+            self.forget(id);
+            core.finish(id, channel::STDOUT, EndReason::Done, now);
+            core.reply(id, reply, now);
+        }
+    }
+
+    fn done(&mut self, core: &mut Node, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time) {
+        let Some(Call { cancelled, .. }) = self.forget(id) else { return };
+        match result {
+            Err(failure) => core.fail(id, failure, now),
+            Ok(value) if value.len() <= Limits::CALL_INLINE => {
+                core.reply(id, encode(&CallReply { value, came: 0 }).into(), now);
+            }
+            Ok(value) if value.len() as u64 > Limits::CALL => {
+                let failure = Failure::new(FailureKind::TooLarge, "the value of the function is too large");
+                core.fail(id, failure.ran(Ran::Executed), now);
+            }
+            Ok(value) => {
+                let reply = CallReply { value: Vec::new(), came: value.len() as u64 };
+                self.calls.insert(id, Call { stage: Stage::Sending { rest: value.into(), reply }, cancelled });
+                self.wanted(core, id, now);
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: ExchangeId) {
+        if let Some(call) = self.forget(id) {
+            call.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Job {
+    id: ExchangeId,
+    function: String,
+    args: Bytes,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// The threads that run functions. They come as calls do and go when there are none.
+struct Pool {
+    functions: Arc<dyn Calls>,
+    work: Mutex<Work>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    queue: VecDeque<Job>,
+    idle: usize,
+    threads: usize,
+}
+
+impl Pool {
+    fn push(self: &Arc<Self>, shared: &Arc<Shared>, job: Job) -> std::io::Result<()> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.queue.push_back(job);
+        if work.queue.len() <= work.idle {
+            self.came.notify_one();
+        } else if work.threads < AT_ONCE {
+            let (pool, shared) = (Arc::clone(self), Arc::clone(shared));
+            let spawned = std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared));
+            match spawned {
+                Ok(_) => work.threads += 1,
+                Err(error) if work.threads == 0 => {
+                    work.queue.pop_back();
+                    return Err(error);
+                }
+                // The threads that there are will come to it.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = work.queue.pop_front() {
+                return Some(job);
+            }
+            work.idle += 1;
+            let (woken, waited) = self.came.wait_timeout(work, IDLE).unwrap_or_else(PoisonError::into_inner);
+            work = woken;
+            work.idle -= 1;
+            if waited.timed_out() && work.queue.is_empty() {
+                work.threads -= 1;
+                return None;
+            }
+        }
+    }
+
+    fn serve(&self, shared: &Arc<Shared>) {
+        while let Some(Job { id, function, args, cancelled }) = self.next() {
+            if cancelled.load(Ordering::Relaxed) {
+                continue;
+            }
+            let call = Invocation { function, args, context: Context::own(shared), cancelled };
+            let result = self.functions.call(&call);
+            shared.with(|state, now| state.call_done(id, result, now));
+        }
+    }
+}

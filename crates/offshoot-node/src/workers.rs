@@ -1,0 +1,146 @@
+//! The workers that this process has started for its calls: one for each context and program.
+//!
+//! Whoever calls keeps them, since it learns of their end anyway; the agents above them know them as their children and
+//! nothing more. A start blocks, so it has a thread; few at once, as many starts wait for the same login anyway.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use offshoot_connect::methods::Method;
+use offshoot_wire::{Address, Recipe, Start};
+
+use crate::error::os_failure;
+use crate::{Context, Error};
+
+/// How many workers are started at once.
+const STARTS: usize = 32;
+
+type Then = Box<dyn FnOnce(Result<Context, Error>) + Send>;
+
+enum Worker {
+    Starting(Vec<Then>),
+    Up(Context),
+}
+
+struct Entry {
+    /// The context whose worker it is.
+    of: Address,
+    program: [u8; 32],
+    worker: Worker,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: Vec<Entry>,
+    queue: VecDeque<(Context, [u8; 32])>,
+    threads: usize,
+}
+
+/// The workers of this process.
+#[derive(Default)]
+pub(crate) struct Workers(Mutex<Table>);
+
+impl Workers {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything at or under an address has ended.
+    pub(crate) fn gone(&self, prefix: &Address) {
+        self.lock().entries.retain(|entry| match &entry.worker {
+            Worker::Up(worker) => !worker.address().is_under(prefix),
+            // Its own thread will learn of it.
+            Worker::Starting(_) => true,
+        });
+    }
+}
+
+impl Table {
+    fn find(&mut self, of: &Address, program: &[u8; 32]) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.of == *of && entry.program == *program)
+    }
+}
+
+/// The recipe of a worker.
+struct WorkerOf([u8; 32]);
+
+impl Method for WorkerOf {
+    fn recipe(&self) -> Result<Recipe, offshoot_connect::methods::RecipeError> {
+        Ok(Recipe::new("worker", "", Start::Worker { program: self.0 }))
+    }
+}
+
+impl Context {
+    /// Starts a worker below this context: a process of its own that runs the functions of the program with this
+    /// identity. Each call makes another.
+    ///
+    /// # Errors
+    /// As [`Context::connect`]; [`Unsupported`](offshoot_wire::FailureKind::Unsupported) when this context has no image
+    /// of the program.
+    pub fn new_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
+        self.connect(WorkerOf(program))
+    }
+
+    /// Hands this process's worker in this context to `then`: at once when there is one, else when it is started, on
+    /// another thread. One is started however many ask.
+    pub fn with_worker(&self, program: [u8; 32], then: impl FnOnce(Result<Context, Error>) + Send + 'static) {
+        let workers = self.workers();
+        let mut table = workers.lock();
+        match table.find(self.address(), &program).map(|at| &mut table.entries[at].worker) {
+            Some(Worker::Up(worker)) => {
+                let worker = worker.clone();
+                drop(table);
+                return then(Ok(worker));
+            }
+            Some(Worker::Starting(waiting)) => return waiting.push(Box::new(then)),
+            None => {}
+        }
+        let worker = Worker::Starting(vec![Box::new(then)]);
+        table.entries.push(Entry { of: self.address().clone(), program, worker });
+        table.queue.push_back((self.clone(), program));
+        if table.threads >= STARTS {
+            return;
+        }
+        let context = self.clone();
+        match std::thread::Builder::new().name("offshoot-workers".into()).spawn(move || context.start_workers()) {
+            Ok(_) => table.threads += 1,
+            Err(_) if table.threads > 0 => {}
+            Err(error) => {
+                table.queue.pop_back();
+                let then = table.entries.pop();
+                drop(table);
+                let error = self.error(os_failure("no thread to start a worker", &error));
+                if let Some(Entry { worker: Worker::Starting(waiting), .. }) = then {
+                    waiting.into_iter().for_each(|then| then(Err(error.clone())));
+                }
+            }
+        }
+    }
+
+    /// That worker is no longer to be used, in this context or any other.
+    pub fn forget_worker(&self, worker: &Context) {
+        self.workers().gone(worker.address());
+    }
+
+    fn start_workers(&self) {
+        loop {
+            let mut table = self.workers().lock();
+            let Some((context, program)) = table.queue.pop_front() else {
+                table.threads -= 1;
+                return;
+            };
+            drop(table);
+            let started = context.new_worker(program);
+            let mut table = self.workers().lock();
+            let Some(at) = table.find(context.address(), &program) else { continue };
+            let before = match &started {
+                Ok(worker) => std::mem::replace(&mut table.entries[at].worker, Worker::Up(worker.clone())),
+                Err(_) => table.entries.swap_remove(at).worker,
+            };
+            drop(table);
+            if let Worker::Starting(waiting) = before {
+                waiting.into_iter().for_each(|then| then(started.clone()));
+            }
+        }
+    }
+}
