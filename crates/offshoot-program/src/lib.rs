@@ -1,13 +1,25 @@
-//! What a program of the user's needs around a tree: the [`Master`], and the search for the agents that it sends out.
+//! What a program of the user's needs around a tree: the [`Master`], the search for the agents that it sends out, and the
+//! functions that it runs in other contexts.
 //!
-//! Owns the start of a tree, the search order of agents, and [`init`], by which a program can become an agent itself.
+//! Owns the start of a tree, the search order of agents, the registry of remote functions with their calls, the
+//! program's identity, and [`init`], by which a program can become an agent or a worker itself.
 //! Must not know how links are made. Everything here may be used from any thread.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod agents;
+#[doc(hidden)]
+pub mod expansion;
+mod identity;
 mod local;
 mod master;
+mod registry;
+mod remote;
+mod select;
+mod thrown;
 
 pub use agents::{Agents, FoundAgent, Origin};
 pub use master::{Builder, Master, init};
+pub use remote::{Call, Here, PendingCall};
+pub use select::{Completed, Select};
+pub use thrown::{RemoteError, RemoteErrorKind};

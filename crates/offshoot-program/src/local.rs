@@ -9,6 +9,7 @@ use offshoot_node::OwnImage;
 use offshoot_wire::{Failure, FailureKind};
 
 use crate::agents::Agents;
+use crate::identity::identity;
 
 /// The image of local contexts: the agent for this machine when one is at hand, since it is small and static, else this
 /// program itself, when it [can become an agent](crate::init).
@@ -16,6 +17,8 @@ pub(crate) struct Local {
     agents: Arc<Agents>,
     own_alone: bool,
     chosen: OnceLock<Result<Chosen, Failure>>,
+    /// For workers of this process itself.
+    own: OnceLock<OwnImage>,
 }
 
 enum Chosen {
@@ -32,7 +35,7 @@ fn triple() -> String {
 impl Local {
     /// With `own_alone` no agent is looked for.
     pub(crate) fn new(agents: Arc<Agents>, own_alone: bool) -> Local {
-        Local { agents, own_alone, chosen: OnceLock::new() }
+        Local { agents, own_alone, chosen: OnceLock::new(), own: OnceLock::new() }
     }
 
     fn choose(&self) -> Result<Chosen, Failure> {
@@ -77,5 +80,13 @@ impl LocalImage for Local {
             Ok(Chosen::Own(own)) => own.image(),
             Err(failure) => Err(failure.clone()),
         }
+    }
+
+    fn program(&self, wanted: &[u8; 32]) -> Result<Image<'_>, Failure> {
+        if !crate::master::can_become_agent() {
+            return Err(Failure::new(FailureKind::Unsupported, "this program cannot become a worker")
+                .hint("call `offshoot::init()` first thing in `main`"));
+        }
+        self.own.get_or_init(|| OwnImage::of_program(identity)).program(wanted)
     }
 }

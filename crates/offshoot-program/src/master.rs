@@ -9,7 +9,9 @@ use offshoot_connect::methods::{Local as LocalMethod, Method, Ssh};
 use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, agent, process_name};
 
 use crate::agents::Agents;
+use crate::identity::identity;
 use crate::local::Local;
+use crate::registry::{FUNCTIONS, Registry};
 
 /// Whether `init` has run: then a process started from this program's file can become an agent.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -17,11 +19,12 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// The longest heartbeat that can be asked for: a hello states it in milliseconds, in 32 bits.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Lets this program's own executable serve as the agent of local contexts. Call it first thing in `main`, before any
+/// Lets this program's own executable serve as the agent of local contexts, and as the worker in which remote functions
+/// run. Call it first thing in `main`, before any
 /// thread is started and before arguments are looked at.
 ///
 /// In an ordinary process it raises the soft limit of descriptors to the hard one (a context costs three; what contexts
-/// and tools are started with is the former limit) and returns. In a process that was started to become an agent it does not return.
+/// and tools are started with is the former limit) and returns. In a process that was started to become an agent or a worker it does not return.
 ///
 /// # Examples
 ///
@@ -36,7 +39,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub fn init() {
     if agent::is_wanted() {
         // `exit` and not a return: nothing of the user's `main` may run in an agent.
-        std::process::exit(agent::run().into());
+        let program = agent::Program { identity, calls: Arc::new(Registry) };
+        std::process::exit(agent::run_program(&program).into());
     }
     // Not to be had: then as many contexts as the limit allows.
     let _ = offshoot_mux::process::raise_descriptor_limit();
@@ -88,7 +92,8 @@ impl Builder {
         self
     }
 
-    /// Starts local contexts from this program's own executable even where an agent is at hand. For tests of the agent
+    /// Starts local contexts from this program's own executable even where an agent is at hand. A program with remote
+    /// functions always does. For tests of the agent
     /// itself, and where a folder of agents may be of another build; it needs [`init`].
     pub fn own_image(mut self) -> Builder {
         self.own_image = true;
@@ -123,11 +128,13 @@ impl Builder {
     /// When the process is out of descriptors or threads.
     ///
     /// # Exits
-    /// Ends the process, with the reason on stderr, when it was started to become an agent and [`init`] was not called:
+    /// Ends the process, with the reason on stderr, when it was started to become an agent or a worker and [`init`] was not called:
     /// an agent that behaves as a master would start agents without end.
     pub fn build(self) -> Result<Master, Error> {
         if agent::is_wanted() {
-            eprintln!("this process was started as an offshoot agent: call `offshoot::init()` first thing in `main`");
+            eprintln!(
+                "this process was started as an offshoot agent or worker: call `offshoot::init()` first thing in `main`"
+            );
             std::process::exit(125);
         }
         let agents = Arc::new(Agents::new(self.agents_dir));
@@ -135,7 +142,8 @@ impl Builder {
         let root = Root::start(Options {
             route: self.route,
             connects: self.connects,
-            image: Arc::new(Local::new(Arc::clone(&agents), self.own_image)),
+            // Only a context that was started from the program can start workers of it.
+            image: Arc::new(Local::new(Arc::clone(&agents), self.own_image || !FUNCTIONS.is_empty())),
             payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
             process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
         })?;

@@ -27,15 +27,23 @@
 #![deny(missing_docs)]
 
 pub use offshoot_connect::{Target, TargetError, methods};
+pub use offshoot_macros::{main, remote};
 pub use offshoot_node::{
     Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE,
     Terminal, TerminalSize, VERSION, Via,
 };
-pub use offshoot_program::{Agents, Builder, FoundAgent, Master, Origin, init};
+#[doc(hidden)]
+pub use offshoot_program::expansion as __expansion;
+pub use offshoot_program::{
+    Agents, Builder, Call, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError, RemoteErrorKind,
+    Select, init,
+};
 pub use offshoot_wire as wire;
 
 /// What most programs need: `use offshoot::prelude::*`.
 pub mod prelude {
     pub use crate::methods::{Local, Method, Ssh};
-    pub use crate::{Command, Context, Event, ExitStatus, Finished, Master, Process, Stdio};
+    pub use crate::{
+        Command, Context, Event, ExitStatus, Finished, Here, Master, PendingCall, Process, RemoteError, Select, Stdio,
+    };
 }

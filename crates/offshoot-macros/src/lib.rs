@@ -1,0 +1,47 @@
+//! The attributes of offshoot programs; the crate `offshoot` re-exports them, and its names are what they expand to.
+//!
+//! Owns the checks of what can be remote. Must not know how a call travels: what it expands to is written by hand in
+//! `offshoot-program`, and here it is only filled in.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod entry;
+mod remote;
+#[cfg(test)]
+mod tests;
+
+use proc_macro::TokenStream;
+
+/// Makes a function callable in other contexts.
+///
+/// The function stays as it is. Beside it comes a module of the same name:
+///
+/// - `name::on(&context, args…)` runs it there and waits: `Result<T, offshoot::Error>`, where `T` is what the function
+///   returns;
+/// - `name::start(&context, args…)` does not wait: an `offshoot::PendingCall<T>`;
+/// - `name::call(args…)` is an `offshoot::Call<T>`, to give it a timeout first.
+///
+/// Arguments and results travel by value: anything that serde serializes and deserializes. A function that returns an
+/// error which does neither has it turned into `offshoot::RemoteError`, with its message, its chain and its kind: that
+/// of `io::Result`, `anyhow::Result`, and any other `Result` with one parameter; `io::Error`, `anyhow::Error` and
+/// `Box<dyn Error>` of one with two. Any other error type travels as itself.
+///
+/// A first argument `&Here` is not passed by the caller: through it the function sees its own context, and whether
+/// anyone still waits.
+///
+/// It is for free, non-generic functions of a module; anything else is a compile error that says so. The expansion
+/// places a static by link section, which rustc counts as unsafe: a crate that forbids `unsafe_code` can deny it instead.
+#[proc_macro_attribute]
+pub fn remote(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    remote::expand(attribute.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
+}
+
+/// The `main` of a program with remote functions: a process that is started as an agent or a worker becomes one, and any
+/// other runs this function, with a master when it takes `&Master`.
+///
+/// It is short for `offshoot::init()` first thing in `main`, and `Master::new()`. When there is no master to be had,
+/// the program ends with status 125 and the reason.
+#[proc_macro_attribute]
+pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    entry::expand(attribute.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
+}

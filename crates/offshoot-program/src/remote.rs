@@ -1,0 +1,276 @@
+//! Calls of remote functions, and what they return.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use offshoot_mux::lead::Slot;
+use offshoot_node::{Calling, Context, Error, Invocation};
+use offshoot_wire::{EncodeError, Failure, FailureKind, Ran, decode_untrusted};
+use serde::de::DeserializeOwned;
+
+use crate::identity::identity;
+
+/// Where a remote function runs: its first argument, when it takes `&Here`.
+#[derive(Clone, Debug)]
+pub struct Here {
+    context: Context,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Here {
+    pub(crate) fn of(call: &Invocation) -> Here {
+        Here { context: call.context.clone(), cancelled: Arc::clone(&call.cancelled) }
+    }
+
+    /// The worker as a context: what it connects are its own children, and end with it.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Whether nobody waits for the value any more: the caller cancelled, its time was up, or it is lost. The function
+    /// is not ended; one that takes long should ask now and then.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// A call of a remote function, before it is sent. Made by the function's module.
+#[must_use = "nothing happens until `on` or `start` is called"]
+pub struct Call<T> {
+    function: &'static str,
+    args: Result<Vec<u8>, EncodeError>,
+    timeout: Option<Duration>,
+    returns: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Call<T> {
+    pub(crate) fn new(function: &'static str, args: Result<Vec<u8>, EncodeError>) -> Call<T> {
+        Call { function, args, timeout: None, returns: PhantomData }
+    }
+
+    /// How long the caller waits, from the start of the call on. Then it is cancelled: the wait ends with
+    /// [`FailureKind::Timeout`], and the function can see that nobody waits.
+    pub fn timeout(mut self, timeout: Duration) -> Call<T> {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Runs it in a context and waits for its value.
+    ///
+    /// The function runs in the context's worker for this program: a process that is started for the first call and
+    /// shared by all, side by side. A worker that was lost takes its calls along, and the next call starts another.
+    ///
+    /// # Errors
+    /// When it did not run to its end, or its value did not come back; [`Error::ran`] tells whether it may have run. A panic
+    /// is [`FailureKind::Remote`], with its message and place.
+    pub fn on(self, context: &Context) -> Result<T, Error> {
+        self.start(context).wait()
+    }
+
+    /// Has it run in a context, without waiting. What stands in the way is told by the wait.
+    pub fn start(self, context: &Context) -> PendingCall<T> {
+        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let (args, program) = match (self.args, identity()) {
+            (Ok(args), Ok(program)) => (args, Ok(program)),
+            (Ok(args), Err(failure)) => (args, Err(failure)),
+            (Err(error), _) => (
+                Vec::new(),
+                Err(Failure::new(FailureKind::Malformed, format!("the arguments cannot be sent: {error}"))),
+            ),
+        };
+        let call = Arc::new(Under { context: context.clone(), function: self.function, args, phase: Mutex::default() });
+        match program {
+            Ok(program) => call.send(program),
+            Err(failure) => call.enter(Phase::Refused(Error::new(failure, context.path()))),
+        }
+        PendingCall { call, deadline, program: identity().unwrap_or_default(), returns: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("function", &self.function).finish_non_exhaustive()
+    }
+}
+
+/// A call on its way.
+struct Under {
+    context: Context,
+    function: &'static str,
+    args: Vec<u8>,
+    phase: Mutex<Phase>,
+}
+
+enum Phase {
+    /// Its worker is being started; these are told when that is over.
+    Starting(Vec<Arc<Slot<()>>>),
+    Sent(Context, Arc<Calling>),
+    Refused(Error),
+    GivenUp,
+}
+
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase::Starting(Vec::new())
+    }
+}
+
+impl Under {
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(self: &Arc<Self>, program: [u8; 32]) {
+        let call = Arc::clone(self);
+        self.context.with_worker(program, move |worker| {
+            if matches!(*call.lock(), Phase::GivenUp) {
+                return;
+            }
+            let sent = worker.and_then(|worker| Ok((worker.start_call(call.function, call.args.clone())?, worker)));
+            call.enter(match sent {
+                Ok((calling, worker)) => Phase::Sent(worker, Arc::new(calling)),
+                Err(error) => Phase::Refused(error),
+            });
+        });
+    }
+
+    /// Goes on to a phase and tells those who wait, unless the call was given up.
+    fn enter(&self, next: Phase) {
+        let mut phase = self.lock();
+        // What is replaced is dropped without the lock: it may cancel a call.
+        let before = match &*phase {
+            Phase::GivenUp => next,
+            _ => std::mem::replace(&mut *phase, next),
+        };
+        drop(phase);
+        if let Phase::Starting(waiting) = before {
+            for ticket in waiting {
+                ticket.complete(());
+            }
+        }
+    }
+}
+
+/// A call whose value is on its way. Dropping it cancels the call.
+///
+/// `Send`: it can be waited for on another thread than the one that started it.
+#[must_use = "dropping it cancels the call"]
+pub struct PendingCall<T> {
+    call: Arc<Under>,
+    deadline: Option<Instant>,
+    program: [u8; 32],
+    returns: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> PendingCall<T> {
+    /// Waits for the value; see [`Call::on`]. It does end: with the value, the call's timeout, or the loss of the worker.
+    ///
+    /// # Errors
+    /// As [`Call::on`].
+    pub fn wait(self) -> Result<T, Error> {
+        self.finish(self.deadline)
+    }
+
+    /// As [`wait`](Self::wait), at most for `timeout`; then the call is cancelled.
+    ///
+    /// # Errors
+    /// As [`Call::on`], or [`FailureKind::Timeout`].
+    pub fn wait_timeout(self, timeout: Duration) -> Result<T, Error> {
+        let until = Instant::now().checked_add(timeout);
+        self.finish(self.deadline.into_iter().chain(until).min())
+    }
+
+    fn finish(&self, deadline: Option<Instant>) -> Result<T, Error> {
+        let mut again = true;
+        loop {
+            let calling = {
+                let mut phase = self.call.lock();
+                match &mut *phase {
+                    Phase::Sent(worker, calling) => Ok((worker.clone(), Arc::clone(calling))),
+                    Phase::Refused(error) => return Err(error.clone()),
+                    Phase::GivenUp => return Err(self.error(FailureKind::Cancelled, "the call was given up")),
+                    Phase::Starting(waiting) => {
+                        let ticket = Arc::new(Slot::new());
+                        waiting.push(Arc::clone(&ticket));
+                        Err(ticket)
+                    }
+                }
+            };
+            match calling {
+                Err(ticket) => {
+                    if ticket.wait(deadline).is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Err(self.error(FailureKind::Timeout, "the worker did not start in time"));
+                    }
+                }
+                Ok((worker, calling)) => match calling.wait(deadline) {
+                    Ok(value) => {
+                        return decode_untrusted(&value).map_err(|error| {
+                            let message = format!("the value of {} cannot be decoded: {error}", self.call.function);
+                            Error::new(Failure::new(FailureKind::Malformed, message).ran(Ran::Executed), worker.path())
+                        });
+                    }
+                    // It ended before the call reached it: nothing ran, and another takes its place, once.
+                    Err(error) if again && is_stale(&error) => {
+                        again = false;
+                        self.call.context.forget_worker(&worker);
+                        self.call.enter(Phase::default());
+                        self.call.send(self.program);
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn error(&self, kind: FailureKind, message: &str) -> Error {
+        Error::new(Failure::new(kind, message), self.call.context.path())
+    }
+}
+
+impl<T> PendingCall<T> {
+    /// The context that it was started on.
+    pub fn context(&self) -> &Context {
+        &self.call.context
+    }
+
+    /// Whether a wait would return at once.
+    pub fn is_done(&self) -> bool {
+        self.settled(None)
+    }
+
+    /// As [`is_done`](Self::is_done); when not, `ticket` is completed at the next thing that happens.
+    pub(crate) fn settled(&self, ticket: Option<&Arc<Slot<()>>>) -> bool {
+        let calling = match &mut *self.call.lock() {
+            Phase::Sent(_, calling) => Arc::clone(calling),
+            Phase::Refused(_) | Phase::GivenUp => return true,
+            Phase::Starting(waiting) => {
+                waiting.extend(ticket.map(Arc::clone));
+                return false;
+            }
+        };
+        calling.is_done(ticket)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+impl<T> Drop for PendingCall<T> {
+    fn drop(&mut self) {
+        self.call.enter(Phase::GivenUp);
+    }
+}
+
+impl<T> fmt::Debug for PendingCall<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCall").field("function", &self.call.function).finish_non_exhaustive()
+    }
+}
+
+fn is_stale(error: &Error) -> bool {
+    error.ran() == Ran::NotSent && matches!(error.kind(), FailureKind::NoRoute | FailureKind::PeerLost(_))
+}

@@ -1,0 +1,174 @@
+//! The functions that the checks call.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use offshoot::prelude::*;
+use offshoot::wire;
+
+#[offshoot::remote]
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// How often it was called in this process.
+#[offshoot::remote]
+pub(crate) fn count() -> u32 {
+    COUNT.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Returns once as many are in it as say so, or says that they never were.
+#[offshoot::remote]
+pub(crate) fn meet(others: u32) -> bool {
+    static HERE: AtomicU32 = AtomicU32::new(0);
+    HERE.fetch_add(1, Ordering::Relaxed);
+    let end = Instant::now() + Duration::from_secs(20);
+    while HERE.load(Ordering::Relaxed) < others {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+#[offshoot::remote]
+pub(crate) fn same(
+    bytes: Vec<u8>,
+    mut text: String,
+    map: BTreeMap<u8, Option<f64>>,
+) -> (Vec<u8>, String, BTreeMap<u8, Option<f64>>) {
+    text.push('!');
+    (bytes, text, map)
+}
+
+#[offshoot::remote]
+pub(crate) fn fill(length: usize) -> String {
+    "7".repeat(length)
+}
+
+#[offshoot::remote]
+pub(crate) fn nothing() {}
+
+#[offshoot::remote]
+pub(crate) fn size(path: PathBuf) -> io::Result<u64> {
+    Ok(std::fs::metadata(path)?.len())
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Refused {
+    TooMany(u32),
+}
+
+#[offshoot::remote]
+pub(crate) fn own_error(number: u32) -> Result<u32, Refused> {
+    if number > 9 { Err(Refused::TooMany(number)) } else { Ok(number) }
+}
+
+#[offshoot::remote]
+pub(crate) fn boxed_error(text: String) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, Outer(text.parse::<u32>().err())).into())
+}
+
+/// An error with a cause.
+#[derive(Debug)]
+struct Outer(Option<std::num::ParseIntError>);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no number")
+    }
+}
+
+impl Error for Outer {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.as_ref().map(|error| error as &(dyn Error + 'static))
+    }
+}
+
+#[offshoot::remote]
+pub(crate) fn panic(text: String) {
+    panic!("as told: {text}");
+}
+
+#[offshoot::remote]
+pub(crate) fn abort() {
+    std::process::abort();
+}
+
+#[offshoot::remote]
+pub(crate) fn exit(code: i32) {
+    std::process::exit(code);
+}
+
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Goes on until nobody waits any more.
+#[offshoot::remote]
+pub(crate) fn until_cancelled(here: &Here) {
+    while !here.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    CANCELLED.store(true, Ordering::Relaxed);
+}
+
+#[offshoot::remote]
+pub(crate) fn was_cancelled() -> bool {
+    CANCELLED.load(Ordering::Relaxed)
+}
+
+#[offshoot::remote]
+pub(crate) fn spin() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// Starts a process that leaves its session, and yields its number.
+#[offshoot::remote]
+pub(crate) fn daemon() -> u32 {
+    let output = std::process::Command::new("setsid")
+        .args(["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"])
+        .output()
+        .expect("a shell");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+}
+
+/// Grows a context below, and asks who runs there.
+#[offshoot::remote]
+pub(crate) fn deeper(here: &Here) -> Result<(u32, u32, String), String> {
+    let below = here.context().local().connect().map_err(|error| error.to_string())?;
+    let there = pid::on(&below).map_err(|error| error.to_string())?;
+    Ok((std::process::id(), there, below.path().to_owned()))
+}
+
+#[offshoot::remote]
+pub(crate) fn descriptors() -> Vec<String> {
+    let list = std::fs::read_dir("/proc/self/fd").expect("/proc");
+    list.flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| ["0", "1", "2"].contains(&name)))
+        .filter_map(|entry| Some(std::fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// A name that clashes with those of the expansion does no harm.
+#[offshoot::remote]
+pub(crate) fn call(context: u32, run: u32, args: u32, value: u32) -> u32 {
+    context + run + args + value
+}
+
+/// Found by name alone, whatever is around it.
+pub(crate) mod inner {
+    type Result<T> = std::result::Result<T, super::wire::EncodeError>;
+
+    #[offshoot::remote]
+    pub(crate) fn alias() -> Result<u8> {
+        Err(super::wire::EncodeError)
+    }
+}

@@ -1,0 +1,176 @@
+//! How workers come and go.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use offshoot::wire::{FailureKind, LostReason, Ran};
+
+use crate::functions::*;
+use crate::{Check, WITHOUT_INIT, local, master, within};
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("one_worker_serves_all_calls_of_a_context_however_they_begin", one_worker),
+    ("a_crash_ends_the_workers_calls_and_the_next_call_gets_a_fresh_one", crash),
+    ("a_worker_that_is_lost_between_calls_costs_no_call", lost_between),
+    ("a_call_to_a_context_that_is_gone_ends_at_once", context_gone),
+    ("a_timeout_ends_the_wait_and_the_function_can_see_it", timeout),
+    ("a_call_that_is_dropped_is_cancelled", dropped),
+    ("r7_what_a_function_started_ends_with_its_worker", nothing_left_of_a_crash),
+    ("r7_a_function_that_never_returns_ends_with_the_tree", spinning),
+    ("r8_an_agent_answers_while_its_worker_spins", agent_answers),
+    ("a_function_can_grow_contexts_and_call_there", grows),
+    ("a_program_without_init_that_is_started_as_a_worker_ends_with_the_reason", no_fork_bomb),
+];
+
+fn lives(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn one_worker() {
+    let master = master();
+    let context = local(&master);
+    let began: Vec<_> = (0..20).map(|_| count::start(&context)).collect();
+    let threads: Vec<_> = (0..5)
+        .map(|_| {
+            let context = context.clone();
+            std::thread::spawn(move || count::on(&context).expect("a value"))
+        })
+        .collect();
+    let mut counted: Vec<u32> = began.into_iter().map(|call| call.wait().expect("a value")).collect();
+    counted.extend(threads.into_iter().map(|thread| thread.join().expect("no panic")));
+    counted.sort_unstable();
+    assert_eq!(counted, (1..=25).collect::<Vec<_>>(), "not one process counted");
+    assert_eq!(context.info().expect("an answer").children.len(), 1);
+    let other = local(&master);
+    assert_eq!(count::on(&other).expect("a value"), 1, "another context has another worker");
+}
+
+fn crash() {
+    let master = master();
+    let context = local(&master);
+    let before = pid::on(&context).expect("a value");
+    let beside = until_cancelled::start(&context);
+    let error = abort::on(&context).expect_err("a crash");
+    assert_eq!(error.ran(), Ran::MaybeExecuted);
+    assert!(
+        matches!(error.kind(), FailureKind::PeerLost(LostReason::Exited(134) | LostReason::Signalled(6))),
+        "{error}"
+    );
+    let error = beside.wait().expect_err("its worker is gone");
+    assert!(matches!(error.kind(), FailureKind::PeerLost(_)), "{error}");
+    context.ping().expect("the agent goes on");
+    assert_ne!(pid::on(&context).expect("a fresh worker"), before);
+    let error = exit::on(&context, 3).expect_err("an exit");
+    assert!(matches!(error.kind(), FailureKind::PeerLost(LostReason::Exited(3))), "{error}");
+    pid::on(&context).expect("a fresh worker");
+}
+
+fn lost_between() {
+    let master = master();
+    let context = local(&master);
+    let mut before = 0;
+    for _ in 0..3 {
+        let now = pid::on(&context).expect("a value");
+        assert_ne!(now, before);
+        before = now;
+        let status = Command::new("kill").args(["-9", &now.to_string()]).status().expect("kill");
+        assert!(status.success());
+        within("the agent still has its worker", || context.info().expect("an answer").children.is_empty());
+    }
+}
+
+fn context_gone() {
+    let master = master();
+    let context = local(&master);
+    pid::on(&context).expect("a value");
+    context.shutdown().expect("an end");
+    let began = Instant::now();
+    let error = pid::on(&context).expect_err("it is gone");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::NoRoute, Ran::NotSent), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3));
+    let error = pid::start(&context).wait().expect_err("it is gone");
+    assert_eq!(error.kind(), &FailureKind::NoRoute, "{error}");
+}
+
+fn timeout() {
+    let master = master();
+    let context = local(&master);
+    nothing::on(&context).expect("a value");
+    let began = Instant::now();
+    let error = until_cancelled::call().timeout(Duration::from_millis(100)).on(&context).expect_err("a timeout");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Timeout, Ran::MaybeExecuted), "{error}");
+    assert!(began.elapsed() >= Duration::from_millis(100), "it did not wait");
+    within("the function does not see it", || was_cancelled::on(&context).expect("a value"));
+}
+
+fn dropped() {
+    let master = master();
+    let context = local(&master);
+    let pending = until_cancelled::start(&context);
+    nothing::on(&context).expect("a value");
+    drop(pending);
+    within("the function does not see it", || was_cancelled::on(&context).expect("a value"));
+    // Also while its worker is still being started.
+    let other = local(&master);
+    drop(until_cancelled::start(&other));
+    nothing::on(&other).expect("a value");
+    let early = until_cancelled::start(&other).wait_timeout(Duration::from_millis(20)).expect_err("a timeout");
+    assert_eq!(early.kind(), &FailureKind::Timeout);
+}
+
+fn nothing_left_of_a_crash() {
+    let master = master();
+    let context = local(&master);
+    let left = daemon::on(&context).expect("a value");
+    assert!(lives(left));
+    abort::on(&context).expect_err("a crash");
+    within("what the function started lives on", || !lives(left));
+}
+
+fn spinning() {
+    let master = master();
+    let context = local(&master);
+    let started = daemon::on(&context).expect("a value");
+    let pending = spin::start(&context);
+    context.ping().expect("an answer");
+    let began = Instant::now();
+    master.shutdown();
+    assert!(began.elapsed() < Duration::from_secs(21), "the end took {:?}", began.elapsed());
+    let error = pending.wait().expect_err("the tree has ended");
+    assert!(matches!(error.kind(), FailureKind::PeerLost(_) | FailureKind::NoRoute), "{error}");
+    within("what the function started lives on", || !lives(started));
+}
+
+fn agent_answers() {
+    let master = master();
+    let context = local(&master);
+    let spinning: Vec<_> = (0..4).map(|_| spin::start(&context)).collect();
+    nothing::on(&context).expect("a value");
+    for _ in 0..20 {
+        context.ping().expect("an answer");
+    }
+    assert_eq!(context.command("echo").arg("on").output().expect("a command").stdout, b"on\n");
+    drop(spinning);
+}
+
+fn grows() {
+    let master = master();
+    let context = local(&master);
+    let (worker, below, path) = deeper::on(&context).expect("it ran").expect("a context");
+    assert!(worker != below, "{worker}");
+    assert_eq!(path, "local -> worker -> local");
+    let error = deeper::on(&context).map(|result| result.map(|_| ())).expect("it ran");
+    assert_eq!(error, Ok(()), "a second time");
+}
+
+fn no_fork_bomb() {
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .env(WITHOUT_INIT, "1")
+        .arg("offshoot-worker")
+        .stdin(Stdio::null())
+        .output()
+        .expect("a process");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("call `offshoot::init()` first thing in `main`"), "{text}");
+}

@@ -1,0 +1,174 @@
+//! What goes there and what comes back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use offshoot::wire::{FailureKind, Limits, Ran, RemoteFailure};
+use offshoot::{__expansion, RemoteErrorKind, Select};
+
+use crate::functions::*;
+use crate::{Check, local, master};
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("a_function_runs_in_a_process_of_its_own_and_its_value_comes_back", value_comes_back),
+    ("arguments_and_values_larger_than_a_frame_come_whole", large),
+    ("r5_arguments_and_values_beyond_the_limit_are_refused", too_large),
+    ("an_error_travels_as_its_own_type_or_with_its_kind_message_and_chain", errors),
+    ("a_panic_is_an_error_with_its_message_and_place_and_the_worker_goes_on", panics),
+    ("calls_run_side_by_side", side_by_side),
+    ("a_selection_gives_out_calls_as_they_end", selection),
+    ("a_selection_ends_with_the_timeouts_of_its_calls", selection_timeouts),
+    ("a_call_that_cannot_be_understood_says_so_and_does_not_run", not_understood),
+    ("r8_an_agent_runs_no_function", agent_refuses),
+    ("a_worker_has_no_terminal_and_no_file_of_the_program", standard_streams),
+];
+
+fn value_comes_back() {
+    let master = master();
+    let context = local(&master);
+    let there = pid::on(&context).expect("a value");
+    let agent = context.hello().expect("a hello").pid;
+    assert!(there != std::process::id() && there != agent, "{there}");
+    assert_eq!(pid(), std::process::id(), "the function itself stays as it is");
+    let map = BTreeMap::from([(1, None), (2, Some(0.5))]);
+    let back = same::on(&context, vec![0, 255], "é".into(), map.clone()).expect("a value");
+    assert_eq!(back, (vec![0, 255], "é!".into(), map));
+    nothing::on(&context).expect("a value");
+    assert_eq!(call::on(&context, 1, 2, 3, 4).expect("a value"), 10);
+    // The master's own context has a worker, too.
+    assert_ne!(pid::on(master.context()).expect("a value"), std::process::id());
+}
+
+fn large() {
+    let master = master();
+    let context = local(&master);
+    for length in [Limits::CALL_INLINE - 40, Limits::CALL_INLINE, Limits::CALL_INLINE + 1, 5_000_000] {
+        let text: String = (0..length).map(|at| char::from(b'a' + (at % 23) as u8)).collect();
+        let (_, back, _) = same::on(&context, Vec::new(), text.clone(), BTreeMap::new()).expect("a value");
+        assert!(back == text + "!", "{length} bytes came back changed");
+    }
+    // Several at once, each read by a thread of its own or not yet at all.
+    let pending: Vec<_> = (0..4).map(|n| fill::start(&context, 2_000_000 + n)).collect();
+    assert_eq!(fill::on(&context, 10).expect("a value").len(), 10, "a call waits for the values of others");
+    for (n, call) in pending.into_iter().enumerate() {
+        assert_eq!(call.wait().expect("a value").len(), 2_000_000 + n);
+    }
+}
+
+fn too_large() {
+    let master = master();
+    let context = local(&master);
+    let most = Limits::CALL as usize;
+    let error = same::on(&context, Vec::new(), "0".repeat(most), BTreeMap::new()).expect_err("too large");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::TooLarge, Ran::NotSent), "{error}");
+    let error = fill::on(&context, most + 1).expect_err("too large");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::TooLarge, Ran::Executed), "{error}");
+    assert_eq!(fill::on(&context, 3).expect("a value").len(), 3);
+}
+
+fn errors() {
+    let master = master();
+    let context = local(&master);
+    let error = size::on(&context, "/does/not/exist".into()).expect("it ran").expect_err("no such file");
+    assert_eq!(error.kind, RemoteErrorKind::Os(2), "{error:?}");
+    assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
+    assert!(size::on(&context, "/etc/passwd".into()).expect("it ran").expect("a size") > 0);
+    assert_eq!(own_error::on(&context, 12).expect("it ran"), Err(Refused::TooMany(12)));
+    assert_eq!(own_error::on(&context, 2).expect("it ran"), Ok(2));
+    let error = boxed_error::on(&context, "x".into()).expect("it ran").expect_err("no number");
+    assert_eq!((error.message.as_str(), error.chain.len()), ("no number", 1), "{error:?}");
+    assert_eq!(error.to_string(), "no number: invalid digit found in string");
+    let error = inner::alias::on(&context).expect("it ran").expect_err("an error");
+    assert!(error.message.contains("no form on the wire"), "{error}");
+}
+
+fn panics() {
+    let master = master();
+    let context = local(&master);
+    let before = pid::on(&context).expect("a value");
+    let error = panic::on(&context, "stop".into()).expect_err("a panic");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Remote(RemoteFailure::Panic), Ran::Executed), "{error}");
+    for part in ["functions::panic", "functions.rs:", "as told: stop"] {
+        assert!(error.message().contains(part), "{part} is not in {error}");
+    }
+    assert_eq!(pid::on(&context).expect("a value"), before, "the worker did not go on");
+}
+
+fn side_by_side() {
+    let master = master();
+    let context = local(&master);
+    let calls: Vec<_> = (0..10).map(|_| meet::start(&context, 10)).collect();
+    for call in calls {
+        assert!(call.wait().expect("a value"), "they never met");
+    }
+}
+
+fn selection() {
+    let master = master();
+    let contexts: Vec<_> = (0..3).map(|_| local(&master)).collect();
+    let waits = until_cancelled::start(&contexts[0]);
+    let mut select = Select::new([waits_for(&contexts[1]), waits_for(&contexts[2])]);
+    let mut seen: Vec<usize> = (&mut select)
+        .map(|done| {
+            assert!(matches!(done.result(), Ok(true)), "{done:?}");
+            done.index()
+        })
+        .collect();
+    seen.sort_unstable();
+    assert_eq!((seen, select.len()), (vec![0, 1], 0));
+    assert!(!waits.is_done());
+    let mut both = Select::new([waits]);
+    assert!(both.next_timeout(Duration::from_millis(30)).is_none(), "it ended by itself");
+    assert_eq!(both.add(until_cancelled::start(&contexts[1])), 1);
+    assert_eq!(both.len(), 2);
+    nothing::on(&contexts[1]).expect("a value");
+    drop(both);
+    assert!(was_cancelled_in(&contexts[0]) && was_cancelled_in(&contexts[1]), "what is left is not cancelled");
+}
+
+fn waits_for(context: &offshoot::Context) -> offshoot::PendingCall<bool> {
+    meet::start(context, 1)
+}
+
+fn was_cancelled_in(context: &offshoot::Context) -> bool {
+    crate::within("it was not cancelled", || was_cancelled::on(context).expect("a value"));
+    true
+}
+
+fn selection_timeouts() {
+    let master = master();
+    let context = local(&master);
+    let began = Instant::now();
+    let calls = [50, 100].map(|ms| until_cancelled::call().timeout(Duration::from_millis(ms)).start(&context));
+    let kinds: Vec<_> =
+        Select::new(calls).map(|done| done.into_result().expect_err("a timeout").kind().clone()).collect();
+    assert_eq!(kinds, [FailureKind::Timeout, FailureKind::Timeout]);
+    assert!(began.elapsed() >= Duration::from_millis(100));
+}
+
+fn not_understood() {
+    let master = master();
+    let context = local(&master);
+    let error = __expansion::call::<_, ()>("no::such::function", &()).on(&context).expect_err("no such function");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
+    assert!(error.message().contains("no::such::function") && error.hint().contains("as _;"), "{error}");
+    // As a caller with other types would: the identity sees to it that there is none.
+    let name = concat!(module_path!(), "::panic").replace("values", "functions");
+    let error = __expansion::call::<_, ()>(name.leak(), &(200u8, 2u8)).on(&context).expect_err("other arguments");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::NotSent), "{error}");
+}
+
+fn agent_refuses() {
+    let master = master();
+    let context = local(&master);
+    let name = concat!(module_path!(), "::pid").replace("values", "functions");
+    let error = context.start_call(&name, Vec::new()).expect("sent").wait(None).expect_err("refused");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
+}
+
+fn standard_streams() {
+    let master = master();
+    let streams = descriptors::on(&local(&master)).expect("a value");
+    assert_eq!(streams[..2], ["/dev/null", "/dev/null"]);
+    assert!(streams[2].starts_with("pipe:"), "{streams:?}");
+}
