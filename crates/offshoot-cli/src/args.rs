@@ -20,6 +20,7 @@ Examples:
   offshoot shell jump/web1                           your terminal there; ~. leaves
   offshoot run check.sh web[1-9] -- --verbose        a local script, nothing copied
   offshoot tree jump/web[1-9]                        names, users, hosts, latency
+  offshoot doctor jump/web1                          how the login went, what is there
 
 Exit codes: the command's own for one target, the largest for many; 124 its time was up;
 125 our own failure; 126, 127 it cannot be started, is not there; 128+n signal n; 255 the link
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Shell(ShellArgs),
     Run(RunArgs),
     Tree(TreeArgs),
+    Doctor(DoctorArgs),
     Agents(AgentsArgs),
     Completions(CompletionsArgs),
     /// Print the manual page.
@@ -52,7 +54,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it grows a tree, and so may run for long.
     pub(crate) fn runs(&self) -> bool {
-        matches!(self, Command::Exec(_) | Command::Shell(_) | Command::Run(_) | Command::Tree(_))
+        matches!(self, Command::Exec(_) | Command::Shell(_) | Command::Run(_) | Command::Tree(_) | Command::Doctor(_))
     }
 }
 
@@ -205,6 +207,23 @@ pub(crate) struct TreeArgs {
     #[arg(value_name = "TARGET", required = true)]
     pub(crate) targets: Vec<String>,
     /// One JSON record a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// Connect to a target and say how that went: each stage with its time, what is there, what would fail.
+///
+/// Each hop of the path has its own part. It looks for folders where programs may run by making a file there and
+/// removing it at once. The exit code is 0 when the target was reached, whatever there is to say about it.
+#[derive(Args, Debug)]
+#[command(override_usage = "offshoot doctor [OPTIONS] TARGET")]
+pub(crate) struct DoctorArgs {
+    /// Where
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// One JSON record a line: one for each hop, and one for an error
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! The commands, one file each: from arguments to an exit code.
 
 pub(crate) mod agents;
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod run;
 pub(crate) mod shell;

@@ -42,7 +42,8 @@ static TO_FRONT: OnceLock<OwnedFd> = OnceLock::new();
 /// Splits the process where that is of use. Returns in the worker, and where there was nothing to split; the front does
 /// not return. Signals are listened to from here on, see [`interrupt`].
 pub(crate) fn split() {
-    if on_terminal()
+    // In the background too: it may be brought to the foreground.
+    if foreground().is_some()
         && let Err(error) = try_split()
     {
         // As good as before, but for Ctrl-Z.
@@ -50,11 +51,11 @@ pub(crate) fn split() {
     }
 }
 
-/// Whether we are a job in the foreground of a terminal.
-pub(crate) fn on_terminal() -> bool {
+/// The foreground of our terminal, if one of the standard streams is that.
+fn foreground() -> Option<Pid> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    let any = [stdin.as_fd(), stderr.as_fd(), stdout.as_fd()];
-    any.into_iter().any(|fd| tcgetpgrp(fd).is_ok_and(|group| group == getpgrp()))
+    // It tells only of the terminal that controls us.
+    [stdin.as_fd(), stderr.as_fd(), stdout.as_fd()].into_iter().find_map(|fd| tcgetpgrp(fd).ok())
 }
 
 fn try_split() -> io::Result<()> {
@@ -227,8 +228,9 @@ fn leave() {
 }
 
 fn come_back() {
-    // Continued in the background a terminal session has no terminal: it stops again, as any program that wants one.
-    if terminal::is_wanted() && !on_terminal() {
+    // Continued in the background a terminal session has no terminal: it stops again, as any program that wants one. If
+    // there is no terminal any more it goes on, and its next read says so.
+    if terminal::is_wanted() && foreground().is_some_and(|group| group != getpgrp()) {
         return leave();
     }
     terminal::come_back();

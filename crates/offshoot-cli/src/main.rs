@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod doctor;
 mod exit;
 mod fault;
 mod feed;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Shell(args) => commands::shell::shell(args, &cli.global),
         Command::Run(args) => commands::run::run(args, &cli.global),
         Command::Tree(args) => commands::tree::tree(args, &cli.global),
+        Command::Doctor(args) => commands::doctor::doctor(args, &cli.global),
         Command::Agents(args) => commands::agents::agents(&args, &cli.global),
         Command::Completions(args) => completions(args.shell),
         Command::Man => manual(),

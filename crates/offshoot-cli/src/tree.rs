@@ -3,6 +3,7 @@
 //! Hops become methods with the user's options, contexts and processes become [`Ground`] and [`Running`], and the
 //! library's errors become [`Fault`]s.
 
+mod arrival;
 mod session;
 
 use std::io;
@@ -22,6 +23,7 @@ use crate::ground::{Event, Facts, Ground, Job, Running, Stdin};
 use crate::hinted::Hinted;
 use crate::options::Reach;
 use crate::output::{End, Stream};
+pub(crate) use arrival::stages_before;
 pub(crate) use session::Session;
 
 /// How long processes have between TERM and KILL when the tree is taken down.

@@ -1,0 +1,128 @@
+//! `offshoot doctor`: what it says of a target is true, harmless, and leaves nothing.
+
+use std::time::Duration;
+
+use offshoot_tests::bounded::Finished;
+use offshoot_tests::expect::code;
+use offshoot_tests::servers::Temper;
+use offshoot_tests::{Fleet, Offshoot, Peer, Profile, Tag, host, or_not_run};
+use serde_json::Value;
+
+const GONE: Duration = Duration::from_secs(12);
+
+#[track_caller]
+fn records(done: &Finished) -> Vec<Value> {
+    let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{done}"));
+    done.out().lines().map(read).collect()
+}
+
+fn stages(hop: &Value) -> Vec<&str> {
+    let stages = hop["stages"].as_array().expect("stages");
+    stages.iter().map(|stage| stage["stage"].as_str().expect("a name")).collect()
+}
+
+#[test]
+fn each_hop_is_told_with_its_stages_and_what_is_there() {
+    let tag = Tag::new("doctor");
+    let done = Offshoot::new(&tag, &["doctor", "--json", "local/local"]).run();
+    done.expect_code(0).expect_harmless();
+    let hops = records(&done);
+    assert_eq!(hops.len(), 2, "{done}");
+    for (hop, path) in hops.iter().zip(["local", "local -> local"]) {
+        assert_eq!((&hop["type"], &hop["path"], &hop["reached"]), (&"hop".into(), &path.into(), &true.into()));
+        assert_eq!(stages(hop), ["starting the connection tool", "greeting the agent", "first call"]);
+        for stage in hop["stages"].as_array().expect("stages") {
+            let seconds = stage["seconds"].as_f64().expect("a time");
+            assert!(seconds > 0.0 && seconds < 30.0, "{stage}");
+        }
+        let kernel = std::process::Command::new("uname").arg("-srm").output().expect("uname").stdout;
+        assert_eq!(hop["facts"]["kernel"].as_str(), std::str::from_utf8(&kernel).ok().map(str::trim), "{hop}");
+        assert!(hop["agent"]["triple"].as_str().is_some_and(|triple| triple.contains("-linux-")), "{hop}");
+    }
+    let text = Offshoot::new(&tag, &["doctor", "local"]).run();
+    text.expect_code(0).expect_harmless();
+    for part in ["greeting the agent", "first call", " ms", "account", "system    Linux ", "descriptors", "starts by"] {
+        assert!(text.out().contains(part), "{part:?} is missing\n{text}");
+    }
+    Offshoot::new(&tag, &["doctor", "local,local/local"]).run().expect_error(code::OURS, &["one target at a time"]);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_login_behind_a_host_is_told_by_that_host_with_all_its_stages() {
+    let name = "a_login_behind_a_host_is_told_by_that_host_with_all_its_stages";
+    let tag = Tag::new("doctorssh");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
+    let done = fleet.offshoot(&tag, &["doctor", "--json", "h1/h2"]).run();
+    done.expect_code(0).expect_harmless();
+    let hops = records(&done);
+    assert_eq!(hops.iter().map(|hop| hop["hop"].as_str()).collect::<Vec<_>>(), [Some("ssh:h1"), Some("ssh:h2")]);
+    for hop in &hops {
+        let told = stages(hop);
+        for stage in ["starting the connection tool", "logging in", "starting the agent", "first call"] {
+            assert!(told.contains(&stage), "{stage:?} is missing in {told:?}\n{done}");
+        }
+        assert!(hop["agent"]["sent"].as_u64().is_some_and(|sent| sent > 10_000), "{hop}");
+        assert!(hop["facts"]["image"].as_str().is_some_and(|image| image.contains("memfd")), "{hop}");
+        assert!(hop["folders"].as_array().is_some_and(|folders| !folders.is_empty()), "{hop}");
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn what_a_damaged_target_lacks_is_said_with_what_to_do() {
+    let name = "what_a_damaged_target_lacks_is_said_with_what_to_do";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("doctorlacks");
+    let peers = [
+        Peer::new("noproc").profile(Profile::NoProc),
+        Peer::new("nomemfd").profile(Profile::NoMemfd),
+        Peer::new("box").profile(Profile::Busybox),
+    ];
+    let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
+    for (target, part) in
+        [("noproc", "/proc is not mounted"), ("nomemfd", "files in memory are refused"), ("box", "no perl, no python3")]
+    {
+        let done = fleet.offshoot(&tag, &["doctor", target]).run();
+        done.expect_code(0).expect_harmless();
+        assert!(done.out().contains(part), "{part:?} is missing on {target}\n{done}");
+        assert!(!done.out().contains("did not answer"), "{target}\n{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_shell_opens_behind_hosts_that_have_none_of_ours() {
+    let name = "a_shell_opens_behind_hosts_that_have_none_of_ours";
+    let tag = Tag::new("shellssh");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
+    let mut terminal = fleet.offshoot_on_terminal(&tag, &["shell", "h1/h2", "--", "sh", "-i"]);
+    terminal.await_text("$ ", Duration::from_secs(30));
+    terminal.type_line("stty size | tr ' ' x; tty | cut -c1-9; exit 6");
+    terminal.await_text("24x80", Duration::from_secs(20));
+    terminal.await_text("/dev/pts/", Duration::from_secs(20));
+    let done = terminal.finish(Duration::from_secs(20));
+    done.expect_code(6);
+    assert!(done.restored_terminal(), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_target_that_is_not_reached_is_told_by_the_stage_that_failed() {
+    let name = "a_target_that_is_not_reached_is_told_by_the_stage_that_failed";
+    let tag = Tag::new("doctorno");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let _mute = or_not_run!(name, fleet.server("mute", Temper::Silent));
+    let done = fleet.offshoot(&tag, &["doctor", "-t", "3", "mute"]).run();
+    done.expect_code(code::OURS).expect_harmless();
+    for part in ["starting the connection tool\n", "logging in ", "error: ", "  hint  "] {
+        assert!(done.out().contains(part), "{part:?} is missing\n{done}");
+    }
+    let json = fleet.offshoot(&tag, &["doctor", "--json", "-t", "3", "mute"]).run();
+    json.expect_code(code::OURS);
+    let all = records(&json);
+    assert_eq!((&all[0]["reached"], &all[1]["type"]), (&false.into(), &"error".into()), "{json}");
+    let failed = all[0]["stages"].as_array().expect("stages").last().expect("a stage").clone();
+    assert_eq!((&failed["stage"], &failed["failed"]), (&"logging in".into(), &true.into()), "{json}");
+    tag.assert_nothing_left(GONE);
+}
