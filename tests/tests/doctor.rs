@@ -56,7 +56,7 @@ fn a_login_behind_a_host_is_told_by_that_host_with_all_its_stages() {
     let done = fleet.offshoot(&tag, &["doctor", "--json", "h1/h2"]).run();
     done.expect_code(0).expect_harmless();
     let hops = records(&done);
-    assert_eq!(hops.iter().map(|hop| hop["hop"].as_str()).collect::<Vec<_>>(), [Some("ssh:h1"), Some("ssh:h2")]);
+    assert_eq!(hops.iter().map(|hop| hop["hop"].as_str()).collect::<Vec<_>>(), [Some("h1"), Some("h2")]);
     for hop in &hops {
         let told = stages(hop);
         for stage in ["starting the connection tool", "logging in", "starting the agent", "first call"] {
@@ -77,12 +77,14 @@ fn what_a_damaged_target_lacks_is_said_with_what_to_do() {
     let peers = [
         Peer::new("noproc").profile(Profile::NoProc),
         Peer::new("nomemfd").profile(Profile::NoMemfd),
-        Peer::new("box").profile(Profile::Busybox),
+        Peer::new("bare").profile(Profile::NoInterpreters),
     ];
     let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
-    for (target, part) in
-        [("noproc", "/proc is not mounted"), ("nomemfd", "files in memory are refused"), ("box", "no perl, no python3")]
-    {
+    for (target, part) in [
+        ("noproc", "/proc is not mounted"),
+        ("nomemfd", "files in memory are refused"),
+        ("bare", "no perl, no python3"),
+    ] {
         let done = fleet.offshoot(&tag, &["doctor", target]).run();
         done.expect_code(0).expect_harmless();
         assert!(done.out().contains(part), "{part:?} is missing on {target}\n{done}");
@@ -96,8 +98,9 @@ fn a_shell_opens_behind_hosts_that_have_none_of_ours() {
     let name = "a_shell_opens_behind_hosts_that_have_none_of_ours";
     let tag = Tag::new("shellssh");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
-    let mut terminal = fleet.offshoot_on_terminal(&tag, &["shell", "h1/h2", "--", "sh", "-i"]);
-    terminal.await_text("$ ", Duration::from_secs(30));
+    let mut terminal =
+        fleet.offshoot_on_terminal(&tag, &["shell", "h1/h2", "--", "sh", "-c", "echo ready; exec sh -i"]);
+    terminal.await_text("ready", Duration::from_secs(30));
     terminal.type_line("stty size | tr ' ' x; tty | cut -c1-9; exit 6");
     terminal.await_text("24x80", Duration::from_secs(20));
     terminal.await_text("/dev/pts/", Duration::from_secs(20));
