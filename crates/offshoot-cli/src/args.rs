@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
-A TARGET is a path of hops, left to right: web1, dmw@web1:2222, jump/web1, local/local.
+A TARGET is a path of hops, left to right: web1, dmw@web1:2222, jump/web1/sudo:root, local.
 A hop without a method is reached by ssh, from the hop before it. Sets and lists:
   web[01-32]  db[1-3]x[1-2]  web1,web2  jump/web[1-9]  @hosts.txt  - (names on stdin)
 
@@ -16,6 +16,7 @@ Examples:
   offshoot exec web[01-32] -- uptime                 thirty-two hosts side by side
   offshoot exec jump/web[1-9] -b -- uname -r         behind a bastion; the same answers once
   offshoot exec @hosts.txt -x web3 -- sh -c 'df -h | tail -1'
+  offshoot exec web1/sudo:postgres -- psql -c 'select 1'   asks for passwords, once for each account
   tar c . | offshoot exec web1,web2 -- tar x -C /srv
   offshoot shell jump/web1                           your terminal there; ~. leaves
   offshoot run check.sh web[1-9] -- --verbose        a local script, nothing copied
@@ -103,6 +104,16 @@ pub(crate) struct ReachArgs {
     /// An option for ssh, as in `ssh -o`; may be repeated
     #[arg(short = 'o', value_name = "KEY=VALUE")]
     pub(crate) ssh_option: Vec<String>,
+    /// Take passwords and passphrases from this descriptor: one line, for all accounts
+    #[arg(long, value_name = "N", conflicts_with = "password_command", value_parser = clap::value_parser!(i32).range(0..))]
+    pub(crate) password_fd: Option<i32>,
+    /// Take each account's password or passphrase from this shell command: its first line; OFFSHOOT_ACCOUNT says whose,
+    /// OFFSHOOT_PATH where, OFFSHOOT_ASKS which of both
+    #[arg(long, value_name = "CMD")]
+    pub(crate) password_command: Option<OsString>,
+    /// Never ask at the terminal
+    #[arg(long)]
+    pub(crate) no_ask: bool,
 }
 
 /// How a command runs and how its output is shown.

@@ -7,6 +7,8 @@ pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod tree;
 
+use std::sync::Arc;
+
 use crate::args::ReachArgs;
 use crate::interrupt::Interrupt;
 use crate::options::{Form, Look, Reach};
@@ -27,8 +29,9 @@ fn run_job(
     let chosen = targets::resolve(wanted, &args.exclude)?;
     let (names, paths) = crate::tree::paths(chosen.names, reach)?;
     let input = input(chosen.read_stdin)?;
-    let console = Console::of_process();
+    let console = Arc::new(Console::of_process());
     let interrupt = Interrupt::listen()?;
+    reach.answers.surround(&console, &interrupt);
     let tree = Tree::open(reach)?;
     let stopping = tree.clone();
     interrupt.on_trip(move || stopping.shutdown());

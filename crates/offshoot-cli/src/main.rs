@@ -2,10 +2,11 @@
 //!
 //! From the command line to the tree and back: [`args`] are the raw flags, [`options`] what they mean, [`targets`] and
 //! [`nodeset`] which places; [`commands`] has one file per command; [`walk`] connects, [`job`] runs, [`feed`] hands out
-//! stdin, [`output`] shows. [`session`] is one command on a terminal, with [`keys`] and our own [`terminal`]; [`front`]
+//! stdin, [`answer`] gives secrets, [`output`] shows. [`session`] is one command on a terminal, with [`keys`] and our own [`terminal`]; [`front`]
 //! is the process that Ctrl-Z stops. [`tree`] alone knows the library.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod args;
 mod commands;
 mod doctor;

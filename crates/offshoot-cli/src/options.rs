@@ -2,10 +2,13 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use offshoot::Responder;
 
+use crate::answer::Answers;
 use crate::args::{ColorWhen, GlobalArgs, OutputArgs, ReachArgs};
 use crate::output::{Console, Grouped, Json, Live, Palette, Printer, Raw};
 
@@ -78,6 +81,10 @@ pub(crate) struct Reach {
     pub(crate) ssh_config: Option<PathBuf>,
     pub(crate) ssh_options: Vec<String>,
     pub(crate) agents: Option<PathBuf>,
+    /// Who gives the secrets of this run.
+    pub(crate) answers: Arc<Answers>,
+    /// The same, for connects; `None` when there is nobody.
+    pub(crate) responder: Option<Responder>,
 }
 
 impl Reach {
@@ -96,7 +103,10 @@ impl Reach {
             }
             None => None,
         };
+        let answers = Arc::new(Answers::new(args.password_fd, args.password_command.clone(), !args.no_ask)?);
         Ok(Reach {
+            responder: answers.responder(),
+            answers,
             fanout: usize::from(args.fanout),
             connect_timeout: args.connect_timeout,
             ssh_config,

@@ -44,6 +44,7 @@ impl Drop for RawMode {
 
 /// Puts the settings back for good. Nothing happens when they are as they were.
 pub(crate) fn restore() {
+    crate::answer::restore();
     raw(|raw| drop(raw.take()));
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn is_wanted() -> bool {
 
 /// Puts the settings back for as long as we are stopped.
 pub(crate) fn leave() {
+    crate::answer::leave();
     raw(|raw| {
         if let Some(settings) = raw {
             settings.put_back();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use offshoot::methods::{Hop as Method, Local, Ssh};
-use offshoot::wire::{FailureKind, Ran as LibraryRan};
+use offshoot::methods::{Hop as Method, Local, Ssh, Sudo};
+use offshoot::wire::{AuthFailure, FailureKind, Ran as LibraryRan};
 use offshoot::{Context, Error, Master, Process, Stdio, Target};
 
 use crate::exit;
@@ -74,6 +74,7 @@ fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
                 Method::Ssh(ssh_with_options(ssh, config, reach)?)
             }
             Method::Local(local) => Method::Local(local_with_options(local, reach)),
+            Method::Sudo(sudo) => Method::Sudo(sudo_with_options(sudo, reach)),
             other => other,
         });
     }
@@ -91,8 +92,21 @@ fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach) -> anyho
         // A stage may take all of it: who waits longer than the default for a host means it.
         ssh = ssh.connect_timeout(limit).stage_timeout(limit);
     }
+    if let Some(responder) = &reach.responder {
+        ssh = ssh.responder(responder.clone());
+    }
     offshoot::methods::Method::recipe(&ssh)?;
     Ok(ssh)
+}
+
+fn sudo_with_options(mut sudo: Sudo, reach: &Reach) -> Sudo {
+    if let Some(limit) = reach.connect_timeout {
+        sudo = sudo.connect_timeout(limit).stage_timeout(limit);
+    }
+    match &reach.responder {
+        Some(responder) => sudo.responder(responder.clone()),
+        None => sudo,
+    }
 }
 
 fn local_with_options(local: Local, reach: &Reach) -> Local {
@@ -359,7 +373,13 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
             LibraryRan::MaybeExecuted => Ran::Maybe,
             LibraryRan::Executed => Ran::Yes,
         },
-        hint: if error.hint().is_empty() { default_hint(kind).to_owned() } else { error.hint().to_owned() },
+        hint: if *kind == FailureKind::Auth(AuthFailure::PasswordRequired) {
+            SECRETS.to_owned()
+        } else if error.hint().is_empty() {
+            default_hint(kind).to_owned()
+        } else {
+            error.hint().to_owned()
+        },
         code: exit::OURS,
         ours: false,
     })
@@ -374,6 +394,10 @@ fn told_once(message: &str, what: &str) -> String {
     }
     text
 }
+
+/// What to do when a secret was asked for and nobody gave it.
+const SECRETS: &str = "run it at a terminal to be asked, or give it by --password-fd or --password-command; or log in with \
+                       a key that is accepted, by ssh-agent or -o IdentityFile=; for sudo, NOPASSWD";
 
 /// What to do next where the library had no better advice. Empty where [`exec_fault`] knows more.
 fn default_hint(kind: &FailureKind) -> &'static str {

@@ -70,7 +70,7 @@ fn bad_targets_are_named_with_a_hint() {
         ("web[3-1]", "the range 3-1 runs backwards"),
         ("web[1-999999]", "more than 100000 names"),
         ("a//b", "hop 2"),
-        ("sudo:root", "method sudo is not available"),
+        ("docker:db", "method docker is not available"),
         ("@/does/not/exist", "cannot open the list"),
     ] {
         check(&["exec", target, "--", "true"], 125, "", part);

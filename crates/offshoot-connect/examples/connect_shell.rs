@@ -71,6 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         image: &payloads,
         payloads: &payloads,
         cancel: &Cancel::new(),
+        asker: None,
         behind: None,
     });
     match connected {

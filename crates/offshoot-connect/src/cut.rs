@@ -11,9 +11,22 @@ pub(crate) fn cut<'a>(text: &'a str, part: &str) -> Option<(&'a str, &'a str)> {
     Some((&text[..at], &text[at + part.len()..]))
 }
 
+/// The text with another for each `part`.
+pub(crate) fn replaced(text: &str, part: &str, by: &str) -> String {
+    let mut done = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = cut(rest, part) {
+        done.push_str(before);
+        done.push_str(by);
+        rest = behind;
+    }
+    done.push_str(rest);
+    done
+}
+
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::{cut, replaced};
 
     #[test]
     fn text_is_cut_at_the_first_part_as_std_does_it() {
@@ -21,6 +34,9 @@ mod tests {
         let parts = ["", "a", "ab", "aab", ": ", "\u{e9}", "\u{20ac}:", "longer than all texts"];
         for (text, part) in texts.iter().flat_map(|text| parts.map(|part| (text, part))) {
             assert_eq!(cut(text, part), text.split_once(part), "{part:?} in {text:?}");
+            if !part.is_empty() {
+                assert_eq!(replaced(text, part, "<>"), text.replace(part, "<>"), "{part:?} in {text:?}");
+            }
         }
     }
 }

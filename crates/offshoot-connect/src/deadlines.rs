@@ -1,19 +1,21 @@
-//! The two deadlines that every method has, as numbers that fit a recipe.
+//! The deadlines that every method has, as numbers that fit a recipe.
 
 use std::time::Duration;
 
 use offshoot_wire::Recipe;
 
-/// How long the whole connect may take, and how long one stage may be silent. Milliseconds.
+/// How long the whole connect may take, how long one stage may be silent, and how long an answer to a question of the tool
+/// may take. Milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Deadlines {
     pub(crate) total: u32,
     pub(crate) stage: u32,
+    pub(crate) answer: u32,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines { total: 30_000, stage: 10_000 }
+        Deadlines { total: 30_000, stage: 10_000, answer: 120_000 }
     }
 }
 
@@ -24,6 +26,10 @@ impl Deadlines {
 
     pub(crate) fn set_stage(&mut self, limit: Duration) {
         self.stage = millis(limit);
+    }
+
+    pub(crate) fn set_answer(&mut self, limit: Duration) {
+        self.answer = millis(limit);
     }
 
     pub(crate) fn apply(&self, mut recipe: Recipe) -> Recipe {
@@ -50,8 +56,8 @@ mod tests {
     #[test]
     fn a_tool_gives_up_a_second_before_we_do() {
         assert_eq!(Deadlines::default().tool_seconds(), 9);
-        assert_eq!(Deadlines { total: 4_500, stage: 10_000 }.tool_seconds(), 3);
-        assert_eq!(Deadlines { total: 500, stage: 10_000 }.tool_seconds(), 1);
+        assert_eq!(Deadlines { total: 4_500, ..Deadlines::default() }.tool_seconds(), 3);
+        assert_eq!(Deadlines { total: 500, ..Deadlines::default() }.tool_seconds(), 1);
     }
 
     #[test]

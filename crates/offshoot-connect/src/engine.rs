@@ -11,6 +11,7 @@
 mod classify;
 mod local;
 mod pump;
+mod questions;
 mod shell;
 mod tool;
 
@@ -25,6 +26,7 @@ use offshoot_wire::{ChildHello, ConnectStage, Failure, FailureKind, Recipe, Star
 
 use crate::Cancel;
 use crate::bundle::Bundle;
+pub use questions::{Asker, Reply, Terminal};
 
 /// The first argument of a process that is to become an agent, whichever program it is. An argument and no variable of
 /// the environment, so that what the agent starts does not inherit it.
@@ -110,6 +112,8 @@ pub struct Connecting<'a> {
     pub payloads: &'a dyn Payloads,
     /// Ends the connect within milliseconds.
     pub cancel: &'a Cancel,
+    /// Who answers what the tool asks, where the recipe lets it; with `None` the first question ends the connect.
+    pub asker: Option<&'a dyn Asker>,
     /// The name of the context that runs this connect, when it is not the master: for the hints of login errors.
     pub behind: Option<&'a str>,
 }
@@ -144,6 +148,8 @@ pub struct Connected {
     pub child: Child,
     /// The tool's error output, non-blocking. It must be drained, or the tool stalls.
     pub stderr: OwnedFd,
+    /// The tool's terminal, where its recipe gives it one.
+    pub terminal: Option<Terminal>,
     /// The last of the error output so far, raw; at most 16 KiB.
     pub stderr_tail: Vec<u8>,
     /// What came from the link: the child's hello from its first byte on, and what came behind it.
@@ -157,7 +163,7 @@ pub struct Connected {
 }
 
 /// Runs a recipe. It returns when the child has said hello, or when the connect failed, within the recipe's deadlines
-/// and at most 2 s for the clean-up.
+/// and at most 2 s for the clean-up. While a question is open, the time for its answer runs instead of the deadlines.
 ///
 /// # Errors
 /// A [`Failure`] with its stage or reason as the kind, what was seen (raw: escape it for display) and what to do next.
@@ -220,6 +226,11 @@ impl Clock {
             self.stages.push((self.stage, now - self.started));
             self.stage = stage;
         }
+    }
+
+    /// For so long a question was open: that time does not count.
+    fn pause(&mut self, length: Duration) {
+        self.deadline += length;
     }
 
     /// When to give up: at the whole's deadline, or when the stage was silent for too long.

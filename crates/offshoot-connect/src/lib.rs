@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod answers;
 pub mod bootstrap;
 pub mod bundle;
 mod cancel;
@@ -10,12 +11,14 @@ mod deadlines;
 mod engine;
 pub mod methods;
 mod names;
+pub mod prompt;
 mod target;
 
+pub use answers::{Answers, Asking, Responder};
 pub use cancel::{Cancel, Subscription};
 pub use engine::{
-    AGENT_ARGUMENT, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, SOCKET_ARGUMENT, WORKER_ARGUMENT,
-    connect,
+    AGENT_ARGUMENT, Asker, Connected, Connecting, Image, LinkIo, LocalImage, Payloads, Reply, SOCKET_ARGUMENT,
+    Terminal, WORKER_ARGUMENT, connect,
 };
 pub use names::NameError;
 pub use target::{Target, TargetError, TargetProblem};

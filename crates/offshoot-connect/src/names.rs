@@ -74,6 +74,19 @@ pub(crate) fn user(name: &str) -> Result<(), NameError> {
     }
 }
 
+/// A variable of the environment: letters, digits and `_`, no digit first.
+pub(crate) fn variable(name: &str) -> Result<(), NameError> {
+    plain(name, Limits::NAME)?;
+    match name
+        .chars()
+        .enumerate()
+        .find(|&(at, c)| !(c.is_ascii_alphabetic() || c == '_' || at > 0 && c.is_ascii_digit()))
+    {
+        Some((_, c)) => Err(NameError::Character(c)),
+        None => Ok(()),
+    }
+}
+
 /// A value that is an argument of its own behind an option that takes one: a path, a `key=value`. At most 4,096 bytes, a
 /// path's limit.
 pub(crate) fn value(text: &str) -> Result<(), NameError> {

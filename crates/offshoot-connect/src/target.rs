@@ -28,8 +28,8 @@ use crate::methods::{Hop, HopError, shown};
 /// let target: Target = "jump/dmw@web1:2222/local".parse()?;
 /// assert_eq!(target.hops().len(), 3);
 /// assert_eq!(target.to_string(), "jump/dmw@web1:2222/local");
-/// let error = "jump/sudo:root".parse::<Target>().unwrap_err();
-/// assert_eq!(error.to_string(), "target `jump/sudo:root`, hop 2 (`sudo:root`): method sudo is not available in this version");
+/// let error = "jump/docker:db".parse::<Target>().unwrap_err();
+/// assert_eq!(error.to_string(), "target `jump/docker:db`, hop 2 (`docker:db`): method docker is not available in this version");
 /// # Ok::<(), offshoot_connect::TargetError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -180,11 +180,11 @@ mod tests {
             ("", format!("target ``, hop 1: {empty}")),
             ("jump//web1", format!("target `jump//web1`, hop 2: {empty}")),
             ("web1/", format!("target `web1/`, hop 2: {empty}")),
-            ("sudo:root", "target `sudo:root`, hop 1 (`sudo:root`): method sudo is not available in this version".into()),
+            ("docker:db", "target `docker:db`, hop 1 (`docker:db`): method docker is not available in this version".into()),
             ("local:x", "target `local:x`, hop 1 (`local:x`): local: the name `x`: expected nothing here".into()),
             (
                 "a/ftp:web1",
-                "target `a/ftp:web1`, hop 2 (`ftp:web1`): `ftp` is no method and `web1` is no port; methods are local, ssh"
+                "target `a/ftp:web1`, hop 2 (`ftp:web1`): `ftp` is no method and `web1` is no port; methods are local, ssh, sudo"
                     .into(),
             ),
             ("::1", "target `::1`, hop 1 (`::1`): an IPv6 address needs brackets, expected [::1]".into()),

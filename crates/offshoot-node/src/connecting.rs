@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use offshoot_connect::{Connecting, LinkIo, Payloads};
+use offshoot_connect::{Answers, Asker, Connecting, LinkIo, Payloads, Terminal};
 use offshoot_mux::Child;
 use offshoot_route::Time;
 use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, parse_hello};
 
+use crate::asking;
 use crate::link::LinkFds;
 use crate::services::{self, Place, Running};
 use crate::shared::Shared;
@@ -24,6 +25,7 @@ pub(crate) struct Arrival {
     pub(crate) fds: LinkFds,
     pub(crate) child: Child,
     pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) terminal: Option<Terminal>,
     pub(crate) hello: ChildHello,
     pub(crate) received: Vec<u8>,
     pub(crate) stages: Vec<(ConnectStage, Duration)>,
@@ -35,10 +37,11 @@ pub(crate) fn run<R>(
     shared: &Arc<Shared>,
     spec: &ConnectSpec,
     running: Running,
+    asker: Option<&dyn Asker>,
     finish: impl FnOnce(&mut State, Result<ConnectReply, Failure>, Time) -> R,
 ) -> R {
     let place = crate::identity::random().and_then(|nonce| shared.with(|state, now| state.reserve(spec, nonce, now)));
-    let mut arrival = place.as_ref().ok().map(|place| connect(shared, spec, &running, place));
+    let mut arrival = place.as_ref().ok().map(|place| connect(shared, spec, &running, asker, place));
     let told = shared.with(|state, now| {
         let result = state.end_connect(shared, &running, place, &mut arrival, now);
         finish(state, result, now)
@@ -49,7 +52,13 @@ pub(crate) fn run<R>(
 }
 
 /// The part without the lock.
-fn connect(shared: &Arc<Shared>, spec: &ConnectSpec, running: &Running, place: &Place) -> Result<Arrival, Failure> {
+fn connect(
+    shared: &Arc<Shared>,
+    spec: &ConnectSpec,
+    running: &Running,
+    asker: Option<&dyn Asker>,
+    place: &Place,
+) -> Result<Arrival, Failure> {
     let asking = services::AskParent::new(shared);
     let payloads: &dyn Payloads = match &shared.options.payloads {
         Some(payloads) => payloads.as_ref(),
@@ -64,6 +73,7 @@ fn connect(shared: &Arc<Shared>, spec: &ConnectSpec, running: &Running, place: &
         image: shared.options.image.as_ref(),
         payloads,
         cancel: &running.cancel,
+        asker,
         behind: place.behind.as_deref(),
     });
     connected.map(|mut connected| {
@@ -77,6 +87,7 @@ fn connect(shared: &Arc<Shared>, spec: &ConnectSpec, running: &Running, place: &
             },
             child: connected.child,
             stderr: Some(connected.stderr),
+            terminal: connected.terminal,
             hello: connected.hello,
             received,
             stages: connected.stages,
@@ -88,19 +99,37 @@ fn connect(shared: &Arc<Shared>, spec: &ConnectSpec, running: &Running, place: &
 /// until all are done. The results are in the order of the specs.
 pub(crate) fn connect_here(
     shared: &Arc<Shared>,
-    specs: Vec<Result<ConnectSpec, Failure>>,
+    specs: Vec<Result<(ConnectSpec, Answers), Failure>>,
 ) -> Vec<Result<ConnectReply, Failure>> {
-    let threads = specs.len().min(shared.options.connects);
+    let one = |spec: &Result<(ConnectSpec, Answers), Failure>| match spec {
+        Ok((spec, answers)) => in_turn(shared, spec, answers),
+        Err(failure) => Err(failure.clone()),
+    };
+    side_by_side(&specs, shared.options.connects, one)
+        .into_iter()
+        .map(|result| result.unwrap_or_else(|| Err(thread_ended())))
+        .collect()
+}
+
+/// The failure of what a thread should have done that is no more.
+pub(crate) fn thread_ended() -> Failure {
+    Failure::new(offshoot_wire::FailureKind::Cancelled, "the connect's thread ended")
+}
+
+/// Does the same with each element: one on this thread, several on at most so many threads, which last until all are
+/// done. The results are in the order of the elements.
+pub(crate) fn side_by_side<T: Sync, R: Send>(all: &[T], most: usize, one: impl Fn(&T) -> R + Sync) -> Vec<Option<R>> {
+    let threads = all.len().min(most);
     if threads <= 1 {
-        return specs.into_iter().map(|spec| in_turn(shared, spec?)).collect();
+        return all.iter().map(|element| Some(one(element))).collect();
     }
-    let results: Vec<Mutex<Option<Result<ConnectReply, Failure>>>> = specs.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<R>>> = all.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(spec) = specs.get(index) else { return };
-            let result = spec.clone().and_then(|spec| in_turn(shared, spec));
+            let Some(element) = all.get(index) else { return };
+            let result = one(element);
             *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
     };
@@ -114,18 +143,16 @@ pub(crate) fn connect_here(
         }
         work();
     });
-    let lost = || Err(Failure::new(offshoot_wire::FailureKind::Cancelled, "the connect's thread ended"));
-    results
-        .into_iter()
-        .map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(lost))
-        .collect()
+    results.into_iter().map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
-fn in_turn(shared: &Arc<Shared>, spec: ConnectSpec) -> Result<ConnectReply, Failure> {
+fn in_turn(shared: &Arc<Shared>, spec: &ConnectSpec, answers: &Answers) -> Result<ConnectReply, Failure> {
     let ticket = services::turn();
     if !shared.with(|state, _| state.may_connect(shared, &ticket)) {
         ticket.wait(None);
     }
     let running = shared.with(|state, _| state.begin_connect(None));
-    run(shared, &spec, running, |_, result, _| result)
+    let asker = asking::Here::new(spec.name.clone().unwrap_or_else(|| spec.recipe.default_name()), answers.clone());
+    let asker = (!answers.is_none()).then_some(&asker as &dyn Asker);
+    run(shared, spec, running, asker, |_, result, _| result)
 }

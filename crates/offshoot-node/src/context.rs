@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use offshoot_connect::methods::{Local, Method, Ssh};
+use offshoot_connect::Answers;
+use offshoot_connect::methods::{Local, Method, Ssh, Sudo};
 use offshoot_wire::{
     Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb,
     encode,
 };
 
 use crate::command::Command;
+use crate::options::CONNECTS;
 use crate::pending::{Exchange, Pending, Sending, decoded};
 use crate::shared::Shared;
 use crate::via::Via;
 use crate::workers::Workers;
-use crate::{Error, connecting};
+use crate::{Error, asking, connecting};
 
 /// A context of the tree: an agent on another machine, in another account or container, or the root itself.
 ///
@@ -24,6 +26,9 @@ use crate::{Error, connecting};
 /// [shut down](Context::shutdown), its parent ends, or the tree does; dropping handles does not end it.
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
+
+/// A connect that another context was asked for: its answers, and the path of the context to be.
+type Login = (Exchange, Answers, Arc<str>);
 
 struct Inner {
     shared: Arc<Shared>,
@@ -125,6 +130,11 @@ impl Context {
         Via::new(self.clone(), Ssh::to(target))
     }
 
+    /// A context of another user of this one's machine, by sudo.
+    pub fn sudo(&self, user: impl Into<String>) -> Via<Sudo> {
+        Via::new(self.clone(), Sudo::to(user))
+    }
+
     /// Starts a context below this one by a method or a recipe and waits for it.
     ///
     /// # Errors
@@ -140,11 +150,12 @@ impl Context {
     /// Starts contexts below this one side by side, as many at once as this context's limit allows, and waits for all.
     /// The results are in the order of the methods; one that fails hides no other.
     pub fn connect_all<M: Method>(&self, methods: impl IntoIterator<Item = M>) -> Vec<Result<Context, Error>> {
-        let specs: Vec<Result<ConnectSpec, Failure>> = methods
+        let specs: Vec<Result<(ConnectSpec, Answers), Failure>> = methods
             .into_iter()
             .map(|method| {
-                let recipe = method.recipe()?;
-                Ok(ConnectSpec { recipe, name: None, process_name: self.0.shared.options.process_name.clone() })
+                let (recipe, answers) = (method.recipe()?, method.answers());
+                let process_name = self.0.shared.options.process_name.clone();
+                Ok((ConnectSpec { recipe, name: None, process_name, answers: !answers.is_none() }, answers))
             })
             .collect();
         if self.0.own { self.connect_here(specs) } else { self.connect_there(specs) }
@@ -157,9 +168,9 @@ impl Context {
     }
 
     /// This process runs the recipes.
-    fn connect_here(&self, specs: Vec<Result<ConnectSpec, Failure>>) -> Vec<Result<Context, Error>> {
+    fn connect_here(&self, specs: Vec<Result<(ConnectSpec, Answers), Failure>>) -> Vec<Result<Context, Error>> {
         let paths: Vec<Arc<str>> =
-            specs.iter().map(|spec| spec.as_ref().map_or(Arc::from(""), |spec| self.path_below(spec))).collect();
+            specs.iter().map(|spec| spec.as_ref().map_or(Arc::from(""), |(spec, _)| self.path_below(spec))).collect();
         let replies = connecting::connect_here(&self.0.shared, specs);
         let results = replies.into_iter().zip(paths);
         results
@@ -170,23 +181,31 @@ impl Context {
             .collect()
     }
 
-    /// The context runs the recipes. All are asked before the first answer is awaited.
-    fn connect_there(&self, specs: Vec<Result<ConnectSpec, Failure>>) -> Vec<Result<Context, Error>> {
-        let asked: Vec<Result<Exchange, Error>> = specs
+    /// The context runs the recipes. All are asked before the first answer is awaited; those that may ask something are
+    /// waited for side by side.
+    fn connect_there(&self, specs: Vec<Result<(ConnectSpec, Answers), Failure>>) -> Vec<Result<Context, Error>> {
+        let asked: Vec<Result<Login, Error>> = specs
             .into_iter()
             .map(|spec| {
-                let spec = spec.map_err(|failure| self.error(failure))?;
-                let path = self.path_below(&spec);
-                Exchange::ask(&self.0.shared, &self.0.address, &path, Verb::Connect, encode(&spec).into(), Sending::Now)
+                let (spec, answers) = spec.map_err(|failure| self.error(failure))?;
+                let (shared, path, body) = (&self.0.shared, self.path_below(&spec), encode(&spec).into());
+                let exchange = Exchange::ask(shared, &self.0.address, &path, Verb::Connect, body, Sending::Now)?;
+                Ok((exchange, answers, path))
             })
             .collect();
-        let answered = asked.into_iter().map(|exchange| {
-            let exchange = exchange?;
-            let reply: ConnectReply = decoded(&exchange.answer(None)?).map_err(|failure| exchange.error(failure))?;
+        let answered = |asked: &Result<Login, Error>| {
+            let (exchange, answers, path) = asked.as_ref().map_err(Clone::clone)?;
+            let reply = asking::connected(exchange, answers, path, &self.0.path)?;
             self.check_below(&reply).map_err(|failure| exchange.error(failure))?;
             Ok(self.below(reply))
-        });
-        answered.collect()
+        };
+        let asks = asked.iter().any(|asked| asked.as_ref().is_ok_and(|(_, answers, _)| !answers.is_none()));
+        let threads = if asks { CONNECTS } else { 1 };
+        let results = connecting::side_by_side(&asked, threads, answered);
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|| Err(self.error(connecting::thread_ended()))))
+            .collect()
     }
 
     /// A child that another context reports must be that context's own child.

@@ -11,6 +11,7 @@
 
 pub mod agent;
 mod asked;
+mod asking;
 mod broker;
 mod calling;
 mod command;

@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use offshoot_connect::Terminal;
 use offshoot_mux::tree::{self, Proc};
 use offshoot_mux::{Child, EndPlan, Interest, Token, end_processes, io as fd};
 use offshoot_route::{LinkId, Time};
@@ -38,6 +39,8 @@ pub(crate) struct Tool {
     child: Child,
     exit_token: Token,
     stderr: Option<(OwnedFd, Token)>,
+    /// What its login asked on: kept and drained until it ends.
+    terminal: Option<(Terminal, Token)>,
     tail: Vec<u8>,
     exited: Option<LostReason>,
     /// Its processes are being killed, on a thread.
@@ -63,7 +66,7 @@ pub(crate) struct Links {
 pub(crate) struct NewLink {
     pub(crate) fds: LinkFds,
     pub(crate) received: Vec<u8>,
-    pub(crate) tool: Option<(Child, Option<OwnedFd>)>,
+    pub(crate) tool: Option<(Child, Option<OwnedFd>, Option<Terminal>)>,
     pub(crate) child: Option<ConnectReply>,
 }
 
@@ -114,6 +117,17 @@ impl Links {
             tool.drain(shared, sources);
         }
     }
+
+    /// Throws away what a link's tool wrote to its terminal.
+    pub(crate) fn drain_terminal(&mut self, shared: &Shared, link: LinkId) {
+        let tool = self.entries.get(&link).and_then(|entry| entry.tool.as_ref());
+        if let Some((terminal, token)) = tool.and_then(|tool| tool.terminal.as_ref())
+            && terminal.drain()
+        {
+            // More than a turn's worth: told again, so that others have their turn. Else it would stall, as it deserves.
+            let _ = shared.registry.set(terminal.as_fd(), *token, Interest::Read);
+        }
+    }
 }
 
 impl Tool {
@@ -146,6 +160,10 @@ impl Tool {
             let _ = shared.registry.remove(stderr.as_fd());
             sources.remove(token);
         }
+        if let Some((terminal, token)) = self.terminal.take() {
+            let _ = shared.registry.remove(terminal.as_fd());
+            sources.remove(token);
+        }
         if let Ok(exit) = self.child.exit_fd() {
             let _ = shared.registry.remove(exit);
         }
@@ -161,7 +179,7 @@ impl State {
     pub(crate) fn adopt(&mut self, shared: &Arc<Shared>, id: LinkId, new: NewLink, now: Time) -> io::Result<()> {
         let tokens = [self.sources.insert(Source::LinkRead(id)), self.sources.insert(Source::LinkWrite(id))];
         let tool = match new.tool {
-            Some((child, stderr)) => match self.adopt_tool(shared, id, child, stderr) {
+            Some((child, stderr, terminal)) => match self.adopt_tool(shared, id, child, stderr, terminal) {
                 Ok(tool) => Some(tool),
                 Err(error) => {
                     for token in tokens {
@@ -196,7 +214,14 @@ impl State {
         }
     }
 
-    fn adopt_tool(&mut self, shared: &Shared, id: LinkId, child: Child, stderr: Option<OwnedFd>) -> io::Result<Tool> {
+    fn adopt_tool(
+        &mut self,
+        shared: &Shared,
+        id: LinkId,
+        child: Child,
+        stderr: Option<OwnedFd>,
+        terminal: Option<Terminal>,
+    ) -> io::Result<Tool> {
         let exit_token = self.sources.insert(Source::ToolExit(id));
         shared.registry.add(child.exit_fd()?, exit_token, Interest::Read)?;
         let stderr = match stderr {
@@ -208,7 +233,15 @@ impl State {
             }
             None => None,
         };
-        Ok(Tool { child, exit_token, stderr, tail: Vec::new(), exited: None, killing: false })
+        let terminal = match terminal {
+            Some(terminal) => {
+                let token = self.sources.insert(Source::ToolTerminal(id));
+                shared.registry.add(terminal.as_fd(), token, Interest::Read)?;
+                Some((terminal, token))
+            }
+            None => None,
+        };
+        Ok(Tool { child, exit_token, stderr, terminal, tail: Vec::new(), exited: None, killing: false })
     }
 
     /// Reading ended. The tool may be about to tell why.

@@ -14,6 +14,8 @@ pub(crate) enum Source {
     ToolExit(LinkId),
     /// The error output of that tool.
     ToolStderr(LinkId),
+    /// The terminal of that tool.
+    ToolTerminal(LinkId),
     /// An output pipe of a process that runs for a request: 0 is stdout, 1 is stderr.
     ProcessOut(ExchangeId, usize),
     /// The input pipe of such a process.

@@ -155,6 +155,7 @@ impl State {
             Some(Source::LinkWrite(link)) => self.write_link(shared, link, now),
             Some(Source::ToolExit(link)) => self.tool_exited(shared, link, now),
             Some(Source::ToolStderr(link)) => self.links.drain_stderr(shared, &mut self.sources, link),
+            Some(Source::ToolTerminal(link)) => self.links.drain_terminal(shared, link),
             Some(Source::ProcessOut(id, index)) => self.process_readable(shared, id, index, now),
             Some(Source::ProcessIn(id)) => self.process_writable(shared, id, now),
             Some(Source::ProcessExit(id)) => self.process_exited(shared, id, now),

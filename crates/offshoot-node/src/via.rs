@@ -4,7 +4,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use offshoot_connect::methods::{Method, Ssh};
+use offshoot_connect::Responder;
+use offshoot_connect::methods::{Method, Ssh, Sudo};
+use offshoot_wire::Secret;
 
 use crate::{Context, Error};
 
@@ -67,6 +69,48 @@ impl Via<Ssh> {
     /// Adds an option in the form of ssh's `-o`: `Name=value`.
     pub fn option(self, option: impl Into<String>) -> Self {
         self.with(|method| method.option(option))
+    }
+
+    /// How long the connect may take in all; 30 s by default.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.with(|method| method.connect_timeout(timeout))
+    }
+
+    /// The password of the account: sent when ssh asks for it, tried once.
+    pub fn password(self, secret: impl Into<Secret>) -> Self {
+        self.with(|method| method.password(secret))
+    }
+
+    /// The passphrase of a key that asks for one.
+    pub fn passphrase(self, secret: impl Into<Secret>) -> Self {
+        self.with(|method| method.passphrase(secret))
+    }
+
+    /// Who answers everything else that ssh asks.
+    pub fn responder(self, responder: Responder) -> Self {
+        self.with(|method| method.responder(responder))
+    }
+}
+
+impl Via<Sudo> {
+    /// The password that sudo asks for: sent when it does, tried once.
+    pub fn password(self, secret: impl Into<Secret>) -> Self {
+        self.with(|method| method.password(secret))
+    }
+
+    /// Who answers what sudo asks where no password is given.
+    pub fn responder(self, responder: Responder) -> Self {
+        self.with(|method| method.responder(responder))
+    }
+
+    /// Runs the user's login shell first.
+    pub fn login(self) -> Self {
+        self.with(|method| method.login(true))
+    }
+
+    /// Keeps the environment, where the policy allows it.
+    pub fn preserve_env(self) -> Self {
+        self.with(Sudo::preserve_env)
     }
 
     /// How long the connect may take in all; 30 s by default.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use offshoot_connect::methods::{Local as LocalMethod, Method, Ssh};
+use offshoot_connect::methods::{Local as LocalMethod, Method, Ssh, Sudo};
 use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, agent, process_name};
 
 use crate::agents::Agents;
@@ -179,6 +179,11 @@ impl Master {
     /// A context that this machine logs in to by ssh: `[user@]host[:port]`. Call `connect` on it.
     pub fn ssh(&self, target: impl AsRef<str>) -> Via<Ssh> {
         self.context.ssh(target)
+    }
+
+    /// A context of another user of this machine, by sudo. Call `connect` on it.
+    pub fn sudo(&self, user: impl Into<String>) -> Via<Sudo> {
+        self.context.sudo(user)
     }
 
     /// Starts a context by a method or a recipe and waits for it.

@@ -62,7 +62,8 @@ impl Channels {
         const IN: u8 = 1 << channel::STDIN | 1 << channel::CONTROL;
         const OUT: u8 = 1 << channel::STDOUT | 1 << channel::STDERR;
         let (ask, answer) = match verb {
-            Verb::Echo | Verb::Info | Verb::Connect | Verb::Shutdown | Verb::Detach | Verb::Attach => (0, 0),
+            Verb::Echo | Verb::Info | Verb::Shutdown | Verb::Detach | Verb::Attach => (0, 0),
+            Verb::Connect => (1 << channel::CONTROL, 1 << channel::QUESTION),
             Verb::Exec | Verb::Files => (IN, OUT),
             Verb::Call => (1 << channel::STDIN, 1 << channel::STDOUT),
             Verb::Payload | Verb::Image => (0, 1 << channel::STDOUT),
@@ -79,7 +80,7 @@ impl Channels {
 /// Whether each `Data` frame of a channel is a message that must stay as it was sent. Bytes of other channels may be
 /// joined and split on the way.
 pub(crate) fn is_framed(number: u8) -> bool {
-    number == channel::CONTROL
+    number == channel::CONTROL || number == channel::QUESTION
 }
 
 const _: () = assert!(Limits::CHANNELS == 8, "a set of channels is one byte");

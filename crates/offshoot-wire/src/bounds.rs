@@ -182,6 +182,13 @@ pub(crate) mod seen {
     }
 }
 
+/// Bytes, or nothing: the layout of [`maybe_bytes`], from where they are.
+pub(crate) fn maybe_piece<S: Serializer>(piece: Option<&[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(serde::Serialize)]
+    struct Borrowed<'a>(#[serde(serialize_with = "bytes::serialize")] &'a [u8]);
+    serde::Serialize::serialize(&piece.map(Borrowed), serializer)
+}
+
 /// Optional byte strings.
 pub(crate) mod maybe_bytes {
     use super::*;

@@ -72,12 +72,14 @@ pub enum AuthFailure {
     PasswordIncorrect,
     /// No key or other credential was accepted.
     Rejected,
-    /// A prompt was announced and did not come in time.
+    /// The tool's question was not answered in time.
     PromptTimeout,
     /// The tool wants a terminal.
     TtyRequired,
     /// The account may not do this.
     NotAllowed,
+    /// There is no such user to become.
+    NoSuchUser,
 }
 
 /// What was wrong with a host key.

@@ -35,7 +35,9 @@ mod grant;
 mod hello;
 mod limits;
 mod message;
+mod question;
 mod recipe;
+mod secret;
 mod untrusted;
 mod varint;
 mod verb;
@@ -58,6 +60,8 @@ pub use message::{
     Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, Terminal,
     TerminalSize, channel,
 };
-pub use recipe::{Hint, Meaning, Recipe, Start};
+pub use question::{Answer, AnswerBytes, Asks, Question};
+pub use recipe::{Hint, Meaning, Prompt, Prompts, Recipe, Start};
+pub use secret::Secret;
 pub use untrusted::decode_untrusted;
 pub use verb::Verb;

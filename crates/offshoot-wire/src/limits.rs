@@ -41,6 +41,10 @@ impl Limits {
     pub const SEEN: usize = 4 * 1024;
     /// The longest message or hint of a failure, in bytes.
     pub const MESSAGE: usize = 2 * 1024;
+    /// The longest secret, in bytes: what a terminal's line takes, with room for the tools' own limits.
+    pub const SECRET: usize = 1024;
+    /// How many questions a connect may ask: a jump host's, a key's, a password's, a code's, and again as many.
+    pub const QUESTIONS: usize = 8;
     /// The longest narrowing chain of a grant: each hand-over adds one link.
     pub const GRANT_LINKS: usize = 16;
     /// How large the arguments or the value of a call may be, in bytes: they are held in memory on both sides. What is

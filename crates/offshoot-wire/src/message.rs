@@ -12,8 +12,11 @@ pub mod channel {
     pub const STDOUT: u8 = 1;
     /// To the requester: what the process writes to its error output.
     pub const STDERR: u8 = 2;
-    /// From the requester: [`ExecControl`](crate::ExecControl) messages, one per `Data` frame.
+    /// From the requester: [`ExecControl`](crate::ExecControl) messages, of a connect [`Answer`](crate::Answer)s, one per
+    /// `Data` frame.
     pub const CONTROL: u8 = 3;
+    /// To the requester of a connect: [`Question`](crate::Question)s, one per `Data` frame.
+    pub const QUESTION: u8 = 4;
 }
 
 /// The head of a request's body; the verb's own body follows.
@@ -237,6 +240,8 @@ pub struct ConnectSpec {
     /// What its process is called in `ps`.
     #[serde(deserialize_with = "bounds::name")]
     pub process_name: String,
+    /// Whether the requester answers questions: without it a login that asks any fails.
+    pub answers: bool,
 }
 
 /// The reply of [`Verb::Connect`].

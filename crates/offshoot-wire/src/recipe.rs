@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AuthFailure, HostKeyFailure, Limits, bounds};
+use crate::{Asks, AuthFailure, HostKeyFailure, Limits, bounds};
 
 /// How the tool is started and what it yields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,9 @@ pub enum Start {
     /// A tool is started with pipes, and what it leads to is a shell that runs the probe.
     ///
     /// `argv[0]` is looked up in `PATH`. An argument that is exactly [`Start::PROBE`] is replaced by the probe, the
-    /// one-line script that the bootstrap starts with.
+    /// one-line script that the bootstrap starts with, in the form for any login shell; [`Start::SCRIPT`] and
+    /// [`Start::PLAIN_SCRIPT`] stand for it as an argument of `sh -c`, and [`Start::TOKEN`] anywhere in an argument for
+    /// a word that nobody can guess.
     Shell {
         /// The tool and its arguments.
         #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
@@ -34,6 +36,14 @@ pub enum Start {
 impl Start {
     /// The argument that stands for the probe.
     pub const PROBE: &'static str = "\u{1}probe";
+    /// The argument that stands for the probe as a script for `sh -c`, which gives the environment that the recipe set
+    /// for the tool its former values.
+    pub const SCRIPT: &'static str = "\u{1}script";
+    /// As [`Start::SCRIPT`], without a character that a second shell on the way would act upon once it is escaped as
+    /// sudo does it: no `$`.
+    pub const PLAIN_SCRIPT: &'static str = "\u{1}plain";
+    /// What stands, within an argument or a prompt, for a word made of this connect's nonce: 22 letters and digits.
+    pub const TOKEN: &'static str = "\u{1}token";
 }
 
 /// A text that a tool prints when it fails, and what it means.
@@ -62,6 +72,30 @@ pub enum Meaning {
     Usage,
 }
 
+/// A prompt that a tool may show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// Its text, without white space at either end: `*` stands for any text, `{}` for the account. It is compared with
+    /// the last line that the tool wrote; with all it wrote since it was last answered when it begins with `^`.
+    #[serde(deserialize_with = "bounds::message")]
+    pub text: String,
+    /// What it asks for.
+    pub asks: Asks,
+}
+
+/// The prompts of a tool that may ask before it leads to a shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompts {
+    /// The known ones, first match wins. Another text that the tool leaves standing, with echo off, is
+    /// [`Asks::Other`].
+    #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
+    pub known: Vec<Prompt>,
+    /// Whether it asks on its controlling terminal; else it asks on its error output and reads its input.
+    pub terminal: bool,
+    /// How long an answer may take, in milliseconds.
+    pub answer_ms: u32,
+}
+
 /// A way to obtain a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
@@ -83,6 +117,8 @@ pub struct Recipe {
     pub deadline_ms: u32,
     /// How long a stage may be silent, in milliseconds.
     pub stage_ms: u32,
+    /// What the tool may ask. Without it the tool gets no terminal, and has nobody to ask.
+    pub prompts: Option<Prompts>,
 }
 
 impl Recipe {
@@ -96,6 +132,7 @@ impl Recipe {
             triple: None,
             deadline_ms: 30_000,
             stage_ms: 10_000,
+            prompts: None,
         }
     }
 

@@ -110,6 +110,8 @@ fn recipe() -> Recipe {
         means: Meaning::Auth(AuthFailure::Rejected),
         advice: "add a key".into(),
     }];
+    let known = vec![Prompt { text: "{}'s password:".into(), asks: Asks::Password }];
+    recipe.prompts = Some(Prompts { known, terminal: true, answer_ms: 120_000 });
     recipe
 }
 
@@ -213,7 +215,7 @@ fn the_page_and_the_crate_agree_on_every_vector() {
     page.value("body-exec-signal", &ExecControl::Signal(15));
     page.value("body-exec-kill", &ExecControl::Kill);
     page.value("body-exec-resize", &ExecControl::Resize(TerminalSize { rows: 50, columns: 200 }));
-    let connect = ConnectSpec { recipe: recipe(), name: None, process_name: "offshoot".into() };
+    let connect = ConnectSpec { recipe: recipe(), name: None, process_name: "offshoot".into(), answers: true };
     page.value("body-connect", &connect);
     let connected = ConnectReply {
         address: at(&[3, 1]),
@@ -222,6 +224,9 @@ fn the_page_and_the_crate_agree_on_every_vector() {
         stages: vec![(ConnectStage::Start, 300), (ConnectStage::Hello, 70_000)],
     };
     page.value("body-connect-reply", &connected);
+    let (account, text) = ("dmw@web1".to_owned(), "dmw@web1's password:".to_owned());
+    page.value("body-question", &Question { asks: Asks::Password, account, text, shown: false });
+    page.take("body-answer", Answer { secret: Some("hunter2".into()) }.encode().as_ref());
     let info = NodeInfo {
         address: at(&[3]),
         name: "ssh:jump".into(),
@@ -275,6 +280,8 @@ fn the_page_states_the_limits_that_the_crate_has() {
         ("hello body", Limits::HELLO.to_string()),
         ("name", Limits::NAME.to_string()),
         ("target of a recipe", Limits::TARGET.to_string()),
+        ("secret", Limits::SECRET.to_string()),
+        ("questions", Limits::QUESTIONS.to_string()),
         ("list in a recipe", Limits::RECIPE_LIST.to_string()),
         ("depth", Limits::DEPTH.to_string()),
         ("received text of a failure", Limits::SEEN.to_string()),
@@ -291,5 +298,5 @@ fn the_page_states_the_limits_that_the_crate_has() {
     ] {
         assert_eq!(limits.get(name), Some(&value), "{name}");
     }
-    assert_eq!(limits.len(), 18, "a limit on the page that is not checked here");
+    assert_eq!(limits.len(), 20, "a limit on the page that is not checked here");
 }

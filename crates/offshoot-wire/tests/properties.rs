@@ -209,8 +209,12 @@ fn recipe() -> impl Strategy<Value = Recipe> {
         any::<[u8; 32]>().prop_map(|program| Start::Worker { program }),
         (vec(text(), 0..6), vec((text(), text()), 0..3)).prop_map(|(argv, env)| Start::Shell { argv, env }),
     ];
-    (text(), text(), start, vec(hint, 0..4), prop::option::of(text()), any::<u32>(), any::<u32>()).prop_map(
-        |(method, target, start, hints, triple, deadline_ms, stage_ms)| Recipe {
+    let prompt = (text(), asks()).prop_map(|(text, asks)| Prompt { text, asks });
+    let prompts = (vec(prompt, 0..4), any::<bool>(), any::<u32>());
+    let prompts = prompts.prop_map(|(known, terminal, answer_ms)| Prompts { known, terminal, answer_ms });
+    let times = (any::<u32>(), any::<u32>(), prop::option::of(prompts));
+    (text(), text(), start, vec(hint, 0..4), prop::option::of(text()), times).prop_map(
+        |(method, target, start, hints, triple, (deadline_ms, stage_ms, prompts))| Recipe {
             method,
             target,
             start,
@@ -218,8 +222,13 @@ fn recipe() -> impl Strategy<Value = Recipe> {
             triple,
             deadline_ms,
             stage_ms,
+            prompts,
         },
     )
+}
+
+fn asks() -> impl Strategy<Value = Asks> {
+    prop_oneof![Just(Asks::Password), Just(Asks::Passphrase), Just(Asks::HostKey), Just(Asks::Other)]
 }
 
 fn connect_reply() -> impl Strategy<Value = ConnectReply> {
@@ -328,8 +337,18 @@ proptest! {
     }
 
     #[test]
-    fn connects_come_back(recipe in recipe(), name in prop::option::of(text()), process_name in text()) {
-        comes_back(&ConnectSpec { recipe, name, process_name })?;
+    fn connects_come_back(recipe in recipe(), name in prop::option::of(text()), process_name in text(), answers: bool) {
+        comes_back(&ConnectSpec { recipe, name, process_name, answers })?;
+    }
+
+    #[test]
+    fn questions_and_answers_come_back(
+        asks in asks(), account in text(), text in text(), shown: bool, secret in prop::option::of(vec(any::<u8>(), 0..1024))
+    ) {
+        comes_back(&Question { asks, account, text, shown })?;
+        let bytes = Answer { secret: secret.clone().map(Secret::new) }.encode();
+        let answer: Answer = decode(bytes.as_ref()).expect("decodes");
+        prop_assert_eq!(answer.secret.map(|secret| secret.bytes().to_vec()), secret);
     }
 
     #[test]

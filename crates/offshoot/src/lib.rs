@@ -26,7 +26,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub use offshoot_connect::{Target, TargetError, methods};
+pub use offshoot_connect::{Answers, Asking, Responder, Target, TargetError, methods};
 pub use offshoot_macros::{main, remote};
 pub use offshoot_node::{
     Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE,
@@ -39,10 +39,11 @@ pub use offshoot_program::{
     Select, init,
 };
 pub use offshoot_wire as wire;
+pub use offshoot_wire::Secret;
 
 /// What most programs need: `use offshoot::prelude::*`.
 pub mod prelude {
-    pub use crate::methods::{Local, Method, Ssh};
+    pub use crate::methods::{Local, Method, Ssh, Sudo};
     pub use crate::{
         Command, Context, Event, ExitStatus, Finished, Here, Master, PendingCall, Process, RemoteError, Select, Stdio,
     };

@@ -1,6 +1,7 @@
 //! `offshoot shell`: the login shell of a target, or a command, on our terminal.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use crate::args::{GlobalArgs, ReachArgs, ShellArgs};
 use crate::fault::Fault;
@@ -61,8 +62,9 @@ fn run(
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("a terminal is for one target; these are {}", names.len());
     };
-    let console = Console::of_process();
+    let console = Arc::new(Console::of_process());
     let interrupt = Interrupt::listen()?;
+    reach.answers.surround(&console, &interrupt);
     let tree = Tree::open(&reach)?;
     let stopping = tree.clone();
     interrupt.on_trip(move || stopping.shutdown());

@@ -1,6 +1,6 @@
 //! `offshoot tree`: connects to the targets and draws what has grown.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use offshoot::wire::escape::escaped;
 use serde::Serialize;
@@ -26,8 +26,9 @@ pub(crate) fn tree(args: TreeArgs, global: &GlobalArgs) -> anyhow::Result<u8> {
     let reach = Reach::new(&args.reach, global)?;
     let chosen = targets::resolve(&args.targets, &args.reach.exclude)?;
     let (names, paths) = crate::tree::paths(chosen.names, &reach)?;
-    let console = Console::of_process();
+    let console = Arc::new(Console::of_process());
     let interrupt = Interrupt::listen()?;
+    reach.answers.surround(&console, &interrupt);
     let tree = Tree::open(&reach)?;
     let stopping = tree.clone();
     interrupt.on_trip(move || stopping.shutdown());

@@ -33,6 +33,12 @@ impl Console {
         Console { streams: Mutex::new([stdout, stderr]) }
     }
 
+    /// Lets nobody write for as long as `meanwhile` takes: a question stands on the terminal.
+    pub(crate) fn hold<R>(&self, meanwhile: impl FnOnce() -> R) -> R {
+        let _held = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        meanwhile()
+    }
+
     /// Writes all of `text`, which should be whole lines, with nothing of another thread between.
     ///
     /// # Errors

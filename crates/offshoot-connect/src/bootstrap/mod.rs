@@ -27,6 +27,7 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 
 use self::answer::{FACTS_MAX, Found, Report, Seen, places};
 use self::error::hint;
@@ -142,6 +143,32 @@ impl Bootstrap {
     /// The probe for a tool that takes an argument list: `[shell, "-c", probe_script]`.
     pub fn probe_script(&self) -> String {
         script::probe(&self.nonce, self.options.hold == Hold::UntilReady)
+    }
+
+    /// The probe as a script for `sh -c`, which first gives these variables the values that this process has for them:
+    /// they were set for the tool alone.
+    pub fn script(&self, set: &[(String, String)]) -> String {
+        let former: String = set.iter().map(|(key, _)| script::former(key)).collect();
+        former + &self.probe_script()
+    }
+
+    /// As [`script`](Self::script), without a `$`.
+    pub fn plain_script(&self, set: &[(String, String)]) -> String {
+        script::plain(&self.script(set))
+    }
+
+    /// A word of 22 letters, digits, `_` and `-` that nobody can guess, and that tells nothing of the marker: it shows in
+    /// a tool's arguments.
+    pub fn token(&self) -> String {
+        let hash: [u8; 32] = Sha256::digest([&self.options.nonce[..], b"prompt"].concat()).into();
+        let mut word = [0; 16];
+        word.copy_from_slice(&hash[..16]);
+        script::nonce_text(&word)
+    }
+
+    /// Time passed that is nobody's fault: the stage's clock starts anew.
+    pub fn restart_clock(&mut self, now: Instant) {
+        self.deadline = now + self.options.stage_timeout;
     }
 
     /// The shell of [`Options::shell`].

@@ -41,6 +41,21 @@ pub(super) fn probe(nonce: &str, terminal: bool) -> String {
     }
 }
 
+/// A piece of shell that gives a variable the value that it has in this process.
+pub(super) fn former(key: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@,+= ".contains(&b);
+    match std::env::var(key) {
+        Ok(value) if value.bytes().all(plain) => format!("{key}='{value}';export {key};"),
+        _ => format!("unset {key};"),
+    }
+}
+
+/// A script that is the same script, in characters that survive another shell when each is escaped as sudo does for a
+/// login shell, which leaves `$` as it is.
+pub(super) fn plain(script: &str) -> String {
+    format!("eval \"`printf '{}'`\"", text(script.as_bytes()))
+}
+
 /// What an entry of the list of places begins with: too odd to come from elsewhere.
 pub(super) fn entry(nonce: &str) -> String {
     format!("!{}", &nonce[..6])

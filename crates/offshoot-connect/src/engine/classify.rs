@@ -12,18 +12,22 @@ use std::time::Duration;
 use offshoot_mux::SpawnError;
 use offshoot_wire::escape::escaped;
 use offshoot_wire::{
-    AuthFailure, ChildHello, ConnectStage, Failure, FailureKind, HelloError, Hint, HostKeyFailure, Meaning,
-    ParsedHello, Recipe, Resource, parse_hello,
+    Asks, AuthFailure, ChildHello, ConnectStage, Failure, FailureKind, HelloError, Hint, HostKeyFailure, Meaning,
+    ParsedHello, Question, Recipe, Resource, parse_hello,
 };
 
 use crate::bootstrap::{BootstrapError, ErrorKind, LoaderStep};
-use crate::cut::cut;
+use crate::cut::{cut, replaced};
+use crate::prompt::{Refusal, Why};
 
 /// How much of each stream a failure shows; together they fit [`Limits::SEEN`](offshoot_wire::Limits::SEEN).
 const SHOWN: usize = 2000;
 
 /// How much of a tool's line a message quotes, in bytes.
 const QUOTED: usize = 200;
+
+/// What to do about a wrong secret.
+const ONCE: &str = "it was tried once, so as to lock no account; connect again with the right one";
 
 /// What is known when a connect through a tool fails.
 pub(super) struct Scene<'a> {
@@ -33,6 +37,10 @@ pub(super) struct Scene<'a> {
     pub(super) exit: Option<ExitStatus>,
     pub(super) stdout: &'a [u8],
     pub(super) stderr: &'a [u8],
+    /// What the tool wrote to its terminal, as long as nothing was typed there.
+    pub(super) terminal: &'a [u8],
+    /// The questions that were answered.
+    pub(super) answered: &'a [Question],
 }
 
 impl Scene<'_> {
@@ -60,10 +68,70 @@ impl Scene<'_> {
 
     /// A deadline passed: with what was asked, if the last that came is a question.
     pub(super) fn given_up(&self, failure: Failure) -> Failure {
-        let asked = [self.stderr, self.stdout].into_iter().find_map(question);
+        let asked = [self.terminal, self.stderr, self.stdout].into_iter().find_map(question);
         match asked.filter(|_| self.in_login()) {
             Some((means, line)) => self.meant(means, &line, "it waits for an answer that nobody can give"),
             None => failure.seen(&self.seen()),
+        }
+    }
+
+    /// The tool asked something that is not answered.
+    pub(super) fn refused(&self, refusal: &Refusal) -> Failure {
+        let Question { asks, text, .. } = &refusal.question;
+        let quoted = quoted(&replaced(text, "\n", " "));
+        let (auth, what, advice) = match (refusal.why, asks) {
+            (Why::NotGiven, Asks::HostKey) => {
+                let (kind, what) = (HostKeyFailure::Unknown, "the host's key is not known");
+                // All of it: the fingerprint is what the user needs.
+                let failure =
+                    Failure::new(FailureKind::HostKey(kind), format!("{what}: {}", replaced(text, "\n", " ")));
+                let known = self.recipe.hints.iter().find(|hint| hint.means == Meaning::HostKey(kind));
+                let advice = known.map_or("", |hint| &hint.advice);
+                return failure.hint(format!("{advice}{}", self.hops(Meaning::HostKey(kind))));
+            }
+            (Why::NotGiven, _) => {
+                let hint = "give it, or somebody who can be asked; or use a key";
+                (AuthFailure::PasswordRequired, auth_text(AuthFailure::PasswordRequired).to_owned(), hint)
+            }
+            (Why::Wrong, _) => {
+                let what = match asks {
+                    Asks::Password => "the password is wrong",
+                    Asks::Passphrase => "the passphrase is wrong",
+                    Asks::HostKey | Asks::Other => "the answer was not accepted",
+                };
+                (AuthFailure::PasswordIncorrect, what.to_owned(), ONCE)
+            }
+            (Why::Late(limit), _) => {
+                let what = format!("nobody answered for {} s", limit.as_secs());
+                (AuthFailure::PromptTimeout, what, "connect again and answer sooner, or give the secret beforehand")
+            }
+            (Why::Shown, _) => {
+                let what = "it asks for a secret where it would be shown, and gets none".to_owned();
+                (AuthFailure::TtyRequired, what, "log in once by hand and see what the tool does with its terminal")
+            }
+            (Why::TooMany, _) => {
+                (AuthFailure::Rejected, "it asks without end".to_owned(), "log in once by hand and see what it asks")
+            }
+            (Why::Untypable, _) => {
+                let what = "the answer is too long, or holds control characters".to_owned();
+                (AuthFailure::PasswordIncorrect, what, "give one line of text, of at most 1024 bytes")
+            }
+        };
+        let hops = self.hops(Meaning::Auth(auth));
+        Failure::new(FailureKind::Auth(auth), format!("{what}: {quoted}"))
+            .seen(&self.seen())
+            .hint(format!("{advice}{hops}"))
+    }
+
+    /// A login that was refused after a secret had been typed was refused for it.
+    fn wrong_answer(&self, means: Meaning) -> Option<&'static str> {
+        let refused = matches!(means, Meaning::Auth(AuthFailure::PasswordRequired | AuthFailure::Rejected));
+        match self.answered.last().filter(|_| refused)?.asks {
+            Asks::Password => Some("the password is wrong"),
+            // Where the server asks for the key first, as it does when its public half is known, only this is left.
+            Asks::Passphrase => Some("the passphrase is wrong, or the key is not accepted"),
+            Asks::Other => Some("the answer was not accepted"),
+            Asks::HostKey => None,
         }
     }
 
@@ -74,7 +142,7 @@ impl Scene<'_> {
 
     /// The tool's output ended before an agent said hello.
     fn ended(&self, hint: &str) -> Failure {
-        let texts = [self.stderr, self.stdout];
+        let texts = [self.stderr, self.stdout, self.terminal];
         let known = texts.into_iter().find_map(|text| self.known(text));
         match known {
             Some((hint, line)) => self.meant(hint.means, &line, &hint.advice),
@@ -120,15 +188,28 @@ impl Scene<'_> {
             Some(exit) => format!(" ({} {})", self.recipe.method, how(Some(exit))),
             None => String::new(),
         };
-        let hops = match (means, self.behind) {
-            (Meaning::Auth(_) | Meaning::HostKey(HostKeyFailure::Unknown), Some(via)) => format!(
-                "; this login is made on {}, with the keys, agent and known hosts that are there: where keys must \
-                 not leave this machine, log in with ssh's ProxyJump instead of a hop",
-                escaped(via.as_bytes())
-            ),
-            _ => String::new(),
+        let (kind, what, advice) = match self.wrong_answer(means) {
+            Some(what) => (FailureKind::Auth(AuthFailure::PasswordIncorrect), what, ONCE),
+            None => (kind, what, advice),
         };
+        let hops = self.hops(means);
         Failure::new(kind, format!("{what}: {line}{exit}")).seen(&self.seen()).hint(format!("{advice}{hops}"))
+    }
+
+    /// What a login problem has to do with where the login is made.
+    fn hops(&self, means: Meaning) -> String {
+        match (means, self.behind) {
+            (Meaning::Auth(_) | Meaning::HostKey(HostKeyFailure::Unknown), Some(via))
+                if self.recipe.method == "ssh" =>
+            {
+                format!(
+                    "; this login is made on {}, with the keys, agent and known hosts that are there: where keys must \
+                     not leave this machine, log in with ssh's ProxyJump instead of a hop",
+                    escaped(via.as_bytes())
+                )
+            }
+            _ => String::new(),
+        }
     }
 
     /// Whether the login's own words can still be what comes.
@@ -140,10 +221,12 @@ impl Scene<'_> {
     fn seen(&self) -> Vec<u8> {
         let last = |text: &[u8]| text[text.len().saturating_sub(SHOWN)..].to_vec();
         let mut seen = last(self.stdout);
-        if !seen.is_empty() && !self.stderr.is_empty() && !seen.ends_with(b"\n") {
-            seen.push(b'\n');
+        for text in [self.stderr, self.terminal] {
+            if !seen.is_empty() && !text.is_empty() && !seen.ends_with(b"\n") {
+                seen.push(b'\n');
+            }
+            seen.extend(last(text));
         }
-        seen.extend(last(self.stderr));
         seen
     }
 }
@@ -153,9 +236,10 @@ fn auth_text(auth: AuthFailure) -> &'static str {
         AuthFailure::PasswordRequired => "the login wants a password or another secret, and none was given",
         AuthFailure::PasswordIncorrect => "the password is wrong",
         AuthFailure::Rejected => "no key was accepted",
-        AuthFailure::PromptTimeout => "the question for the password did not come",
+        AuthFailure::PromptTimeout => "nobody answered the question in time",
         AuthFailure::TtyRequired => "the login wants a terminal",
         AuthFailure::NotAllowed => "the account may not do this",
+        AuthFailure::NoSuchUser => "there is no such user",
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) fn connect(
         }
     };
     drop(pump);
-    tool.into_connected(ours, received, hello, clock)
+    tool.into_connected(ours, None, received, hello, clock)
 }
 
 const NO_AGENT: &str = "the image that was started is no agent, or it could not run here; what it printed says more";

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use offshoot_mux::{Events, Interest, Poller, Token};
+use offshoot_mux::{Events, Interest, Poller, Token, Waker};
 
 use crate::{Cancel, Subscription};
 
@@ -24,6 +24,11 @@ impl Pump {
         let waker = poller.waker();
         let subscription = cancel.subscribe(move || waker.wake());
         Ok(Pump { poller, events: Events::with_capacity(8), added: 0, _subscription: subscription })
+    }
+
+    /// What ends a wait from another thread.
+    pub(super) fn waker(&self) -> Waker {
+        self.poller.waker()
     }
 
     pub(super) fn add(&mut self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {

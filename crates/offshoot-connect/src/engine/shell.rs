@@ -12,9 +12,11 @@ use offshoot_wire::{ChildHello, ConnectStage, Failure, Limits, ParsedHello, Star
 
 use super::classify::{self, Scene};
 use super::pump::Pump;
+use super::questions::Questions;
 use super::tool::{LAST_WORDS, Tool};
 use super::{AGENT_ARGUMENT, Clock, Connected, Connecting, LinkIo};
 use crate::bootstrap::{Bootstrap, Event, Exit, Hold, Options, Stage};
+use crate::cut::replaced;
 
 /// Between TERM and KILL: ssh ends at once, and what its other end guards ends with the connection.
 const GRACE: Duration = Duration::from_millis(300);
@@ -40,7 +42,7 @@ pub(super) fn connect(
     options.args = vec![AGENT_ARGUMENT.to_owned()];
     options.stage_timeout = clock.silence;
     // Without a triple nothing can go at once; `Bootstrap` holds until the marker then.
-    options.hold = Hold::No;
+    options.hold = if recipe.prompts.is_some() { Hold::UntilMarker } else { Hold::No };
     options.preamble = connecting.preamble.clone();
     options.assume = recipe.triple.as_ref().and(assume);
     let bootstrap = Bootstrap::new(options, Instant::now()).map_err(|error| classify::malformed(&error))?;
@@ -55,14 +57,28 @@ pub(super) fn connect(
     let Some((program, args)) = argv.split_first() else {
         return Err(classify::malformed(&"the recipe has no command"));
     };
-    let probe = bootstrap.probe_command();
-    let args = args.iter().map(|arg| if arg == Start::PROBE { &probe } else { arg });
+    let token = bootstrap.token();
+    let questions = match &recipe.prompts {
+        Some(prompts) => Some(Questions::new(prompts, &token, connecting.asker, pump.waker()).map_err(prepare)?),
+        None => None,
+    };
+    let args = args.iter().map(|arg| match arg.as_str() {
+        Start::PROBE => bootstrap.probe_command(),
+        Start::SCRIPT => bootstrap.script(env),
+        Start::PLAIN_SCRIPT => bootstrap.plain_script(env),
+        arg => replaced(arg, Start::TOKEN, &token),
+    });
     let mut spawn = Spawn::new(program.as_str()).args(args).env(*key, value);
     for (key, value) in env {
         spawn = spawn.env(key, value);
     }
-    // A session of its own, so without a terminal: a prompt has nobody to ask and fails at once.
-    let child = spawn.session().stdin(stdin).stdout(stdout).stderr(errors).start();
+    // A session of its own (S16): without a terminal, so that a prompt has nobody to ask and fails at once, or with one
+    // of its own.
+    let spawn = match questions.as_ref().and_then(Questions::slave) {
+        Some(slave) => spawn.controlling_terminal(slave),
+        None => spawn.session(),
+    };
+    let child = spawn.stdin(stdin).stdout(stdout).stderr(errors).start();
     let child = child.map_err(|error| classify::tool_error(program, &error))?;
     let tool = Tool::new(child, stderr, GRACE).map_err(prepare)?;
     // Bound after the tool, so closed before it is ended.
@@ -76,10 +92,15 @@ pub(super) fn connect(
     if let Some(Ok(exit)) = tool.child().map(|child| child.exit_fd()) {
         pump.add(exit, Interest::Read).map_err(prepare)?;
     }
+    if let Some(master) = questions.as_ref().and_then(Questions::master) {
+        pump.add(master, Interest::Read).map_err(prepare)?;
+    }
     let mut session = Session {
         write: Some(to_tool),
         read: Some(from_tool),
         tool,
+        questions,
+        paused: None,
         connecting,
         bootstrap,
         clock,
@@ -112,6 +133,11 @@ struct Session<'a> {
     /// From the tool's stdout; `None` at its end.
     read: Option<OwnedFd>,
     tool: Tool,
+    /// `None` where the tool can ask nothing. Closed after the tool has ended, which the end of its terminal would hang
+    /// up.
+    questions: Option<Questions<'a>>,
+    /// Since when the requester has a question.
+    paused: Option<Instant>,
     connecting: &'a Connecting<'a>,
     bootstrap: Bootstrap,
     clock: Clock,
@@ -137,7 +163,12 @@ impl Session<'_> {
         }
         // Before the reading: what an ended tool wrote is in the pipe by now.
         let exit = self.tool.exit();
-        self.more = self.tool.drain(buffer);
+        let questions = &mut self.questions;
+        self.more = self.tool.hear(buffer, |bytes| {
+            if let Some(questions) = questions {
+                questions.hear(bytes);
+            }
+        });
         self.read(buffer);
         while let Some(event) = self.bootstrap.poll_event() {
             self.event(event)?;
@@ -150,9 +181,13 @@ impl Session<'_> {
             return Ok(Some(hello));
         }
         self.write();
+        let asking = self.ask(exit, buffer)?;
         let now = Instant::now();
         if self.is_over(exit, now) {
             return Err(self.over(exit, buffer));
+        }
+        if asking {
+            return Ok(None);
         }
         self.bootstrap.handle_timeout(now);
         if let Some(event) = self.bootstrap.poll_event() {
@@ -162,6 +197,29 @@ impl Session<'_> {
             return Err(self.scene(exit).given_up(self.clock.timeout(now)));
         }
         Ok(None)
+    }
+
+    /// Goes on with the tool's questions. Whether one is open: then no deadline but its own runs.
+    fn ask(&mut self, exit: Option<ExitStatus>, buffer: &mut [u8]) -> Result<bool, Failure> {
+        let over = self.received.is_some() || self.bootstrap.stage() != Stage::Login;
+        let Some(questions) = &mut self.questions else { return Ok(false) };
+        self.more |= questions.read(buffer);
+        if over {
+            questions.close();
+        }
+        // Before the marker nothing of ours is under way to the tool's stdin.
+        if let Err(refused) = questions.turn(self.write.as_ref()) {
+            return Err(refused.failure(&self.scene(exit)));
+        }
+        let asking = questions.is_asking();
+        let now = Instant::now();
+        if asking {
+            self.paused.get_or_insert(now);
+        } else if let Some(since) = self.paused.take() {
+            self.clock.pause(now - since);
+            self.bootstrap.restart_clock(now);
+        }
+        Ok(asking)
     }
 
     /// Reads once from the tool.
@@ -285,24 +343,32 @@ impl Session<'_> {
             exit,
             stdout: &self.said,
             stderr: self.tool.tail(),
+            terminal: self.questions.as_ref().map_or(&[], Questions::unanswered),
+            answered: self.questions.as_ref().map_or(&[], Questions::answered),
         }
     }
 
     /// When [`turn`](Self::turn) has something to do though nothing happens.
     fn until(&self) -> Instant {
+        let question = self.questions.as_ref().and_then(Questions::poll_timeout);
+        let last = self.silent_since.map(|since| since + LAST_WORDS);
+        if self.paused.is_some() {
+            // Without one of these it would be open for ever: it has a deadline while it is open.
+            return [question, last].into_iter().flatten().min().unwrap_or(self.clock.deadline);
+        }
         let stage = match self.received {
             Some(_) => Some(self.heard + self.clock.silence),
             None => self.bootstrap.poll_timeout(),
         };
-        let last = self.silent_since.map(|since| since + LAST_WORDS);
-        [stage, last].into_iter().flatten().fold(self.clock.deadline, Instant::min)
+        [stage, last, question].into_iter().flatten().fold(self.clock.deadline, Instant::min)
     }
 
     fn finish(self, hello: ParsedHello<ChildHello>) -> Result<Connected, Failure> {
-        let Session { write, read, tool, clock, received, connecting, .. } = self;
+        let Session { write, read, tool, questions, clock, received, connecting, .. } = self;
+        let terminal = questions.and_then(Questions::into_terminal);
         match (read, write, received) {
             (Some(read), Some(write), Some(received)) => {
-                tool.into_connected(LinkIo::Pipes { read, write }, received, hello, clock)
+                tool.into_connected(LinkIo::Pipes { read, write }, terminal, received, hello, clock)
             }
             // One direction has ended already: there is no link.
             _ => Err(classify::ended(ConnectStage::Hello, &connecting.recipe.method, None)),

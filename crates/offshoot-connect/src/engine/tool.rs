@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use offshoot_mux::{Child, io as fd, wait_readable};
 use offshoot_wire::{ChildHello, Failure, ParsedHello};
 
-use super::{Clock, Connected, LinkIo, classify};
+use super::{Clock, Connected, LinkIo, Terminal, classify};
 
 /// How much of the error output is kept: a banner, and the error behind it (S12).
 const STDERR_KEPT: usize = 16 << 10;
@@ -57,9 +57,15 @@ impl Tool {
 
     /// Reads some of the error output. Whether there may be more to read now.
     pub(super) fn drain(&mut self, buffer: &mut [u8]) -> bool {
+        self.hear(buffer, |_| ())
+    }
+
+    /// As [`drain`](Self::drain), for somebody who wants to know what came.
+    pub(super) fn hear(&mut self, buffer: &mut [u8], hear: impl FnOnce(&[u8])) -> bool {
         let Some(stderr) = &self.stderr else { return false };
         match fd::read(stderr, buffer) {
             Ok(n @ 1..) => {
+                hear(&buffer[..n]);
                 self.tail.extend_from_slice(&buffer[..n]);
                 let excess = self.tail.len().saturating_sub(STDERR_KEPT);
                 self.tail.drain(..excess);
@@ -128,6 +134,7 @@ impl Tool {
     pub(super) fn into_connected(
         mut self,
         link: LinkIo,
+        terminal: Option<Terminal>,
         received: Vec<u8>,
         hello: ParsedHello<ChildHello>,
         clock: Clock,
@@ -141,6 +148,7 @@ impl Tool {
             link,
             child,
             stderr,
+            terminal,
             stderr_tail: std::mem::take(&mut self.tail),
             received,
             hello: hello.hello,

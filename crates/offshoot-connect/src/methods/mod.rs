@@ -8,16 +8,19 @@
 
 mod local;
 mod ssh;
+mod sudo;
 
 use std::fmt;
 
 use offshoot_wire::escape::escaped;
-use offshoot_wire::{Failure, FailureKind, Recipe};
+use offshoot_wire::{Failure, FailureKind, Limits, Recipe};
 
+use crate::answers::Answers;
 use crate::names::NameError;
 
 pub use local::Local;
 pub use ssh::{KnownHosts, Ssh};
+pub use sudo::Sudo;
 
 /// A way to obtain a link, as a user describes it.
 ///
@@ -35,6 +38,12 @@ pub trait Method {
     /// # Errors
     /// [`RecipeError`] naming the first option that cannot be accepted.
     fn recipe(&self) -> Result<Recipe, RecipeError>;
+
+    /// What is answered when the tool asks; nothing by default. Where something is, the recipe has
+    /// [prompts](Recipe::prompts).
+    fn answers(&self) -> Answers {
+        Answers::none()
+    }
 }
 
 /// A recipe is its own method: for recipes that were made elsewhere.
@@ -47,6 +56,10 @@ impl Method for Recipe {
 impl<M: Method + ?Sized> Method for &M {
     fn recipe(&self) -> Result<Recipe, RecipeError> {
         (**self).recipe()
+    }
+
+    fn answers(&self) -> Answers {
+        (**self).answers()
     }
 }
 
@@ -83,6 +96,12 @@ pub enum OptionProblem {
     /// More of them than are taken.
     #[error("expected at most {0}")]
     TooMany(usize),
+    /// An argument that is no long option.
+    #[error("expected a long option, --NAME or --NAME=VALUE")]
+    LongOption,
+    /// A secret that cannot be typed; it is not shown.
+    #[error("expected one line of at most {most} bytes, without control characters", most = Limits::SECRET)]
+    Secret,
     /// Text where the method takes none.
     #[error("expected nothing here")]
     Superfluous,
@@ -111,6 +130,8 @@ pub enum Hop {
     Local(Local),
     /// The system's `ssh`.
     Ssh(Ssh),
+    /// The system's `sudo`.
+    Sudo(Sudo),
 }
 
 impl Method for Hop {
@@ -118,6 +139,15 @@ impl Method for Hop {
         match self {
             Hop::Local(local) => local.recipe(),
             Hop::Ssh(ssh) => ssh.recipe(),
+            Hop::Sudo(sudo) => sudo.recipe(),
+        }
+    }
+
+    fn answers(&self) -> Answers {
+        match self {
+            Hop::Local(_) => Answers::none(),
+            Hop::Ssh(ssh) => ssh.answers(),
+            Hop::Sudo(sudo) => sudo.answers(),
         }
     }
 }
@@ -133,6 +163,7 @@ impl fmt::Display for Hop {
                 }
                 write!(f, "{ssh}")
             }
+            Hop::Sudo(sudo) => write!(f, "sudo:{sudo}"),
         }
     }
 }
@@ -161,7 +192,7 @@ const METHODS: &[(&str, Option<Parse>)] = &[
     ("serial", None),
     ("ssh", Some(ssh::hop)),
     ("su", None),
-    ("sudo", None),
+    ("sudo", Some(sudo::hop)),
     ("telnet", None),
     ("unix", None),
 ];

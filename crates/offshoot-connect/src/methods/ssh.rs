@@ -8,9 +8,10 @@ mod place;
 use std::fmt;
 use std::time::Duration;
 
-use offshoot_wire::{Limits, Recipe, Start};
+use offshoot_wire::{Asks, Limits, Prompt, Prompts, Recipe, Secret, Start};
 
 use super::{Hop, Method, OptionProblem, RecipeError};
+use crate::answers::{Answers, Own, Responder};
 use crate::deadlines::Deadlines;
 use crate::names::{self, NameError};
 use place::Place;
@@ -69,8 +70,14 @@ pub enum KnownHosts {
 /// recipe: behind a hop those are the hop's. Agent, X11 and port forwarding, local commands and a terminal are off, whatever
 /// the configuration says.
 ///
-/// ssh runs in *batch mode* (see [`batch`](Self::batch)): keys from files and from an agent work; a password, a passphrase
-/// or a host key question is not asked but ends the connect at once, with an error that says so.
+/// Keys from files and from an agent work at once. Whether ssh may ask for more depends on what is there to answer: with a
+/// [password](Self::password), a [passphrase](Self::passphrase) or a [responder](Self::responder) it gets a terminal for its
+/// questions alone, and each is answered once. Without any of them it runs in *batch mode* (see [`batch`](Self::batch)): a
+/// question is not asked but ends the connect at once, with an error that says so.
+///
+/// A password goes to the account that it is for and to no other: ssh names the account in its prompt, and a jump host's
+/// prompt names the jump host's. (Clients before OpenSSH 8.5 do not name it in keyboard-interactive prompts: there a
+/// jump host that asks so gets the target's password.)
 ///
 /// OpenSSH 7.6 or newer is needed.
 ///
@@ -101,6 +108,7 @@ pub struct Ssh {
     program: String,
     triple: Option<String>,
     deadlines: Deadlines,
+    answers: Answers,
 }
 
 impl Ssh {
@@ -119,6 +127,7 @@ impl Ssh {
             program: "ssh".to_owned(),
             triple: None,
             deadlines: Deadlines::default(),
+            answers: Answers::none(),
         }
     }
 
@@ -162,6 +171,46 @@ impl Ssh {
         self
     }
 
+    /// The password of the account that is logged in to. It leaves this process when ssh asks for it, and is tried once.
+    ///
+    /// ssh must name the host in its prompt as it is given here, or in an option `HostName=…` or `HostKeyAlias=…` here: where an alias of the
+    /// ssh configuration has another name, use [`password_of`](Self::password_of).
+    #[must_use]
+    pub fn password(mut self, secret: impl Into<Secret>) -> Ssh {
+        self.answers.set_password(secret);
+        self
+    }
+
+    /// The password of an account that ssh asks for on the way, as its prompt names it: `user@host`, such as a jump host's.
+    /// May be repeated.
+    #[must_use]
+    pub fn password_of(mut self, account: impl Into<String>, secret: impl Into<Secret>) -> Ssh {
+        self.answers.set_password_of(account, secret);
+        self
+    }
+
+    /// The passphrase of a key that asks for one, on the machine that logs in.
+    #[must_use]
+    pub fn passphrase(mut self, secret: impl Into<Secret>) -> Ssh {
+        self.answers.set_passphrase(secret);
+        self
+    }
+
+    /// Who answers everything else that ssh asks: other passwords, one-time codes, and with [`KnownHosts::Check`]
+    /// whether an unknown host key is to be trusted (`yes`, or the fingerprint; the question has it).
+    #[must_use]
+    pub fn responder(mut self, responder: Responder) -> Ssh {
+        self.answers.set_responder(responder);
+        self
+    }
+
+    /// How long an answer may take; 2 minutes by default, which is what servers allow. Meanwhile no other limit runs.
+    #[must_use]
+    pub fn answer_timeout(mut self, limit: Duration) -> Ssh {
+        self.deadlines.set_answer(limit);
+        self
+    }
+
     /// What to do about host keys.
     #[must_use]
     pub fn known_hosts(mut self, policy: KnownHosts) -> Ssh {
@@ -199,7 +248,7 @@ impl Ssh {
         self
     }
 
-    /// Whether ssh runs with `BatchMode=yes`; it does by default. Without it ssh has still nobody to ask (it gets no
+    /// Whether ssh runs with `BatchMode=yes` where nothing is there to answer its questions; it does by default. Without it ssh has still nobody to ask (it gets no
     /// terminal and no askpass program), and sends empty passwords instead, which costs seconds and may get the address
     /// banned: turn it off only for servers that let an account in without a password.
     #[must_use]
@@ -225,6 +274,14 @@ impl Ssh {
     /// Whether the place alone would be read as something else than an ssh host.
     pub(super) fn needs_method(&self) -> bool {
         self.place.as_ref().is_ok_and(|place| place.user.is_none() && super::is_method(&place.host))
+    }
+
+    /// The value of a further option; ssh takes the first.
+    fn given(&self, key: &str) -> Option<String> {
+        self.extra.iter().find_map(|extra| {
+            let (name, value) = extra.split_once(['=', ' '])?;
+            name.eq_ignore_ascii_case(key).then(|| value.trim_start_matches(['=', ' ']).to_owned())
+        })
     }
 
     /// The argument list, with the probe's place at its end.
@@ -270,7 +327,11 @@ impl Ssh {
         }
         option(&mut argv, "ConnectTimeout", &self.deadlines.tool_seconds().to_string());
         option(&mut argv, "Compression", if self.compression { "yes" } else { "no" });
-        if self.batch {
+        if !self.answers.is_none() {
+            // A wrong secret is not tried again (S19), and what is right asks once.
+            option(&mut argv, "BatchMode", "no");
+            option(&mut argv, "NumberOfPasswordPrompts", "1");
+        } else if self.batch {
             option(&mut argv, "BatchMode", "yes");
         }
         if let Some(interval) = self.keepalive {
@@ -311,9 +372,49 @@ impl Method for Ssh {
         let env = vec![("SSH_ASKPASS_REQUIRE".to_owned(), "never".to_owned())];
         let mut recipe = Recipe::new("ssh", target, Start::Shell { argv: self.argv(place)?, env });
         recipe.hints = hints::all(place);
+        if !self.answers.is_none() {
+            if !self.answers.are_typable() {
+                return Err(wrong("secret", "not shown", OptionProblem::Secret));
+            }
+            recipe.prompts = Some(prompts(&self.deadlines));
+        }
         recipe.triple.clone_from(&self.triple);
         Ok(self.deadlines.apply(recipe))
     }
+
+    fn answers(&self) -> Answers {
+        let Ok(place) = &self.place else { return Answers::none() };
+        if self.answers.is_none() {
+            return Answers::none();
+        }
+        let user = place.user.clone().or_else(|| self.given("User"));
+        // ssh names the alias of the key in its prompt, where there is one.
+        let other = self.given("HostKeyAlias").or_else(|| self.given("HostName"));
+        let hosts = [place.host.clone()].into_iter().chain(other).collect();
+        self.answers.of(Own::Login { user, hosts })
+    }
+}
+
+/// What ssh asks, and how it names whose secret it wants. What a server makes ssh ask stands behind `(user@host) `, so it
+/// is looked for first.
+const PROMPTS: &[(&str, Asks)] = &[
+    ("^The authenticity of host '{}'*(yes/no*)?", Asks::HostKey),
+    ("*continue connecting (yes/no*)?", Asks::HostKey),
+    ("Please type 'yes'*:", Asks::HostKey),
+    ("^({}) *ew *assword*:", Asks::Other),
+    ("^({}) *urrent*assword*:", Asks::Other),
+    ("^({}) *assword*:", Asks::Password),
+    ("^({}) *", Asks::Other),
+    ("{}'s password:", Asks::Password),
+    ("Enter passphrase for key '{}':", Asks::Passphrase),
+    ("Enter passphrase for {}:", Asks::Passphrase),
+    ("Enter PIN for {}:", Asks::Passphrase),
+    ("Password:", Asks::Password),
+];
+
+fn prompts(deadlines: &Deadlines) -> Prompts {
+    let known = PROMPTS.iter().map(|&(text, asks)| Prompt { text: text.to_owned(), asks }).collect();
+    Prompts { known, terminal: true, answer_ms: deadlines.answer }
 }
 
 impl TryFrom<Ssh> for Recipe {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use offshoot_connect::bundle::{Bundle, Packed};
-use offshoot_connect::{Cancel, Connected, Connecting, Image, LocalImage, Payloads, connect};
+use offshoot_connect::{Asker, Cancel, Connected, Connecting, Image, LocalImage, Payloads, connect};
 use offshoot_wire::{ChildHello, Failure, Hello, Limits, Recipe};
 
 pub(crate) const NONCE: [u8; 16] = *b"0123456789abcdef";
@@ -41,6 +41,7 @@ impl Test {
             image: None,
             payloads: &Empty,
             cancel: Cancel::new(),
+            asker: None,
             behind: None,
             preamble: b"preamble".to_vec(),
         }
@@ -64,7 +65,9 @@ impl Drop for Test {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.assert_nothing_left(Duration::from_millis(500));
-            assert_eq!(descriptors(), self.descriptors, "descriptors were left open");
+            let links = std::fs::read_dir("/proc/self/fd").expect("a list").flatten();
+            let links: Vec<_> = links.map(|entry| std::fs::read_link(entry.path()).unwrap_or_default()).collect();
+            assert_eq!(descriptors(), self.descriptors, "descriptors were left open, or are gone: {links:?}");
         }
     }
 }
@@ -76,6 +79,7 @@ pub(crate) struct Run<'a> {
     image: Option<&'a dyn LocalImage>,
     payloads: &'a dyn Payloads,
     cancel: Cancel,
+    asker: Option<&'a dyn Asker>,
     behind: Option<&'a str>,
     preamble: Vec<u8>,
 }
@@ -93,6 +97,11 @@ impl<'a> Run<'a> {
 
     pub(crate) fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.clone();
+        self
+    }
+
+    pub(crate) fn asker(mut self, asker: &'a dyn Asker) -> Self {
+        self.asker = Some(asker);
         self
     }
 
@@ -116,6 +125,7 @@ impl<'a> Run<'a> {
             image: self.image.unwrap_or(&Script::missing()),
             payloads: self.payloads,
             cancel: &self.cancel,
+            asker: self.asker,
             behind: self.behind,
         })
     }

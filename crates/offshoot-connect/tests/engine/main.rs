@@ -9,6 +9,7 @@ mod ending;
 mod fixture;
 mod local;
 mod login;
+mod prompts;
 mod real_ssh;
 mod sshd;
 mod whole;

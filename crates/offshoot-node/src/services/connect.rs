@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use offshoot_connect::Cancel;
+use offshoot_connect::{Asker, Cancel, Reply};
 use offshoot_mux::lead::Slot;
 use offshoot_route::{ExchangeId, LinkId, Time};
 use offshoot_wire::{Address, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Hello, encode};
 
+use crate::asking::Above;
 use crate::connecting;
 use crate::error::os_failure;
 use crate::links::NewLink;
@@ -25,7 +26,7 @@ const QUEUE: usize = 20_000;
 /// A connect that waits its turn.
 enum Waiting {
     /// A request's.
-    Request(ExchangeId, ConnectSpec),
+    Request(ExchangeId, Box<ConnectSpec>),
     /// One of a thread of this process.
     Thread(Ticket),
 }
@@ -37,6 +38,8 @@ pub(crate) struct Connects {
     queue: VecDeque<Waiting>,
     /// How those whose turn it is are ended early, by a number of their own. Few at once: `running` is limited.
     cancels: Vec<(u64, Option<ExchangeId>, Cancel)>,
+    /// The open questions of those that run for requests.
+    asking: Vec<(ExchangeId, Reply)>,
     started: u64,
     jobs: u64,
     tree_tag: Option<String>,
@@ -65,6 +68,22 @@ impl Connects {
         self.running == 0
     }
 
+    /// A connect waits for the answer to its question.
+    pub(crate) fn await_answer(&mut self, id: ExchangeId, reply: Reply) {
+        self.asking.push((id, reply));
+    }
+
+    /// Whether a connect for this request runs: then an answer to it may come.
+    pub(crate) fn is_asking(&self, id: ExchangeId) -> bool {
+        self.cancels.iter().any(|(_, of, _)| *of == Some(id))
+    }
+
+    /// Where the answer to a connect's open question goes.
+    pub(crate) fn take_reply(&mut self, id: ExchangeId) -> Option<Reply> {
+        let at = self.asking.iter().position(|(of, _)| *of == id)?;
+        Some(self.asking.swap_remove(at).1)
+    }
+
     /// The variable that marks everything below the tree's root.
     pub(crate) fn tree_tag(&self) -> Option<(&'static str, &str)> {
         Some((connecting::TREE, self.tree_tag.as_deref()?))
@@ -87,7 +106,7 @@ impl State {
         if self.services.connects.running < shared.options.connects {
             self.start_connect(shared, id, spec, now);
         } else if self.services.connects.queue.len() < QUEUE {
-            self.services.connects.queue.push_back(Waiting::Request(id, spec));
+            self.services.connects.queue.push_back(Waiting::Request(id, Box::new(spec)));
         } else {
             let failure = Failure::new(FailureKind::Busy, format!("{QUEUE} connects wait already"));
             self.core.fail(id, failure, now);
@@ -100,9 +119,15 @@ impl State {
         let number = running.number;
         let theirs = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("offshoot-connect".into()).spawn(move || {
-            connecting::run(&theirs, &spec, running, |state, result, now| match result {
-                Ok(reply) => state.core.reply(id, Bytes::from(encode(&reply)), now),
-                Err(failure) => state.core.fail(id, failure, now),
+            let asker = Above { shared: &theirs, id };
+            let asker = spec.answers.then_some(&asker as &dyn Asker);
+            connecting::run(&theirs, &spec, running, asker, |state, result, now| {
+                // Its question is nobody's any more.
+                drop(state.services.connects.take_reply(id));
+                match result {
+                    Ok(reply) => state.core.reply(id, Bytes::from(encode(&reply)), now),
+                    Err(failure) => state.core.fail(id, failure, now),
+                }
             });
         });
         if let Err(error) = thread {
@@ -136,7 +161,7 @@ impl State {
         self.services.connects.cancels.retain(|(running, ..)| *running != number);
         self.services.connects.running -= 1;
         match self.services.connects.queue.pop_front() {
-            Some(Waiting::Request(id, spec)) => self.start_connect(shared, id, spec, now),
+            Some(Waiting::Request(id, spec)) => self.start_connect(shared, id, *spec, now),
             Some(Waiting::Thread(ticket)) => {
                 self.services.connects.running += 1;
                 self.wake(ticket);
@@ -221,7 +246,7 @@ impl State {
         let new = NewLink {
             fds: arrival.fds,
             received: arrival.received,
-            tool: Some((arrival.child, arrival.stderr)),
+            tool: Some((arrival.child, arrival.stderr, arrival.terminal)),
             child: Some(reply.clone()),
         };
         self.adopt(shared, place.link, new, now).map_err(|error| {

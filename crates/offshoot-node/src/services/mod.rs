@@ -164,6 +164,7 @@ impl State {
         if let Some(calls) = &mut self.services.calls {
             calls.data(&mut self.core, id, &data, now);
         }
+        self.connect_data(id, channel, &data, now);
         self.job_data(shared, id, channel, data, now);
     }
 

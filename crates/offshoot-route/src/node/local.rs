@@ -45,6 +45,9 @@ impl Node {
         let readable = u64::from(channels.answer.count_ones());
         let window = if readable == 0 {
             0
+        } else if verb == Verb::Connect {
+            // A few questions: no reason to take room from streams.
+            Limits::WINDOW_FLOOR
         } else if self.granted + readable * Limits::WINDOW_START <= Limits::WINDOW_SUM {
             Limits::WINDOW_START
         } else {

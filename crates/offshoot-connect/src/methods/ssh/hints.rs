@@ -14,7 +14,8 @@ const ACCOUNT: &str = "the account may not run commands there; use another one";
 const NO_SSH_THERE: &str = "what answers on that port is no ssh server";
 const NETWORK: &str = "check the name, the port and the network from the machine that logs in";
 const SIGN: &str = "a key was found but could not sign: unlock it, touch the token, or choose another key with -i";
-const SECRET: &str = "give a key that the server accepts, by ssh-agent or -i; passwords cannot be given yet";
+const SECRET: &str =
+    "give the password, or somebody to ask for it; or a key that the server accepts, by ssh-agent or -i";
 
 const fn auth(failure: AuthFailure) -> Meaning {
     Meaning::Auth(failure)

@@ -1,0 +1,306 @@
+//! Which prompt a tool has left standing: its texts against the recipe's table.
+//!
+//! Sans-IO, bounded, and linear in what comes: bytes are only gathered; they are compared with the table when somebody
+//! wants to know, and then the last few KiB of them at most.
+
+use offshoot_wire::{Asks, Prompts, Start};
+
+use crate::cut::replaced;
+
+/// How much of what a tool writes is looked at: a host key question is some 400 bytes, a lecture as many (S12).
+const KEPT: usize = 4 << 10;
+
+/// What ends a wildcard.
+#[derive(Debug)]
+enum Wild {
+    /// `*`: any text.
+    Any,
+    /// `{}`: the account.
+    Account,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+struct Pattern {
+    /// Whether it is compared with everything and not with the last line.
+    whole: bool,
+    /// What it begins with, and what comes behind each wildcard.
+    first: Vec<u8>,
+    rest: Vec<(Wild, Vec<u8>)>,
+    asks: Asks,
+}
+
+/// A prompt that stands at the end of what came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it asks for.
+    pub asks: Asks,
+    /// Whose; empty where the prompt does not say.
+    pub account: Vec<u8>,
+    /// The text, raw, without white space around it.
+    pub text: Vec<u8>,
+    /// Whether the table knows it. Another is whatever the tool left standing: a line without an end.
+    pub known: bool,
+}
+
+/// Gathers what a tool writes, and finds the prompt at its end.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_connect::prompt::Scanner;
+/// use offshoot_wire::{Asks, Prompt, Prompts};
+/// let known = vec![Prompt { text: "{}'s password:".into(), asks: Asks::Password }];
+/// let mut scanner = Scanner::new(&Prompts { known, terminal: true, answer_ms: 1000 }, "token");
+/// scanner.push(b"Welcome.\r\n\rdmw@web1's pass");
+/// assert!(!scanner.found().is_some_and(|found| found.known));
+/// scanner.push(b"word: ");
+/// let found = scanner.found().expect("a prompt");
+/// assert_eq!((found.asks, &found.account[..]), (Asks::Password, &b"dmw@web1"[..]));
+/// ```
+#[derive(Debug)]
+pub struct Scanner {
+    table: Vec<Pattern>,
+    text: Vec<u8>,
+    /// Whether the text lost its beginning: what is compared with all of it fits no more.
+    cut: bool,
+}
+
+impl Scanner {
+    /// A scanner for these prompts; `token` stands for [`Start::TOKEN`] in them.
+    pub fn new(prompts: &Prompts, token: &str) -> Scanner {
+        let table =
+            prompts.known.iter().map(|prompt| Pattern::new(&replaced(&prompt.text, Start::TOKEN, token), prompt.asks));
+        Scanner { table: table.collect(), text: Vec::new(), cut: false }
+    }
+
+    /// Takes what the tool wrote.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.cut |= self.text.len() + bytes.len() > KEPT;
+        self.text.extend_from_slice(&bytes[bytes.len().saturating_sub(KEPT)..]);
+        // Cut when it is twice as long: so each byte is moved once at most.
+        if self.text.len() > 2 * KEPT {
+            self.text.drain(..self.text.len() - KEPT);
+        }
+    }
+
+    /// The last of what came, some KiB at most.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Forgets what came: it was answered.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.cut = false;
+    }
+
+    /// The prompt that stands at the end of what came. `None` when nothing came, or the last line has ended.
+    pub fn found(&self) -> Option<Found> {
+        let text = &self.text[self.text.len().saturating_sub(KEPT)..];
+        if matches!(text.last(), None | Some(b'\n')) {
+            return None;
+        }
+        let whole = text.trim_ascii();
+        let line = last_line(text);
+        if line.is_empty() {
+            return None;
+        }
+        for pattern in &self.table {
+            let text = match pattern.whole {
+                true if self.cut => continue,
+                true => whole,
+                false => line,
+            };
+            if let Some(account) = pattern.account(text) {
+                return Some(Found { asks: pattern.asks, account: account.to_vec(), text: text.to_vec(), known: true });
+            }
+        }
+        Some(Found { asks: Asks::Other, account: Vec::new(), text: line.to_vec(), known: false })
+    }
+}
+
+/// What stands behind the last end of a line; a carriage return is one, tools begin a prompt with it.
+fn last_line(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii_end();
+    let start = text.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    text[start..].trim_ascii()
+}
+
+impl Pattern {
+    fn new(text: &str, asks: Asks) -> Pattern {
+        let (whole, mut text) = match text.strip_prefix('^') {
+            Some(text) => (true, text.as_bytes()),
+            None => (false, text.as_bytes()),
+        };
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        while let Some(&byte) = text.first() {
+            let (wild, length) = match byte {
+                b'*' => (Some(Wild::Any), 1),
+                b'{' if text.get(1) == Some(&b'}') => (Some(Wild::Account), 2),
+                _ => (None, 1),
+            };
+            match wild {
+                Some(wild) => rest.push((wild, Vec::new())),
+                None => rest.last_mut().map_or(&mut first, |(_, part)| part).push(byte),
+            }
+            text = &text[length..];
+        }
+        Pattern { whole, first, rest, asks }
+    }
+
+    /// The account that a text names, empty where the pattern has none; `None` when the text does not fit.
+    fn account<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let Some(((last_wild, last), between)) = self.rest.split_last() else {
+            return (text == self.first).then_some(&[]);
+        };
+        // The end first: a text that is no prompt seldom has it.
+        let text = text.strip_suffix(&last[..])?;
+        let mut text = text.strip_prefix(&self.first[..])?;
+        let mut account: &[u8] = &[];
+        for (wild, part) in between {
+            let at = find(text, part)?;
+            if let Wild::Account = wild {
+                account = &text[..at];
+            }
+            text = &text[at + part.len()..];
+        }
+        if let Wild::Account = last_wild {
+            account = text;
+        }
+        let named = self.rest.iter().any(|(wild, _)| matches!(wild, Wild::Account));
+        let control = |byte: &u8| byte.is_ascii_control();
+        (!named || !(account.is_empty() || account.iter().any(control))).then_some(account)
+    }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    (0..=text.len().checked_sub(part.len())?).find(|&at| text[at..].starts_with(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use offshoot_wire::Prompt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scanner(known: &[(&str, Asks)]) -> Scanner {
+        let known = known.iter().map(|(text, asks)| Prompt { text: (*text).to_owned(), asks: *asks }).collect();
+        Scanner::new(&Prompts { known, terminal: true, answer_ms: 1 }, "TOKEN")
+    }
+
+    const TABLE: &[(&str, Asks)] = &[
+        ("^The authenticity of host '{}'*(yes/no*)?", Asks::HostKey),
+        ("^({}) *assword*:", Asks::Password),
+        ("^({}) *", Asks::Other),
+        ("{}'s password:", Asks::Password),
+        ("*\u{1}token {}:*", Asks::Password),
+    ];
+
+    fn found(text: &[u8]) -> Option<(Asks, String)> {
+        let mut scanner = scanner(TABLE);
+        scanner.push(text);
+        let found = scanner.found().filter(|found| found.known)?;
+        Some((found.asks, String::from_utf8(found.account).expect("text")))
+    }
+
+    #[test]
+    fn prompts_are_told_apart_and_say_whose_they_are() {
+        let some = |asks, account: &str| Some((asks, account.to_owned()));
+        for (text, expected) in [
+            ("\rpeer1@127.0.0.1's password: ", some(Asks::Password, "peer1@127.0.0.1")),
+            ("\r\nPermission denied\r\r\n\rpeer1@h's password: ", some(Asks::Password, "peer1@h")),
+            ("\r(peer1@h) Password: ", some(Asks::Password, "peer1@h")),
+            ("\r(peer1@h) Code: ", some(Asks::Other, "peer1@h")),
+            ("We trust you\r\n\r\nTOKEN dmw: ", some(Asks::Password, "dmw")),
+            ("[sudo: TOKEN dmw:] Password: ", some(Asks::Password, "dmw")),
+            (
+                "\rThe authenticity of host 'h (1.2.3.4)' can't be\r\nED25519\r\nSure (yes/no/[fingerprint])? ",
+                some(Asks::HostKey, "h (1.2.3.4)"),
+            ),
+            ("x's password: \n", None),
+            ("x's password: more", None),
+            ("'s password: ", None),
+            ("", None),
+        ] {
+            assert_eq!(found(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn s19_a_server_cannot_pass_its_own_text_off_as_the_prompt_of_another_account() {
+        // What a server writes into a keyboard-interactive prompt stands behind its own account.
+        let forged = found(b"\r(root@jump) \r\nroot@web1's password: ").expect("a prompt");
+        assert_eq!(forged.1, "root@jump");
+    }
+
+    #[test]
+    fn a_text_that_was_answered_plays_no_part_any_more() {
+        let mut scanner = scanner(TABLE);
+        scanner.push(b"a's password: ");
+        assert!(scanner.found().is_some());
+        scanner.clear();
+        assert_eq!(scanner.found(), None);
+        scanner.push(b"\r\n");
+        assert_eq!(scanner.found(), None);
+    }
+
+    #[test]
+    fn s23_what_floods_a_terminal_is_taken_in_time_and_kept_bounded() {
+        let token = b"TOKEN dmw: ".to_vec();
+        let floods: [Vec<u8>; 4] =
+            [vec![0; 65_536], b"(a) ".repeat(16_384), b"\r\n\x1b[31m".repeat(9_000), token.repeat(6_000)];
+        for flood in floods {
+            let begun = std::time::Instant::now();
+            let mut scanner = scanner(TABLE);
+            for _ in 0..(64 << 20) / flood.len() {
+                scanner.push(&flood);
+                let _ = scanner.found();
+            }
+            assert!(scanner.text.capacity() <= 8 * KEPT, "{}", scanner.text.capacity());
+            // Three times the promise of 2 s, unoptimized.
+            assert!(begun.elapsed().as_secs() < 6, "{:?}", begun.elapsed());
+            scanner.push(b"\r\nx@y's password: ");
+            assert!(scanner.found().is_some_and(|found| found.known && found.account == b"x@y"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn s23_how_the_bytes_are_cut_into_pieces_makes_no_difference(
+            bytes in "[\\x00a:() \\r\\n]{0,40}",
+            times in 0usize..300,
+            pieces in proptest::collection::vec(1usize..3000, 1..8),
+            prompt in prop_oneof![Just(""), Just("a@b's password: "), Just("\r(a) x: "), Just("TOKEN u: ")],
+        ) {
+            let bytes = [bytes.repeat(times).as_bytes(), prompt.as_bytes()].concat();
+            let mut whole = scanner(TABLE);
+            whole.push(&bytes);
+            let mut cut = scanner(TABLE);
+            let mut rest = &bytes[..];
+            for piece in pieces.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at((*piece).min(rest.len()));
+                cut.push(now);
+                rest = later;
+            }
+            prop_assert_eq!(whole.found(), cut.found());
+        }
+
+        #[test]
+        fn a_pattern_fits_as_a_plain_search_says(text in "[ab:(]{0,12}", pattern in "[ab*]{0,5}") {
+            fn fits(pattern: &[u8], text: &[u8]) -> bool {
+                match pattern.split_first() {
+                    None => text.is_empty(),
+                    Some((b'*', rest)) => (0..=text.len()).any(|at| fits(rest, &text[at..])),
+                    Some((byte, rest)) => text.first() == Some(byte) && fits(rest, &text[1..]),
+                }
+            }
+            let told = Pattern::new(&pattern, Asks::Other).account(text.as_bytes()).is_some();
+            prop_assert_eq!(told, fits(pattern.as_bytes(), text.as_bytes()));
+        }
+    }
+}
