@@ -8,6 +8,7 @@
 mod bootstrap_peer;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -269,4 +270,29 @@ fn another_machine_than_assumed_is_noticed_before_anything_runs() {
         matches!(&error.kind, ErrorKind::OtherMachine { got, .. } | ErrorKind::Machine { machine: got } if got.contains("mips")),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_start_line_that_was_cut_is_not_run() {
+    let bootstrap = Bootstrap::new(options(), Instant::now()).unwrap();
+    for name in ["sh", "dash", "bash", "ash", "ksh", "mksh", "zsh"] {
+        let Some(shell) = shell(name) else {
+            println!("not run: cut_line_{name}: not installed");
+            continue;
+        };
+        for cut in ["set", "echo run", "echo run;"] {
+            let mut child = Command::new(&shell)
+                .args(["-c", &bootstrap.probe_script()])
+                .env("A_SECRET_OF_THE_LOGIN", "s3cr3t")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdin.take().unwrap().write_all(cut.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            // The marker with the facts, and nothing behind it.
+            assert_eq!(said.lines().count(), 1, "{name} after {cut:?}: {said}");
+        }
+    }
 }

@@ -30,10 +30,11 @@ fn disguised(nonce: &str) -> String {
 
 /// The script that the probe runs: prints the marker and the facts, then reads one line and runs it.
 ///
-/// A terminal is made transparent first; the status of that is a fact too.
+/// A terminal is made transparent first; the status of that is a fact too. A line that was cut is not run: cut behind its
+/// first word, `set`, it would show all variables of the login.
 pub(super) fn probe(nonce: &str, terminal: bool) -> String {
     let marker = disguised(nonce);
-    let facts = "`PATH=/bin:/usr/bin:$PATH;uname -sm` .;read -r _o;eval \"$_o\"";
+    let facts = "`PATH=/bin:/usr/bin:$PATH;uname -sm` .;read -r _o&&eval \"$_o\"";
     if terminal {
         format!("(PATH=/bin:/usr/bin:$PATH;stty raw -echo);echo M{marker} $? {facts}")
     } else {
