@@ -31,6 +31,7 @@ struct Entry {
 
 #[derive(Default)]
 struct Table {
+    /// In the order of their contexts and programs: each call looks here.
     entries: Vec<Entry>,
     queue: VecDeque<(Context, [u8; 32])>,
     threads: usize,
@@ -56,8 +57,9 @@ impl Workers {
 }
 
 impl Table {
-    fn find(&mut self, of: &Address, program: &[u8; 32]) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.of == *of && entry.program == *program)
+    /// Where an entry is, or belongs.
+    fn find(&self, of: &Address, program: &[u8; 32]) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| entry.of.cmp(of).then_with(|| entry.program.cmp(program)))
     }
 }
 
@@ -86,17 +88,19 @@ impl Context {
     pub fn with_worker(&self, program: [u8; 32], then: impl FnOnce(Result<Context, Error>) + Send + 'static) {
         let workers = self.workers();
         let mut table = workers.lock();
-        match table.find(self.address(), &program).map(|at| &mut table.entries[at].worker) {
-            Some(Worker::Up(worker)) => {
-                let worker = worker.clone();
-                drop(table);
-                return then(Ok(worker));
-            }
-            Some(Worker::Starting(waiting)) => return waiting.push(Box::new(then)),
-            None => {}
-        }
+        let at = match table.find(self.address(), &program) {
+            Ok(at) => match &mut table.entries[at].worker {
+                Worker::Up(worker) => {
+                    let worker = worker.clone();
+                    drop(table);
+                    return then(Ok(worker));
+                }
+                Worker::Starting(waiting) => return waiting.push(Box::new(then)),
+            },
+            Err(at) => at,
+        };
         let worker = Worker::Starting(vec![Box::new(then)]);
-        table.entries.push(Entry { of: self.address().clone(), program, worker });
+        table.entries.insert(at, Entry { of: self.address().clone(), program, worker });
         table.queue.push_back((self.clone(), program));
         if table.threads >= STARTS {
             return;
@@ -107,10 +111,10 @@ impl Context {
             Err(_) if table.threads > 0 => {}
             Err(error) => {
                 table.queue.pop_back();
-                let then = table.entries.pop();
+                let entry = table.entries.remove(at);
                 drop(table);
                 let error = self.error(os_failure("no thread to start a worker", &error));
-                if let Some(Entry { worker: Worker::Starting(waiting), .. }) = then {
+                if let Worker::Starting(waiting) = entry.worker {
                     waiting.into_iter().for_each(|then| then(Err(error.clone())));
                 }
             }
@@ -132,10 +136,10 @@ impl Context {
             drop(table);
             let started = context.new_worker(program);
             let mut table = self.workers().lock();
-            let Some(at) = table.find(context.address(), &program) else { continue };
+            let Ok(at) = table.find(context.address(), &program) else { continue };
             let before = match &started {
                 Ok(worker) => std::mem::replace(&mut table.entries[at].worker, Worker::Up(worker.clone())),
-                Err(_) => table.entries.swap_remove(at).worker,
+                Err(_) => table.entries.remove(at).worker,
             };
             drop(table);
             if let Worker::Starting(waiting) = before {

@@ -107,6 +107,8 @@ struct Under {
 enum Phase {
     /// Its worker is being started; these are told when that is over.
     Starting(Vec<Arc<Slot<()>>>),
+    /// It is being sent: from here on it may run.
+    Sending(Vec<Arc<Slot<()>>>),
     Sent(Context, Arc<Calling>),
     Refused(Error),
     GivenUp,
@@ -126,7 +128,7 @@ impl Under {
     fn send(self: &Arc<Self>, program: [u8; 32]) {
         let call = Arc::clone(self);
         self.context.with_worker(program, move |worker| {
-            if matches!(*call.lock(), Phase::GivenUp) {
+            if !call.begins() {
                 return;
             }
             let sent = worker.and_then(|worker| Ok((worker.start_call(call.function, call.args.clone())?, worker)));
@@ -135,6 +137,15 @@ impl Under {
                 Err(error) => Phase::Refused(error),
             });
         });
+    }
+
+    /// Whether it is still to be sent; from here on it may run.
+    fn begins(&self) -> bool {
+        let mut phase = self.lock();
+        let Phase::Starting(waiting) = &mut *phase else { return false };
+        let waiting = std::mem::take(waiting);
+        *phase = Phase::Sending(waiting);
+        true
     }
 
     /// Goes on to a phase and tells those who wait, unless the call was given up.
@@ -146,7 +157,7 @@ impl Under {
             _ => std::mem::replace(&mut *phase, next),
         };
         drop(phase);
-        if let Phase::Starting(waiting) = before {
+        if let Phase::Starting(waiting) | Phase::Sending(waiting) = before {
             for ticket in waiting {
                 ticket.complete(());
             }
@@ -191,8 +202,18 @@ impl<T: DeserializeOwned> PendingCall<T> {
                 match &mut *phase {
                     Phase::Sent(worker, calling) => Ok((worker.clone(), Arc::clone(calling))),
                     Phase::Refused(error) => return Err(error.clone()),
-                    Phase::GivenUp => return Err(self.error(FailureKind::Cancelled, "the call was given up")),
-                    Phase::Starting(waiting) => {
+                    Phase::GivenUp => {
+                        let failure = Failure::new(FailureKind::Cancelled, "the call was given up");
+                        return Err(Error::new(failure, self.call.context.path()));
+                    }
+                    phase if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                        // Given up under the lock: what was not sent by now is not sent any more.
+                        let ran = if matches!(phase, Phase::Sending(_)) { Ran::MaybeExecuted } else { Ran::NotSent };
+                        *phase = Phase::GivenUp;
+                        let failure = Failure::new(FailureKind::Timeout, "the worker did not start in time").ran(ran);
+                        return Err(Error::new(failure, self.call.context.path()));
+                    }
+                    Phase::Starting(waiting) | Phase::Sending(waiting) => {
                         let ticket = Arc::new(Slot::new());
                         waiting.push(Arc::clone(&ticket));
                         Err(ticket)
@@ -200,11 +221,8 @@ impl<T: DeserializeOwned> PendingCall<T> {
                 }
             };
             match calling {
-                Err(ticket) => {
-                    if ticket.wait(deadline).is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        return Err(self.error(FailureKind::Timeout, "the worker did not start in time"));
-                    }
-                }
+                // Whether it came in time is seen above.
+                Err(ticket) => drop(ticket.wait(deadline)),
                 Ok((worker, calling)) => match calling.wait(deadline) {
                     Ok(value) => {
                         return decode_untrusted(&value).map_err(|error| {
@@ -224,10 +242,6 @@ impl<T: DeserializeOwned> PendingCall<T> {
             }
         }
     }
-
-    fn error(&self, kind: FailureKind, message: &str) -> Error {
-        Error::new(Failure::new(kind, message), self.call.context.path())
-    }
 }
 
 impl<T> PendingCall<T> {
@@ -246,7 +260,7 @@ impl<T> PendingCall<T> {
         let calling = match &mut *self.call.lock() {
             Phase::Sent(_, calling) => Arc::clone(calling),
             Phase::Refused(_) | Phase::GivenUp => return true,
-            Phase::Starting(waiting) => {
+            Phase::Starting(waiting) | Phase::Sending(waiting) => {
                 waiting.extend(ticket.map(Arc::clone));
                 return false;
             }

@@ -15,6 +15,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_call_to_a_context_that_is_gone_ends_at_once", context_gone),
     ("a_timeout_ends_the_wait_and_the_function_can_see_it", timeout),
     ("a_call_that_is_dropped_is_cancelled", dropped),
+    ("r6_a_timeout_at_any_moment_tells_the_truth_about_whether_it_ran", truth),
     ("r7_what_a_function_started_ends_with_its_worker", nothing_left_of_a_crash),
     ("r7_a_function_that_never_returns_ends_with_the_tree", spinning),
     ("r8_an_agent_answers_while_its_worker_spins", agent_answers),
@@ -116,6 +117,31 @@ fn dropped() {
     nothing::on(&other).expect("a value");
     let early = until_cancelled::start(&other).wait_timeout(Duration::from_millis(20)).expect_err("a timeout");
     assert_eq!(early.kind(), &FailureKind::Timeout);
+}
+
+fn truth() {
+    let master = master();
+    let (mut early, mut late) = (0, 0);
+    // Around the time that a worker takes to start.
+    for ms in (0..30).map(|step| step * step / 4) {
+        let context = local(&master);
+        let counted = match count::call().timeout(Duration::from_millis(ms)).on(&context) {
+            Ok(first) => Some(first),
+            Err(error) => {
+                assert_eq!(error.kind(), &FailureKind::Timeout, "{error}");
+                (error.ran() == Ran::NotSent).then_some(0)
+            }
+        };
+        let next = count::on(&context).expect("a value");
+        match counted {
+            Some(before) => assert_eq!(next, before + 1, "after {ms} ms"),
+            None => assert!(next <= 2, "{next} after {ms} ms"),
+        }
+        early += u32::from(counted == Some(0));
+        late += u32::from(counted == Some(1));
+        context.shutdown().expect("an end");
+    }
+    assert!(early > 0 && late > 0, "{early} too early, {late} in time");
 }
 
 fn nothing_left_of_a_crash() {
