@@ -140,6 +140,14 @@ pub(crate) fn daemon() -> u32 {
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
 }
 
+/// Waits for a process some time after it has ended.
+#[offshoot::remote]
+pub(crate) fn waits_late() -> io::Result<bool> {
+    let mut child = std::process::Command::new("true").spawn()?;
+    std::thread::sleep(Duration::from_millis(300));
+    Ok(child.wait()?.success())
+}
+
 /// Grows a context below, and asks who runs there.
 #[offshoot::remote]
 pub(crate) fn deeper(here: &Here) -> Result<(u32, u32, String), String> {

@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_timeout_ends_the_wait_and_the_function_can_see_it", timeout),
     ("a_call_that_is_dropped_is_cancelled", dropped),
     ("r6_a_timeout_at_any_moment_tells_the_truth_about_whether_it_ran", truth),
+    ("a_function_waits_for_its_own_processes", waits_for_its_own),
     ("r7_what_a_function_started_ends_with_its_worker", nothing_left_of_a_crash),
     ("r7_a_function_that_never_returns_ends_with_the_tree", spinning),
     ("r8_an_agent_answers_while_its_worker_spins", agent_answers),
@@ -142,6 +143,14 @@ fn truth() {
         context.shutdown().expect("an end");
     }
     assert!(early > 0 && late > 0, "{early} too early, {late} in time");
+}
+
+fn waits_for_its_own() {
+    let master = master();
+    let calls: Vec<_> = (0..3).map(|_| waits_late::start(&local(&master))).collect();
+    for call in calls {
+        assert_eq!(call.wait().expect("it ran"), Ok(true), "somebody else has waited for it");
+    }
 }
 
 fn nothing_left_of_a_crash() {
