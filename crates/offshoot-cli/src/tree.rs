@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use offshoot::methods::{Hop as Method, Local, Ssh, Sudo};
+use offshoot::methods::{Hop as Method, Local, Ssh};
 use offshoot::wire::{AuthFailure, FailureKind, Ran as LibraryRan};
 use offshoot::{Context, Error, Master, Process, Stdio, Target};
 
@@ -61,6 +61,20 @@ pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<St
     Ok((kept, paths))
 }
 
+/// The options that all ways to another user share, by the same names.
+macro_rules! with_user_options {
+    ($method:ident, $reach:ident) => {{
+        let timed = match $reach.connect_timeout {
+            Some(limit) => $method.connect_timeout(limit).stage_timeout(limit),
+            None => $method,
+        };
+        match &$reach.responder {
+            Some(responder) => timed.responder(responder.clone()),
+            None => timed,
+        }
+    }};
+}
+
 /// Applies the options of the command line to the hops of one target.
 fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
     // A file of this machine means something only to an ssh that runs on it: behind local hops, not behind others.
@@ -74,7 +88,9 @@ fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
                 Method::Ssh(ssh_with_options(ssh, config, reach)?)
             }
             Method::Local(local) => Method::Local(local_with_options(local, reach)),
-            Method::Sudo(sudo) => Method::Sudo(sudo_with_options(sudo, reach)),
+            Method::Sudo(sudo) => Method::Sudo(with_user_options!(sudo, reach)),
+            Method::Su(su) => Method::Su(with_user_options!(su, reach)),
+            Method::Doas(doas) => Method::Doas(with_user_options!(doas, reach)),
             other => other,
         });
     }
@@ -97,16 +113,6 @@ fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach) -> anyho
     }
     offshoot::methods::Method::recipe(&ssh)?;
     Ok(ssh)
-}
-
-fn sudo_with_options(mut sudo: Sudo, reach: &Reach) -> Sudo {
-    if let Some(limit) = reach.connect_timeout {
-        sudo = sudo.connect_timeout(limit).stage_timeout(limit);
-    }
-    match &reach.responder {
-        Some(responder) => sudo.responder(responder.clone()),
-        None => sudo,
-    }
 }
 
 fn local_with_options(local: Local, reach: &Reach) -> Local {

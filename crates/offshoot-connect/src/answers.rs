@@ -201,7 +201,7 @@ mod tests {
             (Asks::Password, "root@jump", None),
             (Asks::Password, "web1", None),
             (Asks::Password, "dmw@web1@jump", None),
-            (Asks::Passphrase, "/home/dmw/.ssh/id", Some("key")),
+            (Asks::Passphrase, "/keys/id", Some("key")),
             (Asks::HostKey, "web1", None),
             (Asks::Other, "dmw@web1", None),
         ] {

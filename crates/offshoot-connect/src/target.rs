@@ -17,6 +17,7 @@ use crate::methods::{Hop, HopError, shown};
 /// | `web1`, `dmw@web1`, `web1:2222`, `[::1]:22` | by ssh |
 /// | `ssh:web1` | the same, said in full: for a host that is called like a method |
 /// | `local` | the same machine and user |
+/// | `sudo:root`, `su:root`, `doas:root` | another user of the same machine |
 /// | `METHOD:NAME` | by another method; those that this version lacks are refused by name |
 ///
 /// `Display` gives the canonical text: parsing it gives an equal target.
@@ -184,7 +185,7 @@ mod tests {
             ("local:x", "target `local:x`, hop 1 (`local:x`): local: the name `x`: expected nothing here".into()),
             (
                 "a/ftp:web1",
-                "target `a/ftp:web1`, hop 2 (`ftp:web1`): `ftp` is no method and `web1` is no port; methods are local, ssh, sudo"
+                "target `a/ftp:web1`, hop 2 (`ftp:web1`): `ftp` is no method and `web1` is no port; methods are doas, local, ssh, su, sudo"
                     .into(),
             ),
             ("::1", "target `::1`, hop 1 (`::1`): an IPv6 address needs brackets, expected [::1]".into()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_connect::Answers;
-use offshoot_connect::methods::{Local, Method, Ssh, Sudo};
+use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
 use offshoot_wire::{
     Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb,
     encode,
@@ -133,6 +133,16 @@ impl Context {
     /// A context of another user of this one's machine, by sudo.
     pub fn sudo(&self, user: impl Into<String>) -> Via<Sudo> {
         Via::new(self.clone(), Sudo::to(user))
+    }
+
+    /// A context of another user of this one's machine, by su and that user's password.
+    pub fn su(&self, user: impl Into<String>) -> Via<Su> {
+        Via::new(self.clone(), Su::to(user))
+    }
+
+    /// A context of another user of this one's machine, by doas.
+    pub fn doas(&self, user: impl Into<String>) -> Via<Doas> {
+        Via::new(self.clone(), Doas::to(user))
     }
 
     /// Starts a context below this one by a method or a recipe and waits for it.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use offshoot_connect::Responder;
-use offshoot_connect::methods::{Method, Ssh, Sudo};
+use offshoot_connect::methods::{Doas, Method, Ssh, Su, Sudo};
 use offshoot_wire::Secret;
 
 use crate::{Context, Error};
@@ -116,5 +116,29 @@ impl Via<Sudo> {
     /// How long the connect may take in all; 30 s by default.
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.with(|method| method.connect_timeout(timeout))
+    }
+}
+
+impl Via<Su> {
+    /// The password of the user to become: sent when su asks for it, tried once.
+    pub fn password(self, secret: impl Into<Secret>) -> Self {
+        self.with(|method| method.password(secret))
+    }
+
+    /// Who answers what su asks where no password is given.
+    pub fn responder(self, responder: Responder) -> Self {
+        self.with(|method| method.responder(responder))
+    }
+}
+
+impl Via<Doas> {
+    /// The password that doas asks for: sent when it does, tried once.
+    pub fn password(self, secret: impl Into<Secret>) -> Self {
+        self.with(|method| method.password(secret))
+    }
+
+    /// Who answers what doas asks where no password is given.
+    pub fn responder(self, responder: Responder) -> Self {
+        self.with(|method| method.responder(responder))
     }
 }

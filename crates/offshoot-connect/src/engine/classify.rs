@@ -135,6 +135,13 @@ impl Scene<'_> {
         }
     }
 
+    /// Whether a tool that asks on its error output ended behind a password in its own words: those are translated.
+    fn is_refusal(&self) -> bool {
+        let pipes = self.recipe.prompts.as_ref().is_some_and(|prompts| !prompts.terminal);
+        let failed = self.exit.and_then(|exit| exit.code()).is_some_and(|code| code != 0);
+        pipes && failed && self.in_login() && !self.answered.is_empty()
+    }
+
     /// The link ended between the hello's first byte and its last.
     pub(super) fn cut(&self) -> Failure {
         ended(self.stage, &self.recipe.method, self.exit).seen(&self.seen())
@@ -146,6 +153,10 @@ impl Scene<'_> {
         let known = texts.into_iter().find_map(|text| self.known(text));
         match known {
             Some((hint, line)) => self.meant(hint.means, &line, &hint.advice),
+            None if self.is_refusal() => {
+                let failure = Failure::new(FailureKind::Auth(AuthFailure::PasswordIncorrect), "the password is wrong");
+                failure.seen(&self.seen()).hint(ONCE)
+            }
             None => {
                 let hint = match self.exit.and_then(|exit| exit.code()) {
                     Some(0) if self.in_login() => {

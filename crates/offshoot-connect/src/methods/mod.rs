@@ -6,8 +6,10 @@
 //! A new method is one file beside this one, and its lines here: the module, its place in [`Hop`], its row in `METHODS`.
 //! A method of a downstream crate needs none of that: it implements [`Method`].
 
+mod doas;
 mod local;
 mod ssh;
+mod su;
 mod sudo;
 
 use std::fmt;
@@ -18,8 +20,10 @@ use offshoot_wire::{Failure, FailureKind, Limits, Recipe};
 use crate::answers::Answers;
 use crate::names::NameError;
 
+pub use doas::Doas;
 pub use local::Local;
 pub use ssh::{KnownHosts, Ssh};
+pub use su::Su;
 pub use sudo::Sudo;
 
 /// A way to obtain a link, as a user describes it.
@@ -132,6 +136,10 @@ pub enum Hop {
     Ssh(Ssh),
     /// The system's `sudo`.
     Sudo(Sudo),
+    /// The system's `su`.
+    Su(Su),
+    /// The system's `doas`.
+    Doas(Doas),
 }
 
 impl Method for Hop {
@@ -140,6 +148,8 @@ impl Method for Hop {
             Hop::Local(local) => local.recipe(),
             Hop::Ssh(ssh) => ssh.recipe(),
             Hop::Sudo(sudo) => sudo.recipe(),
+            Hop::Su(su) => su.recipe(),
+            Hop::Doas(doas) => doas.recipe(),
         }
     }
 
@@ -148,6 +158,8 @@ impl Method for Hop {
             Hop::Local(_) => Answers::none(),
             Hop::Ssh(ssh) => ssh.answers(),
             Hop::Sudo(sudo) => sudo.answers(),
+            Hop::Su(su) => su.answers(),
+            Hop::Doas(doas) => doas.answers(),
         }
     }
 }
@@ -164,6 +176,8 @@ impl fmt::Display for Hop {
                 write!(f, "{ssh}")
             }
             Hop::Sudo(sudo) => write!(f, "sudo:{sudo}"),
+            Hop::Su(su) => write!(f, "su:{su}"),
+            Hop::Doas(doas) => write!(f, "doas:{doas}"),
         }
     }
 }
@@ -175,7 +189,7 @@ type Parse = fn(Option<&str>) -> Result<Hop, RecipeError>;
 /// reaches a host of that name by mistake.
 const METHODS: &[(&str, Option<Parse>)] = &[
     ("chroot", None),
-    ("doas", None),
+    ("doas", Some(doas::hop)),
     ("docker", None),
     ("exec", None),
     ("incus", None),
@@ -191,7 +205,7 @@ const METHODS: &[(&str, Option<Parse>)] = &[
     ("podman", None),
     ("serial", None),
     ("ssh", Some(ssh::hop)),
-    ("su", None),
+    ("su", Some(su::hop)),
     ("sudo", Some(sudo::hop)),
     ("telnet", None),
     ("unix", None),

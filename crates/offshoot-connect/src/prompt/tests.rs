@@ -103,7 +103,7 @@ fn several_prompts_of_a_login_are_answered_in_turn() {
     for (text, asks, account, answer) in [
         ("\rdmw@jump's password: ", Asks::Password, "dmw@jump", "one"),
         (host_key, Asks::HostKey, "web1 (10.0.0.1)", "yes"),
-        ("\rEnter passphrase for key '/home/dmw/a key': ", Asks::Passphrase, "/home/dmw/a key", "two"),
+        ("\rEnter passphrase for key '/keys/a key': ", Asks::Passphrase, "/keys/a key", "two"),
         ("\rdmw@web1's password: ", Asks::Password, "dmw@web1", "three"),
         ("\r(dmw@web1) Verification code: ", Asks::Other, "dmw@web1", "123456"),
     ] {

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use offshoot_connect::methods::{Method, Ssh};
+use offshoot_connect::methods::{Method, Ssh, Su};
 use offshoot_connect::{Asker, Cancel, LinkIo, Reply};
 use offshoot_wire::{Asks, AuthFailure, FailureKind, HostKeyFailure, Question, Recipe, Secret, Start};
 
@@ -232,4 +232,33 @@ fn s16_a_tool_that_may_ask_gets_a_session_and_a_terminal_of_its_own_and_its_inpu
     let failure = test.connecting(&asking(script)).asker(&friend).fail();
     // Nothing of ours is sent before the marker: a tool would take it for an answer.
     assert_eq!(text(&failure).trim(), "session=1 tty=1\npipes\nearly=0");
+}
+
+/// As su does: it asks on its error output, in its own language, and reads its input byte by byte.
+fn becoming(script: &str) -> Recipe {
+    let mut recipe = asking(script);
+    recipe.prompts = Su::to("other").recipe().expect("a recipe").prompts;
+    recipe
+}
+
+#[test]
+fn a_tool_that_asks_on_its_error_output_is_answered_on_its_input() {
+    let test = Test::begin("pipes");
+    let friend = Friend::new(|_| Some("hunter2".into()));
+    let asks = "printf 'Passwort: ' >&2; read -r reply; \
+                [ \"$(printf %s \"$reply\" | tr a-z n-za-m)\" = uhagre2 ] || { echo 'su: Fehler' >&2; exit 1; }; agent \"$1\"";
+    let link = test.connecting(&becoming(asks)).asker(&friend).succeed();
+    assert_eq!(link.received, hello(NONCE));
+    assert!(link.terminal.is_none());
+    drop(link);
+    let friend = Friend::new(|_| Some("wrong".into()));
+    let failure = test.connecting(&becoming(asks)).asker(&friend).fail();
+    assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordIncorrect), "{failure:?}");
+    assert_eq!(friend.asked().len(), 1);
+    let failure = test.connecting(&becoming(asks)).fail();
+    assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordRequired), "{failure:?}");
+    // Root needs none: nothing is asked, and nothing typed.
+    let friend = Friend::new(|_| Some("hunter2".into()));
+    drop(test.connecting(&becoming("agent \"$1\"")).asker(&friend).succeed());
+    assert_eq!(friend.asked(), []);
 }
