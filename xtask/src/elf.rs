@@ -114,6 +114,36 @@ fn needed(file: &Fields<'_>, offset: usize, length: usize) -> Option<usize> {
     Some(count)
 }
 
+/// The executable without what only linkers and debuggers read: the table of sections and what lies behind the last
+/// segment. A file that is no such executable stays as it is.
+pub fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
+    if Elf::parse(&bytes).is_ok()
+        && let Some(end) = end_of_segments(&Fields { bytes: &bytes, wide: bytes[4] == 2 })
+    {
+        bytes.truncate(end);
+        // Where the table is, how long its entries are, how many they are, and which has the names.
+        let (table, numbers) = if bytes[4] == 2 { (40..48, 58..64) } else { (32..36, 46..52) };
+        bytes[table].fill(0);
+        bytes[numbers].fill(0);
+    }
+    bytes
+}
+
+/// Where the last segment ends; at least behind the header, so that there is one to change.
+fn end_of_segments(file: &Fields<'_>) -> Option<usize> {
+    let table = file.offset(file.pick(32, 28))?;
+    let size = usize::from(file.half(file.pick(54, 42))?);
+    let count = usize::from(file.half(file.pick(56, 44))?);
+    let mut end = table.checked_add(size.checked_mul(count)?)?;
+    for index in 0..count {
+        let entry = table.checked_add(index.checked_mul(size)?)?;
+        let offset = file.offset(entry.checked_add(file.pick(8, 4))?)?;
+        let length = file.offset(entry.checked_add(file.pick(32, 16))?)?;
+        end = end.max(offset.checked_add(length)?);
+    }
+    (64..=file.bytes.len()).contains(&end).then_some(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +156,23 @@ mod tests {
         assert_eq!(elf.machine, machine);
         assert!(elf.interpreter && elf.needed > 0);
         assert!(!elf.executable_stack);
+    }
+
+    #[test]
+    fn what_is_trimmed_is_shorter_and_runs_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("true");
+        let before = std::fs::read("/bin/true").unwrap();
+        let after = trimmed(before.clone());
+        assert!(after.len() < before.len());
+        assert_eq!(Elf::parse(&after).unwrap(), Elf::parse(&before).unwrap());
+        std::fs::write(&program, &after).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(std::process::Command::new(&program).status().unwrap().success());
+        // Nothing more to take, and nothing of what is no executable.
+        assert_eq!(trimmed(after.clone()), after);
+        assert_eq!(trimmed(b"#!/bin/sh\n".to_vec()), b"#!/bin/sh\n");
+        assert_eq!(trimmed(before[..100].to_vec()), before[..100]);
     }
 
     #[test]

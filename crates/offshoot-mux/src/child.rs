@@ -160,7 +160,7 @@ impl Child {
         }
         let (read, write) = crate::io::pipe()?;
         let pid = self.pid;
-        std::thread::Builder::new().name("child-watch".into()).stack_size(32 * 1024).spawn(move || {
+        crate::thread::start_with_stack("child-watch", 32 * 1024, move || {
             sys::signal::block_all();
             // An error means that it has been reaped already: ended as well.
             let _ = crate::io::again(|| sys::pid::wait_unreaped(pid));

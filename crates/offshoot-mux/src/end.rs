@@ -62,7 +62,12 @@ const WATCHED: usize = 63;
 /// assert!(child.try_wait()?.is_some());
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn end_processes(select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
+pub fn end_processes(mut select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
+    end(&mut select, plan)
+}
+
+/// The same for whatever `select` is: compiled once.
+fn end(select: &mut dyn FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
     let mut ending =
         Ending { select, signalled: Vec::new(), adopts: sys::facts::is_child_subreaper(), watched: Vec::new() };
     if ending.look().is_empty() {
@@ -106,8 +111,8 @@ enum Got {
     Denied,
 }
 
-struct Ending<S> {
-    select: S,
+struct Ending<'a> {
+    select: &'a mut dyn FnMut() -> Vec<Proc>,
     /// In the order of number and start time: numbers rise, so that most are added at the end.
     signalled: Vec<(Got, Proc)>,
     /// Whether orphans are ours to reap.
@@ -116,7 +121,7 @@ struct Ending<S> {
     watched: Vec<OwnedFd>,
 }
 
-impl<S: FnMut() -> Vec<Proc>> Ending<S> {
+impl Ending<'_> {
     /// Those that live, and may be signalled for all we know.
     fn look(&mut self) -> Vec<Proc> {
         let own = sys::pid::own() as u32;

@@ -16,6 +16,7 @@ mod signals;
 mod spawn;
 mod sync;
 mod sys;
+pub mod thread;
 mod timers;
 pub mod tree;
 pub mod tty;

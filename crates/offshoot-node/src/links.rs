@@ -331,7 +331,7 @@ impl State {
         let Some(process) = Proc::of(tool.child.pid()) else { return };
         // It did not end when it was asked: it is stopped, and what it guards may be too. To KILL it alone would leave
         // that behind. Looking for all of them takes its time: not under the lock.
-        let spawned = std::thread::Builder::new().name("offshoot-end".into()).spawn(move || {
+        let spawned = offshoot_mux::thread::start("offshoot-end", move || {
             let select = || {
                 // Once it is gone, those below it have got the same.
                 if !process.lives() {

@@ -88,6 +88,29 @@ where
     list::<{ usize::MAX }, T, D>(deserializer)
 }
 
+/// So many bytes. serde's own takes them in a row of as many steps as there are bytes, not in a loop.
+pub(crate) fn array<'de, const N: usize, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; N], D::Error> {
+    struct Array<const N: usize>;
+
+    impl<'de, const N: usize> Visitor<'de> for Array<N> {
+        type Value = [u8; N];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of bytes")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<[u8; N], A::Error> {
+            let mut array = [0; N];
+            for byte in &mut array {
+                *byte = bytes.next_element()?.ok_or_else(|| A::Error::custom("the array is cut short"))?;
+            }
+            Ok(array)
+        }
+    }
+
+    deserializer.deserialize_tuple(N, Array)
+}
+
 /// The stages of a connect: each once, and some to come.
 pub(crate) fn stages<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where

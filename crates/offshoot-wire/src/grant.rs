@@ -73,6 +73,7 @@ pub struct Grant {
     #[serde(deserialize_with = "bounds::list::<{ Limits::GRANT_LINKS }, _, _>")]
     pub links: Vec<GrantLink>,
     /// The HMAC-SHA256 over all of the above, chained.
+    #[serde(deserialize_with = "bounds::array")]
     pub seal: [u8; 32],
 }
 

@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Address, DecodeError, Limits, codec};
+use crate::{Address, DecodeError, Limits, bounds, codec};
 
 /// The first bytes of a hello. They begin with NUL and hold bytes that no text has, so that a hello is found behind
 /// a login's chatter.
@@ -30,12 +30,15 @@ const HEAD: usize = 16;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentHello {
     /// Chosen for this connect; the child sends it back.
+    #[serde(deserialize_with = "bounds::array")]
     pub nonce: [u8; 16],
     /// The tree: random, one for all contexts of a tree.
+    #[serde(deserialize_with = "bounds::array")]
     pub tree: [u8; 16],
     /// The child's address.
     pub address: Address,
     /// The child's sealing key (R4), derived from the parent's.
+    #[serde(deserialize_with = "bounds::array")]
     pub key: [u8; 32],
     /// The tree's clock when this was sent, in milliseconds since the root started.
     pub tree_ms: u64,
@@ -64,6 +67,7 @@ impl std::fmt::Debug for ParentHello {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildHello {
     /// The parent's nonce, sent back.
+    #[serde(deserialize_with = "bounds::array")]
     pub nonce: [u8; 16],
     /// The largest frame the child takes.
     pub frame: u32,

@@ -275,6 +275,7 @@ pub struct PayloadReply {
     /// How many bytes came.
     pub length: u64,
     /// Their SHA-256.
+    #[serde(deserialize_with = "bounds::array")]
     pub sha256: [u8; 32],
 }
 

@@ -118,7 +118,7 @@ impl State {
         let running = self.begin_connect(Some(id));
         let number = running.number;
         let theirs = Arc::clone(shared);
-        let thread = std::thread::Builder::new().name("offshoot-connect".into()).spawn(move || {
+        let thread = offshoot_mux::thread::start("offshoot-connect", move || {
             let asker = Above { shared: &theirs, id };
             let asker = spec.answers.then_some(&asker as &dyn Asker);
             connecting::run(&theirs, &spec, running, asker, |state, result, now| {

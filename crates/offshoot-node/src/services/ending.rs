@@ -38,9 +38,9 @@ impl Endings {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.threads < THREADS {
             let theirs = self.clone();
-            let spawned = std::thread::Builder::new().name("offshoot-end".into()).spawn(move || theirs.run());
+            let spawned = offshoot_mux::thread::start("offshoot-end", move || theirs.run());
             match spawned {
-                Ok(_) => queue.threads += 1,
+                Ok(()) => queue.threads += 1,
                 Err(error) if queue.threads == 0 => return Err(error),
                 // Those that run will come to it.
                 Err(_) => {}

@@ -183,13 +183,12 @@ fn join(shared: &Arc<Shared>, triple: &str, slot: &Waiting) {
 /// Asks the parent on a thread of its own, which then needs the lock that the caller holds.
 fn start_fetch(shared: &Arc<Shared>, triple: &str) -> std::io::Result<()> {
     let (shared, triple) = (Arc::clone(shared), triple.to_owned());
-    let thread = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
+    offshoot_mux::thread::start("offshoot-payload", move || {
         let fetched = AskParent::new(&shared).fetch(&triple, Instant::now() + FETCH);
         for slot in shared.with(|state, _| state.keep_payload(triple, &fetched)) {
             slot.complete(fetched.clone());
         }
-    });
-    thread.map(drop)
+    })
 }
 
 impl State {
@@ -207,7 +206,7 @@ impl State {
             return self.core.fail(id, failure, now);
         }
         let theirs = Arc::clone(shared);
-        let thread = std::thread::Builder::new().name("offshoot-payload".into()).spawn(move || {
+        let thread = offshoot_mux::thread::start("offshoot-payload", move || {
             let deadline = Instant::now() + FETCH;
             let found = match &theirs.options.payloads {
                 Some(payloads) => payloads.bundle(&spec.triple, deadline, &Cancel::new()),
@@ -222,7 +221,7 @@ impl State {
             });
         });
         match thread {
-            Ok(_) => self.services.payloads.searches += 1,
+            Ok(()) => self.services.payloads.searches += 1,
             Err(error) => self.core.fail(id, os_failure("no thread for the payload", &error), now),
         }
     }
