@@ -24,8 +24,9 @@ impl Finished {
         self.out()
             .lines()
             .filter_map(|line| {
-                let (name, rest) = line.split_once(':')?;
-                (name.trim() == target).then(|| rest.strip_prefix(' ').unwrap_or(rest).to_string())
+                // Targets have colons too.
+                let rest = line.trim_start().strip_prefix(target)?.trim_start_matches(' ').strip_prefix(':')?;
+                Some(rest.strip_prefix(' ').unwrap_or(rest).to_string())
             })
             .collect()
     }

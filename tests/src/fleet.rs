@@ -346,7 +346,16 @@ impl Fleet {
         )
     }
 
-    /// The same on a terminal of its own, where it can ask.
+    /// An example of the facade, run in the control host.
+    pub fn example<'a>(&self, tag: &'a Tag, name: &str, arguments: &[&str]) -> Offshoot<'a> {
+        crate::product::agents();
+        let mut command = self.command(crate::product::example(name));
+        // It looks for agents beside itself, which is one folder deeper than the command does.
+        command.env("OFFSHOOT_AGENTS", crate::host::build_folder().with_file_name("agents")).args(arguments);
+        Offshoot::in_place(tag, command, self.control.as_ref().map(|control| control.watched().clone()), &[], None)
+    }
+
+    /// The command on a terminal of its own, where it can ask.
     pub fn offshoot_on_terminal(&self, tag: &Tag, arguments: &[&str]) -> Terminal {
         crate::product::agents();
         let command = self.on_terminal(crate::product::binary());

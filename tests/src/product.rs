@@ -46,6 +46,33 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// An example of the facade, built beside the command.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let folder = match std::env::var_os("OFFSHOOT_BIN").map(PathBuf::from) {
+            Some(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+            None => build_folder(),
+        };
+        let examples = folder.join("examples");
+        if std::env::var_os("OFFSHOOT_BIN").is_some() && examples.is_dir() {
+            return examples;
+        }
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--package", "offshoot", "--examples", "--manifest-path"]);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
+        command.arg("--target-dir").arg(folder.parent().unwrap_or(&folder));
+        let built = bounded::run(&mut command, None, Duration::from_secs(1200));
+        assert!(built.code == Some(0), "the examples do not build\n{built}");
+        examples
+    });
+    folder.join(name)
+}
+
 /// Sees to it that there is an agent for this machine's architecture, for targets that are reached by ssh: with `OFFSHOOT_BIN` whoever set it has done so,
 /// else `cargo xtask agents` does it when none lies in the build folder.
 ///

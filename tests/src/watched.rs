@@ -24,7 +24,7 @@ pub struct Watched {
 }
 
 /// What sshd, PAM, sudo and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 14] = [
+const WRITTEN_BY_LOGINS: [&str; 15] = [
     "run/upper/var/log/lastlog",
     "run/upper/var/log/wtmp",
     "run/upper/var/log/btmp",
@@ -41,6 +41,8 @@ const WRITTEN_BY_LOGINS: [&str; 14] = [
     "home/u-fish",
     // What a command forced by our own configuration was told.
     "home/p-forced/got",
+    // Whom our own program was asked for.
+    "dev/shm/asked",
 ];
 
 impl Watched {

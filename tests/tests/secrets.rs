@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use offshoot_tests::bounded;
-use offshoot_tests::process::Signal;
-use offshoot_tests::{Fleet, Peer, Tag, Unavailable, host, not_run, or_not_run};
+use offshoot_tests::bounded::{self, Gathered};
+use offshoot_tests::expect::code;
+use offshoot_tests::process::{self, Process, Signal};
+use offshoot_tests::sampler::{self, Sampler};
+use offshoot_tests::{Fleet, Peer, Tag, Unavailable, bed, host, not_run, or_not_run, product};
 
 const SOON: Duration = Duration::from_secs(20);
 const GONE: Duration = Duration::from_secs(12);
@@ -54,6 +56,111 @@ fn an_agent_that_crashes_leaves_no_core() {
         assert!(!done.overdue && done.code != Some(0), "{done}");
         assert!(bounded::eventually(SOON, || tag.processes().is_empty()));
         assert_eq!(cores(&fleet, "h1"), Vec::<String>::new(), "the {which} has left a core");
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+/// Who of these holds the secret in its memory, and where.
+fn memories<'a>(processes: impl IntoIterator<Item = &'a Process>, secret: &str) -> Vec<String> {
+    processes
+        .into_iter()
+        .filter_map(|process| {
+            let found = sampler::memory_with(process.pid, secret.as_bytes()).unwrap_or_default();
+            (!found.is_empty()).then(|| format!("{process}: {found:?}"))
+        })
+        .collect()
+}
+
+#[test]
+fn passwords_for_four_hops_leave_no_trace_anywhere() {
+    let name = "passwords_for_four_hops_leave_no_trace_anywhere";
+    let tag = Tag::new("traces");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let word = |host: &str, account: &str| fleet.accounts().password(host, account);
+    bed::answer(
+        &fleet,
+        &[
+            ("p-word@h1", word("h1", "p-word")),
+            ("*sudo-pw*", word("h2", "sudo-pw")),
+            ("p-noisy@h1", word("h1", "p-noisy")),
+        ],
+    )
+    .unwrap();
+    let secret = fleet.accounts().secret();
+    let sampler = Sampler::start(secret);
+    let hops = ["p-word@h1", "sudo-pw@h2", "sudo:goal", "p-noisy@h1"];
+    let mut arguments = vec![bed::ANSWER];
+    arguments.extend(hops);
+    arguments.extend(["--", "sh", "-c", "id -un; sleep 1; exit 3"]);
+    let running = fleet.example(&tag, "passwords", &arguments).env("OFFSHOOT_LOG", "trace").start();
+    let tree = running.await_agents(4, Duration::from_secs(30));
+    // Passwords have crossed the first three agents, whose buffers are not wiped; the rest has never had one.
+    let memories = memories(tree.supervisors.iter().chain(&tree.agents[3..]), secret);
+    // Nor can an account look into its own agent. The one of p-word is the first.
+    let look = fleet.host("h1").map(|h1| {
+        let script = "for p in /proc/[0-9]*; do case $(cat $p/comm) in offshoot:*) echo seen; cat $p/environ && echo read; esac; done; cat /proc/$$/environ && echo own";
+        bounded::run(h1.command_as("p-word", "sh").args(["-c", script]), None, SOON)
+    });
+    let done = running.finish();
+    let seen = sampler.finish();
+    done.expect_code(3);
+    assert_eq!(done.out(), "p-noisy\n");
+    assert_eq!(seen.found.into_iter().collect::<Vec<_>>(), Vec::<String>::new());
+    for expected in ["ssh", "sudo", "passwords"] {
+        assert!(seen.names.contains(expected), "{expected} was not looked at: {:?}", seen.names);
+    }
+    assert!(seen.rounds > 20, "{} rounds", seen.rounds);
+    assert_eq!(memories, Vec::<String>::new());
+    assert!(!done.err().contains(secret) && !fleet.logs().contains(secret), "{done}");
+    // The command says all it can, and a second time with a wrong password.
+    let target = hops.join("/");
+    let exec = ["exec", "--json", "--password-command", bed::ANSWER, &target, "--", "id", "-un"];
+    let told = fleet.offshoot(&tag, &exec).env("OFFSHOOT_LOG", "trace").run();
+    told.expect_code(0);
+    bed::answer(&fleet, &[("*", format!("{secret} is wrong"))]).unwrap();
+    let wrong = fleet.offshoot(&tag, &exec).env("OFFSHOOT_LOG", "trace").run();
+    wrong.expect_code(code::OURS);
+    for done in [&told, &wrong] {
+        assert!(!done.stderr.is_empty(), "nothing is logged\n{done}");
+        assert!(!done.err().contains(secret) && !done.out().contains(secret), "{done}");
+    }
+    let look = look.expect("the bed has hosts");
+    assert!(look.out().contains("seen\n") && look.out().contains("own\n") && !look.out().contains("read\n"), "{look}");
+    let asked = ["p-word@h1", "sudo-pw", "p-noisy@h1"];
+    assert_eq!(bed::asked(&fleet), [&asked[..], &asked, &asked[..1]].concat());
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_master_that_crashes_leaves_no_core_once_it_knows_a_secret() {
+    let name = "a_master_that_crashes_leaves_no_core_once_it_knows_a_secret";
+    let tag = Tag::new("master-core");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    if let Err(reason) = let_cores_be(&fleet, "control") {
+        tag.assert_nothing_left(GONE);
+        not_run!(name, reason);
+    }
+    bed::answer(&fleet, &[("p-word@h1", fleet.accounts().password("h1", "p-word"))]).unwrap();
+    product::agents();
+    let offshoot = product::binary().display();
+    // Without a secret there is one: a program that is debugged wants it.
+    for (target, expected) in [("root@h1", true), ("p-word@h1", false)] {
+        let script = format!(
+            "ulimit -c unlimited; cd /tmp; exec {offshoot} exec --password-command {} {target} -- sh -c 'echo up; sleep 60'",
+            bed::ANSWER
+        );
+        let mut running = Gathered::start(fleet.command("sh").args(["-c", &script]), None);
+        let up = || running.stdout_so_far().ends_with(b"up\n");
+        assert!(bounded::eventually(SOON, up), "{}", running.stderr_so_far().escape_ascii());
+        let master = process::descendants(running.pid())
+            .into_iter()
+            .find(|process| process.cmdline.first().is_some_and(|name| *name == product::binary().to_string_lossy()))
+            .expect("the master runs");
+        assert!(master.signal(Signal::ABORT));
+        assert!(bounded::eventually(SOON, || !running.is_running()));
+        let found = cores(&fleet, "control");
+        assert_eq!(!found.is_empty(), expected, "{target}: {found:?}");
+        fleet.on("control", "rm -f /tmp/core*");
     }
     tag.assert_nothing_left(GONE);
 }

@@ -1,0 +1,331 @@
+//! What ssh asks is answered once, by whom it is meant for; what only looks as if it asked is not.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use offshoot_tests::bounded::{self, Finished};
+use offshoot_tests::expect::code;
+use offshoot_tests::{Fleet, Tag, bed, not_run, or_not_run};
+
+const SOON: Duration = Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(12);
+
+/// Runs a command that tells whether input, output and exit codes pass, with somebody to answer.
+fn attempt(fleet: &Fleet, tag: &Tag, target: &str) -> Finished {
+    fleet
+        .offshoot(tag, &["exec", "--password-command", bed::ANSWER, target, "--", "sh", "-c", "cat; id -un; exit 3"])
+        .stdin("through stdin\n")
+        .run()
+}
+
+#[track_caller]
+fn works(fleet: &Fleet, done: &Finished, target: &str, account: &str) {
+    assert!(done.code == Some(3), "{target}\n{done}\n{}", fleet.logs());
+    done.expect_lines(target, &["through stdin", account]);
+}
+
+/// A target, who is logged in there, and the hosts and accounts whose passwords sshd sees on the way.
+type Login<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+#[test]
+fn whatever_ssh_asks_is_answered_once() {
+    let name = "whatever_ssh_asks_is_answered_once";
+    let tag = Tag::new("answered");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let fleet = &fleet;
+    let word = |host: &str, account: &str| fleet.accounts().password(host, account);
+    let names = ["p-word", "p-failed", "p-keyboard", "p-both", "p-banner", "p-noisy", "p-slow", "p-tries"];
+    let patterns: Vec<(String, String)> = ["h1", "h2"]
+        .iter()
+        .flat_map(|host| names.iter().map(move |name| (format!("{name}@{host}"), word(host, name))))
+        .chain([("*/id_phrase".to_string(), bed::passphrase(fleet))])
+        .collect();
+    let answers: Vec<(&str, String)> = patterns.iter().map(|(p, a)| (p.as_str(), a.clone())).collect();
+    bed::answer(fleet, &answers).unwrap();
+    let logins: [Login<'_>; 10] = [
+        ("p-word@h2", "p-word", &[("h2", "p-word")]),
+        ("p-failed@h1", "p-failed", &[("h1", "p-failed")]),
+        ("p-keyboard@h1", "p-keyboard", &[("h1", "p-keyboard")]),
+        ("p-banner@h1", "p-banner", &[("h1", "p-banner")]),
+        ("p-noisy@h1", "p-noisy", &[("h1", "p-noisy")]),
+        ("p-slow@h1", "p-slow", &[("h1", "p-slow")]),
+        ("p-tries@h1", "p-tries", &[("h1", "p-tries")]),
+        ("phrase", "p-phrase", &[]),
+        ("both", "p-both", &[("h1", "p-both")]),
+        ("far", "p-word", &[("h1", "p-word"), ("h2", "p-word")]),
+    ];
+    thread::scope(|scope| {
+        for some in logins.chunks(logins.len().div_ceil(3)) {
+            let tag = &tag;
+            scope.spawn(move || {
+                for (target, account, _) in some {
+                    works(fleet, &attempt(fleet, tag, target), target, account);
+                }
+            });
+        }
+    });
+    for host in ["h1", "h2"] {
+        for name in names {
+            let expected = logins.iter().flat_map(|(.., seen)| *seen).filter(|seen| **seen == (host, name)).count();
+            assert_eq!(bed::passwords_seen(fleet, host, name), expected, "{name}@{host}\n{}", fleet.logs());
+        }
+    }
+    assert!(!fleet.logs().contains(fleet.accounts().secret()));
+    let asked = bed::asked(fleet);
+    // Two ways lead through p-word@h1 and p-word@h2, but in different runs; one needs its own answer for key and account.
+    assert_eq!(asked.len(), 12, "{asked:?}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_wrong_secret_is_tried_once_and_is_an_error_that_says_so() {
+    let name = "a_wrong_secret_is_tried_once_and_is_an_error_that_says_so";
+    let tag = Tag::new("wrong");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let fleet = &fleet;
+    let wrong = format!("{} is wrong", fleet.accounts().secret());
+    bed::answer(fleet, &[("p-word@h1", fleet.accounts().password("h1", "p-word")), ("*", wrong)]).unwrap();
+    // A target, and whose password sshd sees once; what the error says.
+    let logins: [(&str, &str, &[&str]); 6] = [
+        ("p-slow@h1", "p-slow", &["p-slow@h1", "password is wrong"]),
+        ("p-keyboard@h1", "p-keyboard", &["p-keyboard@h1", "password is wrong"]),
+        ("p-tries@h1", "p-tries", &["p-tries@h1", "password is wrong"]),
+        ("p-failed@h1", "p-failed", &["p-failed@h1", "password is wrong"]),
+        ("phrase", "p-phrase", &["phrase", "wrong"]),
+        // The jump's password is right, the target's is not.
+        ("far", "p-word", &["far", "password is wrong"]),
+    ];
+    thread::scope(|scope| {
+        for (target, _, said) in &logins {
+            let tag = &tag;
+            scope.spawn(move || {
+                let done = attempt(fleet, tag, target);
+                done.expect_error(code::OURS, said);
+                assert!(!done.err().contains(fleet.accounts().secret()), "{done}");
+            });
+        }
+    });
+    for (target, account, _) in &logins {
+        let (host, expected) = match *target {
+            "phrase" => ("h1", 0),
+            "far" => ("h2", 1),
+            _ => ("h1", 1),
+        };
+        assert_eq!(bed::passwords_seen(fleet, host, account), expected, "{target}\n{}", fleet.logs());
+    }
+    let asked = bed::asked(fleet);
+    assert_eq!(asked.len(), logins.len() + 1, "{asked:?}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn no_secret_goes_to_a_host_whose_key_is_unknown_or_has_changed() {
+    let name = "no_secret_goes_to_a_host_whose_key_is_unknown_or_has_changed";
+    let tag = Tag::new("strange");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    bed::answer(&fleet, &[("*", fleet.accounts().password("h1", "p-strange"))]).unwrap();
+    for (target, said) in [("unknown", "unknown"), ("changed", "changed"), ("careless", "changed")] {
+        let done = attempt(&fleet, &tag, target);
+        done.expect_error(code::OURS, &["host key", said, target]);
+        // With a hop before it as well.
+        let done = attempt(&fleet, &tag, &format!("root@h2/{target}"));
+        done.expect_error(code::OURS, &["host key", said, target]);
+    }
+    for host in ["h1", "h2"] {
+        assert_eq!(bed::passwords_seen(&fleet, host, "p-strange"), 0, "{}", fleet.logs());
+    }
+    let asked = bed::asked(&fleet);
+    assert!(!asked.iter().any(|account| account.contains("p-strange")), "{asked:?}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_login_that_goes_on_to_something_else_gets_nothing_and_says_what_it_was() {
+    let name = "a_login_that_goes_on_to_something_else_gets_nothing_and_says_what_it_was";
+    let tag = Tag::new("else");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let accounts = ["p-forced", "p-nologin", "p-stale", "p-ended"];
+    let patterns: Vec<(String, String)> =
+        accounts.iter().map(|name| (format!("{name}@h1"), fleet.accounts().password("h1", name))).collect();
+    let answers: Vec<(&str, String)> = patterns.iter().map(|(p, a)| (p.as_str(), a.clone())).collect();
+    bed::answer(&fleet, &answers).unwrap();
+    for (account, said) in [
+        ("p-forced", "password:"),
+        ("p-nologin", "account is currently not available"),
+        ("p-stale", "password has expired"),
+        ("p-ended", "connection closed"),
+    ] {
+        let done = attempt(&fleet, &tag, &format!("{account}@h1"));
+        done.expect_error(code::OURS, &[account, said]);
+        assert_eq!(bed::passwords_seen(&fleet, "h1", account), 1, "{account}\n{}", fleet.logs());
+    }
+    // What the forced command printed looks like a prompt, and it reads what comes.
+    let got = fleet.on("h1", "cat /home/p-forced/got").out();
+    assert!(!got.contains(fleet.accounts().secret()), "{got:?}");
+    assert_eq!(bed::asked(&fleet), accounts.map(|account| format!("{account}@h1")));
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn without_anybody_to_ask_it_ends_at_once_and_says_what_to_do() {
+    let name = "without_anybody_to_ask_it_ends_at_once_and_says_what_to_do";
+    let tag = Tag::new("nobody");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let nobody = |target: &str| {
+        let done = fleet.offshoot(&tag, &["exec", target, "--", "true"]).run();
+        done.expect_error(code::OURS, &["none was given", "--password-"]);
+    };
+    for target in ["p-word@h1", "p-keyboard@h1", "root@h2/p-word@h1"] {
+        nobody(target);
+    }
+    for account in ["p-word", "p-keyboard"] {
+        assert_eq!(bed::passwords_seen(&fleet, "h1", account), 0, "{}", fleet.logs());
+    }
+    // The ssh that leads to a jump host learns nothing of our options, and tries an empty password; it ends all the same.
+    nobody("far");
+    // ssh does not tell that a key would have done with its passphrase.
+    fleet
+        .offshoot(&tag, &["exec", "phrase", "--", "true"])
+        .run()
+        .expect_error(code::OURS, &["no key was accepted", "phrase"]);
+    tag.assert_nothing_left(GONE);
+}
+
+/// A text without the sequences that set colours.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
+}
+
+#[test]
+fn on_a_terminal_each_account_is_asked_for_once_and_nothing_is_shown() {
+    let name = "on_a_terminal_each_account_is_asked_for_once_and_nothing_is_shown";
+    let tag = Tag::new("terminal");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let word = |host: &str, account: &str| fleet.accounts().password(host, account);
+    // Through a host by a password, to an account by sudo's password, and on; and a second way that needs the first password too.
+    let target = "p-word@h1/sudo-pw@h2/sudo:goal/h1";
+    let mut terminal =
+        fleet.offshoot_on_terminal(&tag, &["exec", target, "far", "--", "sh", "-c", "id -un; test -t 0 || exit 3"]);
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        terminal.await_text("password of ", SOON);
+        let whose = terminal.await_text(": ", SOON);
+        let account = whose.split(' ').next().unwrap_or_default().to_string();
+        terminal.type_line(&match account.as_str() {
+            "p-word@h1" => word("h1", "p-word"),
+            "p-word@h2" => word("h2", "p-word"),
+            "sudo-pw" => word("h2", "sudo-pw"),
+            other => panic!("{other:?} is asked for: {}", terminal.shown()),
+        });
+        asked.push(account);
+    }
+    let done = terminal.finish(SOON);
+    done.expect_code(3);
+    asked.sort();
+    assert_eq!(asked, ["p-word@h1", "p-word@h2", "sudo-pw"]);
+    assert_eq!(done.out().matches("password of ").count(), 3, "{done}");
+    let shown = without_colours(&done.out());
+    assert!(shown.contains(&format!("{target}: root\r\n")) && shown.contains("far: p-word\r\n"), "{done}");
+    assert!(!done.out().contains(fleet.accounts().secret()) && done.restored_terminal(), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_user_who_gives_up_at_a_prompt_gets_the_terminal_back() {
+    let name = "a_user_who_gives_up_at_a_prompt_gets_the_terminal_back";
+    let tag = Tag::new("gives-up");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    for (keys, expected) in [("\x03", code::INTERRUPTED), ("\x04", code::OURS), ("wrong\r", code::OURS)] {
+        let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", "p-word@h1", "--", "true"]);
+        terminal.await_text("password of p-word@h1", SOON);
+        terminal.await_text(": ", SOON);
+        terminal.type_keys(keys);
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(expected), "{}\n{done}", keys.escape_default());
+        assert!(done.restored_terminal(), "{}\n{done}", keys.escape_default());
+    }
+    assert_eq!(bed::passwords_seen(&fleet, "h1", "p-word"), 1, "{}", fleet.logs());
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_host_key_is_a_question_for_the_user_and_its_password_comes_after() {
+    let name = "a_host_key_is_a_question_for_the_user_and_its_password_comes_after";
+    let tag = Tag::new("key-asked");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    for (answer, expected) in [("no", code::OURS), ("yes", 0)] {
+        let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", "unknown", "--", "true"]);
+        let shown = terminal.await_text("(yes/no", SOON);
+        assert!(shown.contains("SHA256:"), "{shown:?}");
+        terminal.type_line(answer);
+        if answer == "yes" {
+            terminal.await_text("password of ", SOON);
+            terminal.type_line(&fleet.accounts().password("h1", "p-strange"));
+        }
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(expected) && done.restored_terminal(), "{answer}\n{done}");
+        let seen = bed::passwords_seen(&fleet, "h1", "p-strange");
+        assert_eq!(seen, usize::from(answer == "yes"), "{}", fleet.logs());
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_descriptor_gives_one_secret_for_all() {
+    let name = "a_descriptor_gives_one_secret_for_all";
+    let tag = Tag::new("descriptor");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    fs::write(fleet.shared().join("word"), fleet.accounts().password("h1", "p-word") + "\nnot this\n").unwrap();
+    let offshoot = offshoot_tests::product::binary().display().to_string();
+    let script = format!("exec {offshoot} exec --password-fd 3 p-word@h1 -- cat 3</run/fixture/word");
+    let done = bounded::run(fleet.command("sh").args(["-c", &script]), Some(b"input".to_vec()), SOON);
+    done.expect_code(0).expect_lines("p-word@h1", &["input"]);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn in_a_multiplexer_a_password_is_typed_unseen_and_the_shell_gets_its_terminal_back() {
+    let name = "in_a_multiplexer_a_password_is_typed_unseen_and_the_shell_gets_its_terminal_back";
+    if bounded::find_program("tmux").is_none() {
+        not_run!(name, "tmux is not installed");
+    }
+    let tag = Tag::new("tmux");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    offshoot_tests::product::agents();
+    fleet.on("control", "mkdir /tmp/tmux").expect_code(0);
+    let tmux = |arguments: &[&str]| {
+        let mut command = fleet.command("tmux");
+        command.env("TMUX_TMPDIR", "/tmp/tmux").args(["-L", "fixture", "-f", "/dev/null"]).args(arguments);
+        bounded::run(&mut command, None, SOON)
+    };
+    tmux(&["new-session", "-d", "-x", "150", "-y", "40", "sh"]).expect_code(0);
+    let type_line = |line: &str| {
+        tmux(&["send-keys", "-l", line]).expect_code(0);
+        tmux(&["send-keys", "Enter"]).expect_code(0);
+    };
+    let await_screen = |text: &str| {
+        let mut screen = String::new();
+        let came = bounded::eventually(SOON, || {
+            screen = tmux(&["capture-pane", "-p"]).out();
+            screen.contains(text)
+        });
+        assert!(came, "{text:?} is not on the screen:\n{screen}");
+        screen
+    };
+    let offshoot = offshoot_tests::product::binary().display();
+    type_line(&format!("{offshoot} exec p-word@h1 -- id -un; echo code $?"));
+    await_screen("password of p-word@h1 (ssh:p-word@h1):");
+    type_line(&fleet.accounts().password("h1", "p-word"));
+    await_screen("p-word@h1: p-word");
+    await_screen("code 0");
+    // What is typed is shown again.
+    type_line("echo 'sho''wn'");
+    let screen = await_screen("\nshown");
+    assert!(screen.contains("echo 'sho''wn'") && !screen.contains(fleet.accounts().secret()), "{screen}");
+    tmux(&["kill-server"]).expect_code(0);
+    fleet.on("control", "rm -rf /tmp/tmux");
+    tag.assert_nothing_left(GONE);
+}
