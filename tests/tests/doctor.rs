@@ -83,7 +83,7 @@ fn what_a_damaged_target_lacks_is_said_with_what_to_do() {
     for (target, part) in [
         ("noproc", "/proc is not mounted"),
         ("nomemfd", "files in memory are refused"),
-        ("bare", "no perl, no python3"),
+        ("bare", "starts by a file in /"),
     ] {
         let done = fleet.offshoot(&tag, &["doctor", target]).run();
         done.expect_code(0).expect_harmless();

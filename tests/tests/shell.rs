@@ -135,7 +135,7 @@ fn the_escape_leaves_a_session_whose_target_hears_nothing() {
     assert!(!stopped.is_empty(), "no agent among {:?}", tag.processes());
     assert!(stopped.iter().all(|agent| agent.signal(Signal::STOP)), "an agent has ended");
     tmux.text("stuck\r~.");
-    tmux.await_text("what runs there is ended", Duration::from_secs(5));
+    tmux.await_text("what runs there is ended", SOON);
     tmux.line("echo code=$((0 + $?))");
     tmux.await_text("code=255", SOON);
     assert_eq!(settings(&tmux, "b"), before, "the terminal was changed");

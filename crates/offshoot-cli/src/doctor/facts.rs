@@ -138,6 +138,28 @@ impl Facts {
         self.texts.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(|(name, _)| *name != "end")
     }
 
+    /// The ways in which a login starts an agent there, in the order it tries them: an interpreter that places the loader
+    /// in memory, or the first folder where programs run.
+    pub(crate) fn ways(&self) -> Vec<String> {
+        let refused = self.refuses_memory();
+        let interpreters = ["perl", "python3"].into_iter().filter(|_| !refused);
+        let mut ways: Vec<String> =
+            interpreters.filter_map(|name| Some(format!("{name} {}", self.text(name)?))).collect();
+        let folder = self.folders.iter().find(|folder| folder.what == Use::Runs);
+        ways.extend(folder.map(|folder| format!("a file in {}", folder.path)));
+        if ways.is_empty() {
+            ways.push("no way is left".to_owned());
+        }
+        ways
+    }
+
+    /// Whether files in memory cannot be had, or not be run. What is neither in memory nor unlinked was no matter of a
+    /// login: the program itself, for local contexts.
+    pub(crate) fn refuses_memory(&self) -> bool {
+        let unlinked = self.text("image").is_some_and(|image| image.ends_with(" (deleted)"));
+        (self.in_memory() == Some(false) && unlinked) || self.text("memfd_noexec") == Some("2")
+    }
+
     /// Whether the agent runs from memory; `None` when that was not told.
     pub(crate) fn in_memory(&self) -> Option<bool> {
         self.text("image").map(|image| image.starts_with("/memfd:"))

@@ -29,13 +29,10 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         say(true, "the target did not answer all questions".into(), "what is shown is what it told; -v says more");
     }
     let interpreter = facts.text("perl").or(facts.text("python3"));
-    // What is neither in memory nor unlinked was no matter of a login: the program itself, for local contexts.
-    let refused =
-        facts.in_memory() == Some(false) && facts.text("image").is_some_and(|image| image.ends_with(" (deleted)"));
-    let memory = !refused && facts.text("memfd_noexec") != Some("2");
+    let refused = facts.refuses_memory();
     let runs = facts.folders.iter().filter(|folder| folder.what == Use::Runs);
     let roomy = runs.filter(|folder| folder.free_kib.is_none_or(|free| free >= FOLDER_FEW_KIB)).count();
-    match (interpreter.is_some() && memory, roomy) {
+    match (interpreter.is_some() && !refused, roomy) {
         (false, 0) if !facts.folders.is_empty() => say(
             true,
             "no way to start an agent is left: no perl or python3 that gets a file in memory, and no folder with room where programs may run".into(),

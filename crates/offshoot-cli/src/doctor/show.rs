@@ -65,11 +65,8 @@ fn rows(hop: &Hop) -> Vec<(&'static str, String)> {
             rows.push(("at hand", format!("{} as it travels, from {from}", kib(sent.div_ceil(1024)))));
         }
     }
-    let interpreters: Vec<String> =
-        ["perl", "python3"].into_iter().filter_map(|name| Some(format!("{name} {}", facts.text(name)?))).collect();
     if facts.is_whole() {
-        let none = || "no perl, no python3".to_owned();
-        rows.push(("starts by", if interpreters.is_empty() { none() } else { interpreters.join(", ") }));
+        rows.push(("starts by", facts.ways().join(", else ")));
     }
     for folder in &facts.folders {
         let free = folder.free_kib.map(|free| format!(", {} free", kib(free))).unwrap_or_default();
@@ -265,7 +262,7 @@ mod tests {
             "     system    Linux 6.1 x86_64, Debian \\x1b[31m\n",
             "     agent     x86_64-unknown-linux-musl 0.1.0, pid 7, runs from memory\n",
             "     at hand   196 KiB as it travels, from /a/b (beside)\n",
-            "     starts by perl 5.36.0\n",
+            "     starts by perl 5.36.0, else a file in /tmp\n",
             "     folder    /tmp             programs run, 2.0 MiB free\n",
             "     folder    /run             written, not run, 9 KiB free\n",
             "     limits    descriptors 1024 of 4096, processes 100 (12 run)\n",
