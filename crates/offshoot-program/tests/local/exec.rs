@@ -34,6 +34,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("an_output_is_whole_before_the_status_comes", status_last),
     ("a_program_that_closes_its_outputs_early_is_waited_for", early_close),
     ("output_is_whole_when_room_for_it_comes_as_its_time_is_over", late_room),
+    ("a_flood_that_nobody_wants_any_more_holds_up_no_call", unwanted_flood),
     ("a_deadline_for_an_event_leaves_the_process_alone", event_deadline),
 ];
 
@@ -468,6 +469,24 @@ fn early_close() {
     let mut process = context.command("cat").arg("/dev/zero").spawn().expect("cat");
     drop(process.stdout.take());
     assert_eq!(process.wait().expect("its end").signal(), Some(13));
+}
+
+fn unwanted_flood() {
+    let master = master();
+    let context = master.local().connect().expect("a context");
+    // It does not end before its grace of 5 s is over, and writes all the while.
+    let flood = |context: &Context| context.command("sh").args(["-c", "trap '' TERM; cat /dev/zero"]).spawn();
+    let mut floods: Vec<_> = (0..2).map(|_| flood(&context).expect("cat")).collect();
+    for process in &mut floods {
+        assert!(matches!(process.event(), Ok(Event::Stdout(_))));
+    }
+    drop(floods);
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut slowest = Duration::ZERO;
+    while Instant::now() < until {
+        slowest = slowest.max(context.ping().expect("an answer"));
+    }
+    assert!(slowest < Duration::from_secs(1), "a call took {slowest:?}");
 }
 
 fn event_deadline() {
