@@ -139,9 +139,10 @@ fn a_second_ctrl_c_ends_it_at_once() {
 #[test]
 fn a_command_sees_exactly_three_descriptors_and_default_signals() {
     let tag = Tag::new("clean");
-    // One more descriptor and an ignored SIGPIPE, which must reach neither agents nor commands.
+    // One more descriptor and an ignored SIGPIPE, which must reach neither agents nor commands. grep looks at itself: a
+    // shell has all signals blocked for a moment while it starts something.
     let mut command = tag.command("sh");
-    let script = "trap '' PIPE USR1; exec 9</etc/passwd; exec \"$0\" exec local/local -- sh -c 'ls /proc/$$/fd; grep -E \"Sig(Ign|Blk)\" /proc/$$/status; umask; pwd; echo up; sleep 3'";
+    let script = "trap '' PIPE USR1; exec 9</etc/passwd; exec \"$0\" exec local/local -- sh -c 'ls /proc/$$/fd; grep -E \"Sig(Ign|Blk)\" /proc/self/status; umask; pwd; echo up; sleep 3'";
     command.args(["-c", script]).arg(offshoot_tests::product::binary());
     let running = offshoot_tests::bounded::Gathered::start(&mut command, None);
     assert!(
