@@ -20,6 +20,36 @@
 //! }
 //! ```
 //!
+//! Functions of the program itself run in other contexts, too, each context's in a process of their own. They are ordinary
+//! functions, marked with [`macro@remote`]; so far the contexts are [local](Master::local) ones:
+//!
+//! ```no_run
+//! use offshoot::prelude::*;
+//!
+//! #[offshoot::remote]
+//! fn size(path: std::path::PathBuf) -> std::io::Result<u64> {
+//!     Ok(std::fs::metadata(path)?.len())
+//! }
+//!
+//! #[offshoot::main]
+//! fn main(master: &Master) -> Result<(), Box<dyn std::error::Error>> {
+//!     let contexts = [master.local().connect()?, master.local().connect()?];
+//!     println!("{}", size::on(&contexts[0], "/etc/passwd".into())??); // ours, then the function's own
+//!     for done in Select::new(contexts.iter().map(|context| size::start(context, "/etc/hosts".into()))) {
+//!         println!("{:20} {:?}", done.context(), done.result());
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What cannot travel does not compile:
+//!
+//! ```compile_fail,E0277
+//! #[offshoot::remote]
+//! fn pass(handle: std::fs::File) {}
+//! # fn main() {}
+//! ```
+//!
 //! This crate is a thin facade. Each layer is a crate of its own and works alone: `offshoot-wire` (the protocol),
 //! `offshoot-route` (a node without IO), `offshoot-mux` (poll loop and processes), `offshoot-connect` (methods and
 //! bootstrap), `offshoot-node` (one running node), `offshoot-program` (the master and its agents).

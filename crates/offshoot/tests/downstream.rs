@@ -19,6 +19,17 @@ const LAYERS: &[(&str, &str, &str)] = &[
         "offshoot-mux",
     ),
     (
+        "offshoot-forward",
+        "use offshoot_forward::{Config, Event, Forwarder};
+         fn main() {
+             let mut root: Forwarder<u32, u8> = Forwarder::new(\"/\".parse().expect(\"an address\"), Config::default());
+             let hash = root.register(&b\"content\"[..]);
+             root.serve(1, 1, hash);
+             assert_eq!(root.poll_event(), Some(Event::Send { exchange: 1 }));
+         }",
+        "offshoot-route",
+    ),
+    (
         "offshoot-mux",
         "fn main() -> std::io::Result<()> {
              let status = offshoot_mux::Spawn::new(\"true\").start()?.wait(None)?;
