@@ -12,7 +12,8 @@ use std::time::Duration;
 use offshoot_connect::Terminal;
 use offshoot_mux::tree::{self, Proc};
 use offshoot_mux::{Child, EndPlan, Interest, Token, end_processes, io as fd};
-use offshoot_route::{LinkId, Time};
+use offshoot_route::{LinkId, LinkStats, Time};
+use offshoot_wire::escape::escaped;
 use offshoot_wire::{ConnectReply, LostReason};
 
 use crate::ids::IdMap;
@@ -68,6 +69,23 @@ pub(crate) struct NewLink {
     pub(crate) received: Vec<u8>,
     pub(crate) tool: Option<(Child, Option<OwnedFd>, Option<Terminal>)>,
     pub(crate) child: Option<ConnectReply>,
+}
+
+/// Tells whoever reads the log that a child is gone, and what it did that was passed over (S1).
+fn tell_end(name: &str, reason: &LostReason, stats: &LinkStats) {
+    let level = match reason {
+        LostReason::Violation(_) => log::Level::Warn,
+        _ => log::Level::Debug,
+    };
+    let verb = if level == log::Level::Warn { "broke the protocol and was cut off" } else { "has ended" };
+    let LinkStats { strays, claimed_marks, refused, logs_dropped, .. } = stats;
+    log::log!(
+        level,
+        "{} {verb}: {}; {strays} stray frames, {claimed_marks} claimed marks, {refused} requests refused, \
+         {logs_dropped} log records dropped",
+        name.escape_debug(),
+        escaped(reason.to_string().as_bytes())
+    );
 }
 
 impl Links {
@@ -277,6 +295,9 @@ impl State {
         link.close(&shared.registry);
         for token in entry.tokens {
             self.sources.remove(token);
+        }
+        if let (Some(child), Some(stats)) = (&entry.child, self.core.stats(id)) {
+            tell_end(&child.name, &reason, &stats);
         }
         // Who fell silent will not end by itself: it is stopped, or the way to it is cut.
         let patience = if reason == LostReason::Silent { Duration::ZERO } else { TOOL_ENDS[0] };

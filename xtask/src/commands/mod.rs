@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod bench;
+pub mod fuzz;
 pub mod loom;
 pub mod mutants;
 pub mod release_check;

@@ -40,7 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Packages of tests alone, which may reach for anything.
-const UNBOUND: &[&str] = &["offshoot-tests"];
+const UNBOUND: &[&str] = &["offshoot-tests", "offshoot-fuzz"];
 
 /// Dev-dependencies that go against an arrow, by name.
 const DEV_EXCEPTIONS: &[(&str, &str)] = &[

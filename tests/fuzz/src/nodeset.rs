@@ -1,0 +1,1 @@
+../../../crates/offshoot-cli/src/nodeset.rs

@@ -1,0 +1,60 @@
+//! The program that the contexts of the evil-agent tests are started from: an honest agent, or a process that hands its
+//! link to the test, which then says on it whatever it likes.
+//!
+//! Which of the two it is, the test decides at each start, at every depth of its tree: this process is named after an
+//! abstract unix socket of the test's and asks there. Where nobody listens it is an honest agent. Runs on one thread,
+//! which an honest agent needs for its fork.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::ExitCode;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+fn main() -> ExitCode {
+    match director() {
+        Ok(Some(director)) => match hand_over(director) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("offshoot-evil: the link cannot be handed over: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Ok(None) => ExitCode::from(offshoot_node::agent::run()),
+        Err(error) => {
+            eprintln!("offshoot-evil: the test has gone while it was asked: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The connection to the test, when this process is to be evil.
+fn director() -> io::Result<Option<UnixStream>> {
+    let name = std::env::args_os().next().unwrap_or_default().into_vec();
+    let Ok(address) = SocketAddr::from_abstract_name(name) else { return Ok(None) };
+    let Ok(mut director) = UnixStream::connect_addr(&address) else { return Ok(None) };
+    let mut role = [0];
+    director.read_exact(&mut role)?;
+    Ok((role == *b"e").then_some(director))
+}
+
+/// Gives descriptor 0, the link, to the test, and lives until the test lets go.
+fn hand_over(mut director: UnixStream) -> io::Result<()> {
+    let stdin = io::stdin();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    let link = [stdin.as_fd()];
+    let fits = message.push(SendAncillaryMessage::ScmRights(&link));
+    debug_assert!(fits, "one descriptor fits the space for one");
+    sendmsg(&director, &[IoSlice::new(b"l")], &mut message, SendFlags::empty())?;
+    // The link ends when the test closes it, and not when this process does.
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    io::copy(&mut director, &mut io::sink()).map(drop)
+}
