@@ -66,7 +66,11 @@ impl Answers {
     /// When the descriptor cannot be read.
     pub(crate) fn new(fd: Option<RawFd>, command: Option<OsString>, ask: bool) -> anyhow::Result<Answers> {
         let source = match (fd, command) {
-            (Some(fd), _) => Source::Given(first_line(&mut descriptor(fd)?).context("cannot read the password")?),
+            // Read long before it is asked for: no core dump is to show it meanwhile.
+            (Some(fd), _) if offshoot_mux::process::set_dumpable(false).is_ok() => {
+                Source::Given(first_line(&mut descriptor(fd)?).context("cannot read the password")?)
+            }
+            (Some(_), _) => bail!("this process cannot keep a secret out of core dumps"),
             (None, Some(command)) => Source::Command(command),
             (None, None) => Source::None,
         };

@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use offshoot_connect::methods::{Hop, KnownHosts, Local, Method, OptionProblem, RecipeError, Ssh};
+use offshoot_connect::methods::{Doas, Hop, KnownHosts, Local, Method, OptionProblem, RecipeError, Ssh, Su, Sudo};
 use offshoot_connect::{NameError, Target};
-use offshoot_wire::{Limits, Recipe, Start};
+use offshoot_wire::{Limits, Recipe, Start, encode};
 use proptest::prelude::*;
 
 fn argv(ssh: &Ssh) -> Vec<String> {
@@ -268,4 +268,80 @@ proptest! {
             }
         }
     }
+}
+
+/// The argument list of a method on one line, with names for its places.
+fn words(method: &dyn Method) -> String {
+    let Start::Shell { argv, .. } = method.recipe().expect("a recipe").start else { panic!("it has no tool") };
+    let places =
+        [(Start::PROBE, "PROBE"), (Start::SCRIPT, "SCRIPT"), (Start::PLAIN_SCRIPT, "PLAIN"), (Start::TOKEN, "TOKEN")];
+    places.iter().fold(argv.join(" "), |line, (place, name)| line.replace(place, name))
+}
+
+#[test]
+fn ways_to_another_user_are_these_argument_lists() {
+    for (method, expected) in [
+        (&Sudo::to("root") as &dyn Method, "sudo -p TOKEN %p: -u root -n -- /bin/sh -c SCRIPT"),
+        (&Sudo::to("root").password("x"), "sudo -p TOKEN %p: -u root -- /bin/sh -c SCRIPT"),
+        (&Sudo::to("root").password("x").login(true), "sudo -p TOKEN %p: -u root -i -- /bin/sh -c PLAIN"),
+        (
+            &Sudo::to("#7").preserve_env().set_home(true).selinux_role("r").selinux_type("t").arg("--group=www"),
+            "sudo -p TOKEN %p: -u #7 -n -E -H -r r -t t --group=www -- /bin/sh -c SCRIPT",
+        ),
+        (
+            &Sudo::to("a").preserve_env_of(["A", "B_1"]),
+            "sudo -p TOKEN %p: -u a -n --preserve-env=A,B_1 -- /bin/sh -c SCRIPT",
+        ),
+        (&Su::to("root"), "su root -c PROBE"),
+        (&Su::to("root").login(true), "su - root -c PROBE"),
+        (&Doas::to("root"), "doas -n -u root -- /bin/sh -c SCRIPT"),
+        (&Doas::to("root").password("x"), "doas -u root -- /bin/sh -c SCRIPT"),
+    ] {
+        assert_eq!(words(method), expected);
+    }
+}
+
+#[test]
+fn s17_users_and_arguments_of_sudo_are_never_options_or_commands_of_their_own() {
+    for user in ["", "-s", "root;id", "a b", "#-1", "#x", "$(id)", "a\nb"] {
+        assert!(Sudo::to(user).recipe().is_err(), "{user:?}");
+        assert!(Su::to(user).recipe().is_err() && Doas::to(user).recipe().is_err(), "{user:?}");
+        assert!(format!("sudo:{user}").parse::<Hop>().is_err(), "{user:?}");
+    }
+    for arg in
+        ["id", "-S", "--", "--stdin", "--std", "--prompt=x", "--askpass", "--login", "--shell", "--list", "--user=x"]
+    {
+        assert!(Sudo::to("root").arg(arg).recipe().is_err(), "{arg}");
+    }
+    for name in ["", "A=B", "1A", "A,B", "-x"] {
+        assert!(Sudo::to("root").preserve_env_of([name]).recipe().is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn s19_no_secret_is_in_a_recipe_or_in_what_is_printed_of_a_method() {
+    let secret = "hunter2 and more";
+    let methods: [Box<dyn Method>; 4] = [
+        Box::new(Ssh::to("web1").password(secret).password_of("a@b", secret).passphrase(secret)),
+        Box::new(Sudo::to("root").password(secret)),
+        Box::new(Su::to("root").password(secret)),
+        Box::new(Doas::to("root").password(secret)),
+    ];
+    for method in methods {
+        let recipe = method.recipe().expect("a recipe");
+        assert!(recipe.prompts.is_some(), "{recipe:?}");
+        assert!(!encode(&recipe).windows(7).any(|bytes| bytes == b"hunter2"));
+        assert!(!format!("{recipe:?}{:?}", method.answers()).contains("hunter2"));
+    }
+    assert!(!format!("{:?}", Ssh::to("web1").password(secret)).contains("hunter2"));
+    // A secret that no terminal passes on is refused, and not shown either.
+    let error = Ssh::to("web1").password("hunter2\n").recipe().expect_err("a refusal");
+    assert!(error.problem == OptionProblem::Secret && !error.to_string().contains("hunter2"), "{error}");
+}
+
+#[test]
+fn an_ssh_that_can_be_answered_may_ask_and_asks_once() {
+    let line = line(&Ssh::to("web1").password("x"));
+    assert!(line.contains("-o BatchMode=no -o NumberOfPasswordPrompts=1"), "{line}");
+    assert!(!line.contains("BatchMode=yes"), "{line}");
 }

@@ -172,6 +172,7 @@ impl Ssh {
     }
 
     /// The password of the account that is logged in to. It leaves this process when ssh asks for it, and is tried once.
+    /// From the first question on this process leaves no core dump, and others of its user cannot trace it.
     ///
     /// ssh must name the host in its prompt as it is given here, or in an option `HostName=…` or `HostKeyAlias=…` here: where an alias of the
     /// ssh configuration has another name, use [`password_of`](Self::password_of).

@@ -11,6 +11,7 @@ mod local;
 mod login;
 mod prompts;
 mod real_ssh;
+mod real_sudo;
 mod sshd;
 mod whole;
 

@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use offshoot_connect::methods::{KnownHosts, Method, Ssh};
-use offshoot_connect::{Cancel, Payloads, bundle::Bundle};
-use offshoot_wire::{AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, Recipe, Start};
+use offshoot_connect::{Answers, Asker, Asking, Cancel, Payloads, Reply, Responder, bundle::Bundle};
+use offshoot_wire::{AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, Question, Recipe, Start};
 
 use crate::fixture::Test;
 use crate::sshd::{Sshd, free_port};
@@ -158,4 +158,42 @@ fn an_ssh_that_is_killed_while_it_logs_in_is_told() {
         return;
     }
     assert_eq!(failure.message, "ssh was ended by signal 9 while logging in");
+}
+
+/// Answers from what the method was given.
+struct Given(Answers);
+
+impl Asker for Given {
+    fn ask(&self, question: Question, reply: Reply) {
+        reply.give(self.0.answer(&Asking { question: &question, path: "ssh:here", via: "" }));
+    }
+}
+
+fn answered(test: &Test, ssh: &Ssh) -> Failure {
+    let recipe = ssh.recipe().expect("a recipe");
+    test.connecting(&recipe).payloads(&NoAgents).asker(&Given(ssh.answers())).fail()
+}
+
+#[test]
+fn a_real_key_is_unlocked_by_its_passphrase_and_a_real_host_key_is_asked_about() {
+    let test = Test::begin("passphrase");
+    let Some(sshd) = sshd("a_real_key", &["PermitRootLogin=yes", "PasswordAuthentication=no"]) else { return };
+    let locked = sshd.login("locked", "known");
+    let failure = answered(&test, &locked.clone().passphrase("a passphrase"));
+    assert!(logged_in(&failure), "{failure:?}");
+    let failure = answered(&test, &locked.clone().passphrase("another"));
+    assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordIncorrect), "{failure:?}");
+    assert!(!format!("{failure:?}").contains("another"), "{failure:?}");
+
+    let unknown = sshd.login("user", "asked-about");
+    let failure = answered(&test, &unknown.clone().password("not for a host key"));
+    assert_eq!(failure.kind, FailureKind::HostKey(HostKeyFailure::Unknown), "{failure:?}");
+    assert!(failure.message.contains("SHA256:"), "{}", failure.message);
+    // A key that has changed is no question.
+    let yes = Responder::new(|_| Some("yes".into()));
+    let failure = answered(&test, &sshd.login("user", "changed").responder(yes.clone()));
+    assert_eq!(failure.kind, FailureKind::HostKey(HostKeyFailure::Changed), "{failure:?}");
+    assert!(logged_in(&answered(&test, &unknown.responder(yes))));
+    let remembered = std::fs::read_to_string(sshd.path("asked-about")).expect("ssh remembers the key");
+    assert!(remembered.contains("[127.0.0.1]:"), "{remembered}");
 }
