@@ -381,6 +381,40 @@ impl Fleet {
         Ok(relay)
     }
 
+    /// A relay in front of a host, with the alias `alias` for it, that misbehaves by a plan: see the
+    /// fixture program's `chaos`. Times
+    /// count from each connection's start.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn chaos(&self, name: &str, alias: &str, plan: &str) -> Result<Server, Unavailable> {
+        let (address, port) = self.sshd(name).address();
+        let mut command = match &self.network {
+            Some(network) => network.command(host::fixture_program()),
+            None => Command::new(host::fixture_program()),
+        };
+        command.args(["chaos", &format!("{address}:{port}"), plan]);
+        let server = Server::listening(command)?;
+        self.add_to_config(&format!(
+            "Host {alias}\n  HostName 127.0.0.1\n  Port {}\n  HostKeyAlias {name}",
+            server.port()
+        ))?;
+        Ok(server)
+    }
+
+    /// Has all packets from and to a host vanish from now on.
+    ///
+    /// # Errors
+    ///
+    /// Without a network of the fleet's own; what `ip` says.
+    pub fn cut_off(&self, name: &str) -> Result<(), Unavailable> {
+        let Some(network) = &self.network else {
+            return Err(Unavailable::because("the hosts have no network of their own"));
+        };
+        network.remove_address(self.sshd(name).address().0)
+    }
+
     /// A server that is not an sshd, with an alias for it.
     ///
     /// # Errors

@@ -238,6 +238,15 @@ impl Network {
         self.ip(&["address", "add", &format!("{address}/32"), "dev", "lo"])
     }
 
+    /// Takes an address away: whatever goes to it or comes from it vanishes from now on, and nobody is told.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` says.
+    pub fn remove_address(&self, address: Ipv4Addr) -> Result<(), Unavailable> {
+        self.ip(&["address", "delete", &format!("{address}/32"), "dev", "lo"])
+    }
+
     /// A command that will run in this network, with everything else as the test has it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

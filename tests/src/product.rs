@@ -260,6 +260,11 @@ impl Running<'_> {
         self.gathered.is_running()
     }
 
+    /// Its output so far, as text.
+    pub fn output_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.gathered.stdout_so_far()).into_owned()
+    }
+
     /// The output and errors so far, and the processes of the test.
     pub fn report(&self) -> String {
         format!(

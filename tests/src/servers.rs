@@ -96,6 +96,16 @@ impl Server {
         Ok(Server { child, port })
     }
 
+    /// Starts one by a command that says its port.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(crate) fn listening(mut command: Command) -> Result<Server, Unavailable> {
+        let (child, port) = start_listening(&mut command)?;
+        Ok(Server { child, port })
+    }
+
     /// Starts one on the machine itself.
     ///
     /// # Errors

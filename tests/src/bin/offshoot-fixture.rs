@@ -3,7 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../../../crates/offshoot-program/tests/local/chaos.rs"]
+mod chaos;
+
 use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -30,8 +34,9 @@ fn main() -> ExitCode {
         ["hold"] => hold(),
         ["serve", temper] => Temper::named(temper).map_or_else(|| Err(io::Error::other("unknown temper")), serve),
         ["relay", target, delay] => relay(target, delay),
+        ["chaos", target, plan] => chaos(target, plan),
         _ => Err(io::Error::other(
-            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS | terminal PROGRAM ARGUMENTS…",
+            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS | chaos ADDRESS:PORT PLAN | terminal PROGRAM ARGUMENTS…",
         )),
     };
     match outcome {
@@ -94,4 +99,46 @@ fn relay(target: &str, delay: &str) -> io::Result<()> {
         std::process::exit(0);
     });
     relay::serve(&listener, target, &knobs)
+}
+
+/// Relays for ever, each connection by the plan.
+fn chaos(target: &str, plan: &str) -> io::Result<()> {
+    /// Ends its direction when dropped.
+    struct Ending(TcpStream);
+
+    impl Write for Ending {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            let _ = self.0.shutdown(Shutdown::Write);
+        }
+    }
+
+    let target: SocketAddr = target.parse().map_err(io::Error::other)?;
+    let plan: chaos::Plan = plan.parse().map_err(io::Error::other)?;
+    let (listener, port) = servers::listen()?;
+    say(&port.to_string())?;
+    end_with_stdin();
+    loop {
+        let near = listener.accept()?.0;
+        let Ok(far) = TcpStream::connect(target) else { continue };
+        let end = |stream: &TcpStream| -> io::Result<chaos::End> {
+            stream.set_nodelay(true)?;
+            Ok(chaos::End { read: Box::new(stream.try_clone()?), write: Box::new(Ending(stream.try_clone()?)) })
+        };
+        let (master, other) = (end(&near)?, end(&far)?);
+        chaos::run(plan.clone(), master, other, move || {
+            for stream in [&near, &far] {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        });
+    }
 }

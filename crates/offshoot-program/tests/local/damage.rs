@@ -17,6 +17,7 @@ use crate::chaos::{self, End, Plan};
 use crate::{Check, builder, children, within};
 
 pub(crate) const CHECKS: &[Check] = &[
+    ("a_plan_of_faults_is_read_and_what_is_none_is_refused", plans),
     ("a_link_that_gives_single_bytes_does_all_that_another_does", split),
     ("a_slow_and_distant_link_does_all_that_another_does", slow),
     ("a_link_that_passes_nothing_one_way_or_both_is_lost_as_silent", holes),
@@ -129,6 +130,16 @@ fn all_works(context: &Context, bulk: usize) {
     }
     writer.join().expect("no panic");
     assert_eq!(came, bulk);
+}
+
+fn plans() {
+    let plan = |text: &str| text.parse::<Plan>();
+    assert_eq!(plan("both:split"), plan("up:split,down@0:split"));
+    assert_ne!(plan("up@5:flip").expect("a plan"), plan("up+5:flip").expect("a plan"));
+    plan("up@5000:flip,down+200:hole,both:delay=7,down:rate=100").expect("a plan");
+    for bad in ["flip", "up", "side:flip", "up@x:flip", "up:flop", "up:rate=", "up@:flip"] {
+        plan(bad).expect_err(bad);
+    }
 }
 
 fn split() {

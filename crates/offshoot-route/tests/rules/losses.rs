@@ -314,3 +314,14 @@ fn a_request_before_the_child_is_up_waits_and_fails_as_not_sent_when_the_connect
     lab.nodes[0].parent_hello(link, [0; 16], name(), name(), name(), now).expect("it is reserved");
     assert_eq!(lab.nodes[0].poll_ready_link(), Some(link), "what waits may follow our hello at once");
 }
+
+#[test]
+fn noise_behind_the_hello_ends_the_link_and_is_told_with_its_first_bytes() {
+    let mut lab = Lab::new();
+    let evil = lab.evil(0);
+    let now = lab.now;
+    let mut noise = BytesMut::from(&b"-bash: \x1b[31mno job control in this shell\n"[..]);
+    lab.nodes[0].handle_bytes(evil.link, &mut noise, now);
+    let told = lab.closed(&evil).expect("it is closed");
+    assert!(told.contains("-bash: \\x1b[31mno job"), "{told}");
+}

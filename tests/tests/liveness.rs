@@ -1,0 +1,209 @@
+//! Links over ssh that fail, and the command's own end while something is stopped or cut off. What it does with links of
+//! its own making is tested beside the library; here are real connections, with the defaults of 5 s and 15 s.
+
+use std::time::{Duration, Instant};
+
+use offshoot_tests::bounded::eventually;
+use offshoot_tests::expect::code;
+use offshoot_tests::process::{self, Process, Signal};
+use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Running, Tag, host, or_not_run};
+
+/// When silence is noticed, and when the far side has gone.
+const SILENT: Duration = Duration::from_secs(15);
+const FAR: Duration = Duration::from_secs(17);
+/// When Ctrl-C has ended everything.
+const INTERRUPTED: Duration = Duration::from_secs(7);
+
+const UP: Duration = Duration::from_secs(40);
+
+/// A line ten times a second, and something beside it that is not easily ended.
+const TICKING: &str = "(trap '' TERM HUP; setsid sleep 600 &) ; while :; do echo tick; sleep 0.1; done";
+
+/// When each line of a target came, by looking often.
+fn longest_pause(running: &Running<'_>, target: &str, mut until: impl FnMut() -> bool, most: Duration) -> Duration {
+    let start = Instant::now();
+    let (mut before, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
+    while !until() && start.elapsed() < most {
+        let lines = running.output_so_far().lines().filter(|line| line.starts_with(&format!("{target}:"))).count();
+        if lines != before {
+            (before, since) = (lines, Instant::now());
+        }
+        longest = longest.max(since.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    longest
+}
+
+/// What lives on hosts but sshd, which is told nothing of a cut.
+fn alive_on(fleet: &Fleet, names: &[&str]) -> Vec<Process> {
+    let hosts: Vec<_> = names.iter().filter_map(|name| fleet.host(name)).map(|host| host.watched().clone()).collect();
+    process::all()
+        .into_iter()
+        .filter(|process| process.is_live() && !process.comm.starts_with("sshd"))
+        .filter(|process| hosts.iter().any(|host| host.owns(process)))
+        .collect()
+}
+
+#[track_caller]
+fn interrupted(running: Running<'_>) -> Finished {
+    running.master().signal(Signal::INT);
+    let done = running.finish_within(INTERRUPTED * 3);
+    assert!(!done.overdue, "{done}");
+    done.expect_harmless();
+    done
+}
+
+#[test]
+fn a_host_that_the_network_loses_is_lost_at_both_ends_in_time_and_no_other_is_disturbed() {
+    let name = "a_host_that_the_network_loses_is_lost_at_both_ends_in_time_and_no_other_is_disturbed";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("cutoff");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2", "h3"].map(Peer::new)));
+    let targets = ["h1", "h2", "h2/h3"];
+    let mut running = fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", TICKING]).start();
+    for target in targets {
+        running.await_output(&format!("{target}: tick"), UP);
+    }
+    assert!(!alive_on(&fleet, &["h2"]).is_empty() && !alive_on(&fleet, &["h3"]).is_empty());
+    or_not_run!(name, fleet.cut_off("h2"));
+    let start = Instant::now();
+    let pause = longest_pause(&running, "h1", || alive_on(&fleet, &["h2", "h3"]).is_empty(), FAR * 3);
+    let left = alive_on(&fleet, &["h2", "h3"]);
+    assert!(left.is_empty(), "{:?} after the cut there are {left:?}", start.elapsed());
+    println!("the far side is gone after {:?}; the longest pause of the other host {pause:?}", start.elapsed());
+    assert!(start.elapsed() > SILENT / 2, "a moment's silence was too much: {:?}", start.elapsed());
+    assert!(pause < Duration::from_secs(3), "the other host paused for {pause:?}");
+    let done = interrupted(running);
+    for target in ["h2", "h2 -> ssh:h3"] {
+        assert!(done.err().contains(&format!("ssh:{target}")), "nothing of the loss of {target}\n{done}");
+    }
+    assert!(done.err().contains("nothing was heard from it any more"), "{done}");
+    assert!(eventually(Duration::from_secs(6), || alive_on(&fleet, &["h1", "h2", "h3"]).is_empty()));
+    drop(fleet);
+    tag.assert_nothing_left(Duration::from_secs(6));
+}
+
+#[test]
+fn a_connection_that_passes_nothing_one_way_is_lost_in_time() {
+    let name = "a_connection_that_passes_nothing_one_way_is_lost_in_time";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("oneway");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2", "h3"].map(Peer::new)));
+    // By then all are up; slow machines have more time.
+    let _up = or_not_run!(name, fleet.chaos("h1", "deaf", "up+12000:hole"));
+    let _down = or_not_run!(name, fleet.chaos("h2", "mute", "down+12000:hole"));
+    let _stalled = or_not_run!(name, fleet.chaos("h3", "stuck", "both+12000:stall"));
+    let mut running = fleet.offshoot(&tag, &["exec", "deaf,mute,stuck", "--", "sh", "-c", TICKING]).start();
+    let began = Instant::now();
+    for target in ["deaf", "mute", "stuck"] {
+        running.await_output(&format!("{target}: tick"), Duration::from_secs(11));
+    }
+    let left = Duration::from_secs(12) + FAR * 3;
+    assert!(
+        eventually(left, || alive_on(&fleet, &["h1", "h2", "h3"]).is_empty()),
+        "after {:?} there are {:?}",
+        began.elapsed(),
+        alive_on(&fleet, &["h1", "h2", "h3"])
+    );
+    println!("all far sides are gone {:?} after the start, the links broke 12 s after it", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(12), "before anything was wrong: {:?}", began.elapsed());
+    let done = running.finish_within(SILENT * 3);
+    done.expect_code(code::LINK_LOST).expect_harmless();
+    for target in ["deaf", "mute", "stuck"] {
+        let told = done.err().lines().any(|line| line.starts_with("error:") && line.contains(target));
+        assert!(told, "nothing of the loss of {target}\n{done}");
+    }
+    drop(fleet);
+    tag.assert_nothing_left(Duration::from_secs(6));
+}
+
+#[test]
+fn a_connection_whose_bytes_are_changed_or_that_is_cut_is_lost_at_once() {
+    let name = "a_connection_whose_bytes_are_changed_or_that_is_cut_is_lost_at_once";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("flipped");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2", "h3"].map(Peer::new)));
+    // Behind the login: ssh itself notices a changed byte.
+    let _flip = or_not_run!(name, fleet.chaos("h1", "flipped", "up@60000:flip"));
+    let _cut = or_not_run!(name, fleet.chaos("h2", "cut", "both@60000:cut"));
+    let _slow = or_not_run!(name, fleet.chaos("h3", "slow", "both:split"));
+    let script = "yes | head -c 200000; echo end";
+    let done = fleet.offshoot(&tag, &["exec", "flipped,cut,slow", "--", "sh", "-c", script]).run();
+    done.expect_code(code::LINK_LOST).expect_harmless();
+    assert_eq!(done.lines_from("slow").last().map(String::as_str), Some("end"), "{done}");
+    for target in ["flipped", "cut"] {
+        let told = done.err().lines().any(|line| line.starts_with("error:") && line.contains(target));
+        assert!(told, "nothing of the loss of {target}\n{done}");
+    }
+    assert!(eventually(Duration::from_secs(6), || alive_on(&fleet, &["h1", "h2", "h3"]).is_empty()));
+    tag.assert_nothing_left(Duration::from_secs(6));
+}
+
+#[test]
+fn an_interrupted_command_ends_in_time_though_a_host_is_cut_off() {
+    let name = "an_interrupted_command_ends_in_time_though_a_host_is_cut_off";
+    or_not_run!(name, host::allowed());
+    for signal in [Signal::INT, Signal::TERM] {
+        let tag = Tag::new("cutint");
+        let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
+        let mut running = fleet.offshoot(&tag, &["exec", "h1,h1/h2", "--", "sh", "-c", TICKING]).start();
+        for target in ["h1", "h1/h2"] {
+            running.await_output(&format!("{target}: tick"), UP);
+        }
+        or_not_run!(name, fleet.cut_off("h2"));
+        let start = Instant::now();
+        running.master().signal(signal);
+        let done = running.finish_within(INTERRUPTED * 3);
+        assert!(!done.overdue, "{done}");
+        println!("{signal:?}: ended after {:?}", start.elapsed());
+        assert!(eventually(FAR * 3, || alive_on(&fleet, &["h1", "h2"]).is_empty()), "the far side lives");
+        println!("{signal:?}: the far side is gone after {:?}", start.elapsed());
+        drop(fleet);
+        tag.assert_nothing_left(Duration::from_secs(6));
+    }
+}
+
+#[test]
+fn an_interrupted_command_ends_in_time_whatever_is_stopped_and_at_once_when_asked_twice() {
+    let targets = ["local", "local/local", "local/local/local"];
+    for (signal, twice) in [(Signal::INT, false), (Signal::TERM, false), (Signal::INT, true)] {
+        let tag = Tag::new("stopint");
+        let mut running = Offshoot::new(&tag, &["exec", &targets.join(","), "--", "sh", "-c", TICKING]).start();
+        for target in targets {
+            running.await_output(&format!("{target}: tick"), UP);
+        }
+        let tree = running.await_agents(3, UP);
+        tree.agents[0].signal(Signal::STOP);
+        tree.supervisors[2].signal(Signal::STOP);
+        let start = Instant::now();
+        running.master().signal(signal);
+        if twice {
+            std::thread::sleep(Duration::from_millis(200));
+            running.master().signal(signal);
+        }
+        let most = if twice { Duration::from_secs(1) } else { INTERRUPTED };
+        let done = running.finish_within(most * 3);
+        assert!(!done.overdue, "{signal:?}, twice: {twice}\n{done}");
+        println!("{signal:?}, twice: {twice}: ended after {:?}", start.elapsed());
+        // Whom nobody told learns by the silence.
+        tag.assert_nothing_left(FAR * 3);
+    }
+}
+
+#[test]
+fn the_loss_of_an_intermediate_host_is_told_of_everything_below_it_by_its_name() {
+    let tag = Tag::new("named");
+    let targets = ["local", "local/local", "local/local/local"];
+    let mut running = Offshoot::new(&tag, &["exec", &targets.join(","), "--", "sh", "-c", TICKING]).start();
+    for target in targets {
+        running.await_output(&format!("{target}: tick"), UP);
+    }
+    let tree = running.await_agents(3, UP);
+    assert!(tree.agents[1].signal(Signal::KILL));
+    assert!(eventually(Duration::from_secs(6), || tree.agents[2].refreshed().is_none_or(|agent| !agent.is_live())));
+    std::thread::sleep(Duration::from_millis(300));
+    let done = interrupted(running);
+    let told = done.err().matches("local -> local was lost: its process was ended by signal 9").count();
+    assert!(told >= 1, "it is not named\n{done}");
+    tag.assert_nothing_left(Duration::from_secs(6));
+}
