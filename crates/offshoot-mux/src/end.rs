@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::tree::Proc;
+use crate::tree::{self, Proc};
 use crate::{Reaper, child, sys, wake};
 
 /// How [`end_processes`] goes about it.
@@ -79,6 +79,37 @@ fn end(select: &mut dyn FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
     let _hurry = Hurry::new();
     ending.kill(Instant::now() + plan.kill_deadline);
     ending.report()
+}
+
+/// Ends a process with all that is below it, by force: the process itself last, and stopped until then. So, when it is a
+/// subreaper, what the others leave behind by their own ends becomes its own and is found.
+///
+/// As [`end_processes`] with `kill_deadline` otherwise. When the time is over it ends the process all the same.
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use offshoot_mux::{Spawn, end_tree, tree::Proc};
+/// use std::time::{Duration, Instant};
+/// let child = Spawn::new("sh").args(["-c", "trap '' TERM; sleep 100 & (sleep 100 & wait) & wait"]).start()?;
+/// let root = Proc::of(child.pid()).expect("it lives");
+/// let report = end_tree(root, Duration::from_secs(2));
+/// assert!(report.left.is_empty());
+/// let start = Instant::now();
+/// while child.try_wait()?.is_none() {
+///     assert!(start.elapsed() < Duration::from_secs(5));
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn end_tree(root: Proc, kill_deadline: Duration) -> EndReport {
+    let _hurry = Hurry::new();
+    let mut select = || if root.lives() { tree::descendants(root.pid) } else { Vec::new() };
+    let mut ending = Ending { select: &mut select, signalled: Vec::new(), adopts: false, watched: Vec::new() };
+    ending.send(&root, Got::Stop);
+    ending.kill(Instant::now() + kill_deadline);
+    let report = ending.report();
+    ending.send(&root, Got::Kill);
+    report
 }
 
 /// Runs this thread before others where that is allowed: some hundred processes that do nothing but fork leave it too

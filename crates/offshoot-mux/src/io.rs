@@ -88,6 +88,15 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8], deadline: Option<Instant>) -> 
     Ok(())
 }
 
+/// Writes a text of at most 512 bytes to a descriptor that may block, if it takes that now; else it is lost. For last
+/// words: whoever should read them may be gone, or stopped.
+pub fn try_say(fd: impl AsFd, text: &str) {
+    if matches!(sys::poll::writable(fd.as_fd().as_raw_fd(), Some(Duration::ZERO)), Ok(true)) {
+        // A pipe that can be written takes 512 bytes at once.
+        let _ = write(fd, &text.as_bytes()[..text.len().min(512)]);
+    }
+}
+
 /// What is left until a deadline: `None` when it has passed, `Some(None)` when there is none.
 pub(crate) fn left(deadline: Option<Instant>) -> Option<Option<Duration>> {
     match deadline {
@@ -246,4 +255,25 @@ pub struct Peer {
 pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
     let (pid, uid, gid) = sys::open::peer(socket.as_fd())?;
     Ok(Peer { pid, uid, gid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_wait_for_nobody_and_nobody_need_be_there() {
+        let (read, write) = pipe().unwrap();
+        try_say(&write, "a word\n");
+        let mut buffer = [0; 16];
+        assert_eq!(super::read(&read, &mut buffer).unwrap(), 7);
+        set_nonblocking(&write, true).unwrap();
+        while super::write(&write, &[0; 4096]).is_ok() {}
+        set_nonblocking(&write, false).unwrap();
+        // Would wait for ever.
+        try_say(&write, "nobody reads this\n");
+        crate::ignore_sigpipe();
+        drop(read);
+        try_say(&write, "nobody can\n");
+    }
 }

@@ -39,16 +39,15 @@ impl Proc {
 /// All processes below one, without itself; zombies count as gone. Parents come before their children.
 ///
 /// Of this process's own tree, when it is a subreaper, nothing is overlooked for good: an answer is empty only when this
-/// process has no child, or when two readings found the same zombies and nothing else. Without `/proc` only the children
+/// process has no child, or when two readings found the same zombies and nothing else. For another tree the latter holds,
+/// if its root adopts orphans and reaps none: when it is stopped. Without `/proc` only the children
 /// started by [`Spawn`](crate::Spawn) are known.
 pub fn descendants(root: u32) -> Vec<Proc> {
-    if root != sys::pid::own() as u32 {
-        return descendants_of(&[root]);
-    }
+    let own = root == sys::pid::own() as u32;
     let mut before = None;
     // A process that forks and ends, over and over, is missed by many a reading; but each finds other zombies then.
     for _ in 0..MOST_READINGS {
-        if matches!(sys::pid::peek(), Err(error) if error.raw_os_error() == Some(libc::ECHILD)) {
+        if own && matches!(sys::pid::peek(), Err(error) if error.raw_os_error() == Some(libc::ECHILD)) {
             break;
         }
         let (found, seen) = below(&[root]);

@@ -198,9 +198,7 @@ impl Context {
             .into_iter()
             .map(|spec| {
                 let (spec, answers) = spec.map_err(|failure| self.error(failure))?;
-                let (shared, path, body) = (&self.0.shared, self.path_below(&spec), encode(&spec).into());
-                let exchange = Exchange::ask(shared, &self.0.address, &path, Verb::Connect, body, Sending::Now)?;
-                Ok((exchange, answers, path))
+                Ok((self.ask_connect(&spec)?, answers, self.path_below(&spec)))
             })
             .collect();
         let answered = |asked: &Result<Login, Error>| {
@@ -216,6 +214,25 @@ impl Context {
             .into_iter()
             .map(|result| result.unwrap_or_else(|| Err(self.error(connecting::thread_ended()))))
             .collect()
+    }
+
+    /// Asks for a context below this one. Nobody would have a handle to one that comes when nobody waits for it any more:
+    /// it is ended.
+    fn ask_connect(&self, spec: &ConnectSpec) -> Result<Exchange, Error> {
+        let path = self.path_below(spec);
+        let (shared, via) = (&self.0.shared, &self.0.address);
+        let asked = Exchange::ask(shared, via, &path, Verb::Connect, encode(spec).into(), Sending::Now)?;
+        let via = self.clone();
+        Ok(asked.unwanted(move |body| {
+            let Ok(reply) = decoded::<ConnectReply>(&body) else { return };
+            if via.check_below(&reply).is_err() {
+                return;
+            }
+            // To ask may wait for room, and the lock is held here. Without a thread it lives until its parent ends.
+            let unwanted = via.below(reply);
+            let end = move || drop(unwanted.shutdown());
+            let _ = std::thread::Builder::new().name("offshoot-unwanted".into()).spawn(end);
+        }))
     }
 
     /// A child that another context reports must be that context's own child.
@@ -315,5 +332,130 @@ impl fmt::Display for Context {
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("address", &self.0.address).field("path", &self.0.path).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use bytes::BytesMut;
+    use offshoot_mux::{io as fd, wait_readable};
+    use offshoot_route::{Config, Event, LinkId, Node, Time};
+    use offshoot_wire::{Limits, Recipe, RequestHead, Start, parse_frame};
+
+    use super::*;
+    use crate::link::LinkFds;
+    use crate::links::NewLink;
+    use crate::{Options, OwnImage, Root, identity};
+
+    /// A child that the test plays.
+    struct Played {
+        core: Node,
+        up: LinkId,
+        socket: OwnedFd,
+        started: Instant,
+    }
+
+    impl Played {
+        fn below(root: &Root) -> (Context, Played) {
+            let (ours, theirs) = fd::socketpair().unwrap();
+            let context = root.context();
+            let shared = &context.0.shared;
+            let name = String::new;
+            let (reply, hello) = shared.with(|state, now| {
+                let (link, address, _) = state.core.reserve_child(now).unwrap();
+                let hello = state.core.parent_hello(link, [0; 16], name(), name(), name(), now).unwrap();
+                let reply = ConnectReply {
+                    address,
+                    name: "played".into(),
+                    hello: identity::hello([0; 16]),
+                    stages: Vec::new(),
+                };
+                state.core.child_up(link, &reply.hello, now).unwrap();
+                let fds = LinkFds::Socket(ours);
+                let new = NewLink { fds, received: Vec::new(), tool: None, child: Some(reply.clone()) };
+                state.adopt(shared, link, new, now).unwrap();
+                (reply, hello)
+            });
+            fd::set_nonblocking(&theirs, true).unwrap();
+            let (core, up) = Node::child(Config::default(), &hello, Time::from_micros(0));
+            (context.below(reply), Played { core, up, socket: theirs, started: Instant::now() })
+        }
+
+        fn now(&self) -> Time {
+            Time::from_micros(self.started.elapsed().as_micros() as u64)
+        }
+
+        /// Reads and writes until there is an event, for five seconds at most.
+        fn event(&mut self) -> Event {
+            let mut input = BytesMut::new();
+            loop {
+                let mut output = Vec::new();
+                while self.core.poll_transmit(self.up, 65_536, &mut output, self.now()) {}
+                fd::write_all(&self.socket, &output, None).unwrap();
+                if let Some(event) = self.core.poll_event() {
+                    return event;
+                }
+                assert!(self.started.elapsed() < Duration::from_secs(5), "nothing happens");
+                wait_readable(&[self.socket.as_fd()], Some(Duration::from_millis(10))).unwrap();
+                let _ = fd::read_into(&self.socket, &mut input, 65_536);
+                let now = self.now();
+                self.core.handle_bytes(self.up, &mut input, now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_context_that_comes_when_nobody_waits_for_it_any_more_is_ended() {
+        let image = Arc::new(OwnImage::new());
+        let route = Config::default();
+        let root =
+            Root::start(Options { route, connects: 1, image, payloads: None, process_name: "x".into() }).unwrap();
+        for answered_before in [false, true] {
+            let (context, mut played) = Played::below(&root);
+            let recipe = Recipe::new("exec", "", Start::Local);
+            let asked = context
+                .ask_connect(&ConnectSpec { recipe, name: None, process_name: String::new(), answers: false })
+                .unwrap();
+            let Event::Request { id, verb: Verb::Connect, .. } = played.event() else { panic!("expected a connect") };
+            let now = played.now();
+            let (link, address, _) = played.core.reserve_child(now).unwrap();
+            played.core.parent_hello(link, [0; 16], String::new(), String::new(), String::new(), now).unwrap();
+            let reply = ConnectReply {
+                address: address.clone(),
+                name: "new".into(),
+                hello: identity::hello([0; 16]),
+                stages: Vec::new(),
+            };
+            let mut asked = Some(asked);
+            if !answered_before {
+                drop(asked.take());
+            }
+            played.core.reply(id, encode(&reply).into(), now);
+            // What is asked of the new context waits for it at its parent.
+            let mut sent = Vec::new();
+            while sent.is_empty() {
+                let mut output = Vec::new();
+                while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
+                fd::write_all(&played.socket, &output, None).unwrap();
+                if asked.as_ref().is_some_and(|asked| asked.with(|state, id, _| state.asked(id).unwrap().done)) {
+                    asked.take();
+                }
+                wait_readable(&[played.socket.as_fd()], Some(Duration::from_millis(10))).unwrap();
+                let mut input = BytesMut::new();
+                let _ = fd::read_into(&played.socket, &mut input, 65_536);
+                played.core.handle_bytes(played.up, &mut input, now);
+                assert!(played.started.elapsed() < Duration::from_secs(5), "it is not ended");
+                while played.core.poll_transmit(link, 65_536, &mut sent, now) {}
+            }
+            let frame = parse_frame(&sent, &Limits::default()).unwrap().unwrap();
+            let (verb, ..) = RequestHead::peek(&sent[frame.body.clone()]).unwrap();
+            assert_eq!((&frame.header.dst, verb), (&address, Verb::Shutdown.number()));
+            played.core.link_down(link, offshoot_wire::LostReason::Shutdown, now);
+            let mut output = Vec::new();
+            while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
+            fd::write_all(&played.socket, &output, None).unwrap();
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use offshoot_connect::Terminal;
-use offshoot_mux::tree::{self, Proc};
-use offshoot_mux::{Child, EndPlan, Interest, Token, end_processes, io as fd};
+use offshoot_mux::tree::Proc;
+use offshoot_mux::{Child, EndPlan, Interest, Token, end_tree, io as fd};
 use offshoot_route::{LinkId, LinkStats, Time};
 use offshoot_wire::escape::escaped;
 use offshoot_wire::{ConnectReply, LostReason};
@@ -21,7 +21,7 @@ use crate::link::{Link, LinkFds, LinkIo};
 use crate::shared::Shared;
 use crate::sources::{Source, Sources};
 use crate::state::{State, Timer};
-use crate::supervise::SILENT;
+use crate::supervise::{self, SIGCONT, SIGTERM, SILENT};
 
 /// How long a link's end waits for its tool to tell why: a fraction of the 250 ms in which calls below it must end.
 const REASON: Duration = Duration::from_millis(80);
@@ -44,6 +44,8 @@ pub(crate) struct Tool {
     terminal: Option<(Terminal, Token)>,
     tail: Vec<u8>,
     exited: Option<LostReason>,
+    /// It is the guard of a context on this machine, which ends all that is below it, if it is let.
+    guard: bool,
     /// Its processes are being killed, on a thread.
     killing: bool,
 }
@@ -172,6 +174,12 @@ impl Tool {
         self.stderr = None;
     }
 
+    /// Asks it to end, also when it is stopped. An error means that it has ended: that is what is wanted.
+    fn ask(&self) {
+        let _ = self.child.signal(SIGTERM);
+        let _ = self.child.signal(SIGCONT);
+    }
+
     fn close(&mut self, shared: &Shared, sources: &mut Sources) {
         self.drain(shared, sources);
         if let Some((stderr, token)) = self.stderr.take() {
@@ -198,7 +206,7 @@ impl State {
         let tokens = [self.sources.insert(Source::LinkRead(id)), self.sources.insert(Source::LinkWrite(id))];
         let tool = match new.tool {
             Some((child, stderr, terminal)) => match self.adopt_tool(shared, id, child, stderr, terminal) {
-                Ok(tool) => Some(tool),
+                Ok(tool) => Some(Tool { guard: matches!(new.fds, LinkFds::Socket(_)), ..tool }),
                 Err(error) => {
                     for token in tokens {
                         self.sources.remove(token);
@@ -259,7 +267,7 @@ impl State {
             }
             None => None,
         };
-        Ok(Tool { child, exit_token, stderr, terminal, tail: Vec::new(), exited: None, killing: false })
+        Ok(Tool { child, exit_token, stderr, terminal, tail: Vec::new(), exited: None, guard: false, killing: false })
     }
 
     /// Reading ended. The tool may be about to tell why.
@@ -284,7 +292,12 @@ impl State {
 
     /// The tool has had its time to tell why the link ended.
     pub(crate) fn link_reason_due(&mut self, shared: &Arc<Shared>, id: LinkId, now: Time) {
-        let told = self.links.entries.get(&id).and_then(|entry| entry.tool.as_ref()?.exited.clone());
+        let tool = self.links.entries.get_mut(&id).and_then(|entry| entry.tool.as_mut());
+        let told = tool.and_then(|tool| {
+            tool.drain(shared, &mut self.sources);
+            // A guard tells its agent's end before its own. Whoever forges that speaks of itself.
+            tool.exited.clone().or_else(|| supervise::last_words(&tool.tail).map(exit_reason))
+        });
         self.link_down(shared, id, told.unwrap_or(LostReason::LinkEnd), now);
     }
 
@@ -337,43 +350,36 @@ impl State {
 
     /// A link's tool has had its time: TERM, then KILL to it and whatever is below it on this machine.
     pub(crate) fn end_tool(&mut self, id: LinkId, step: u8) {
-        const SIGTERM: i32 = 15;
         let Some(tool) = self.links.entries.get_mut(&id).and_then(|entry| entry.tool.as_mut()) else { return };
         if tool.exited.is_some() || tool.killing {
             return;
         }
         if step == 0 {
-            // An error means that it has ended: that is what is wanted.
-            let _ = tool.child.signal(SIGTERM);
+            tool.ask();
             self.after(TOOL_ENDS[1], Timer::ToolEnd(id, 1));
             return;
         }
         tool.killing = true;
         let Some(process) = Proc::of(tool.child.pid()) else { return };
-        // It did not end when it was asked: it is stopped, and what it guards may be too. To KILL it alone would leave
-        // that behind. Looking for all of them takes its time: not under the lock.
-        let spawned = offshoot_mux::thread::start("offshoot-end", move || {
-            let select = || {
-                // Once it is gone, those below it have got the same.
-                if !process.lives() {
-                    return Vec::new();
-                }
-                let mut found = tree::descendants(process.pid);
-                found.push(process);
-                found
-            };
-            end_processes(select, EndPlan { term_first: false, ..EndPlan::default() });
-        });
+        // It did not end when it was asked. To KILL it alone would leave behind what it guards. Looking for all of them
+        // takes its time: not under the lock.
+        let end = move || drop(end_tree(process, EndPlan::default().kill_deadline));
+        let spawned = offshoot_mux::thread::start("offshoot-end", end);
         if spawned.is_err() {
             let _ = tool.child.signal(SIGKILL);
         }
     }
 
-    /// Ends the tools that are left, at once and without looking further: there is no time any more.
+    /// Ends the tools that are left, at once and without looking further: there is no time any more. A guard is only
+    /// asked: it ends what is below it within some seconds, and by KILL it would leave that behind.
     pub(crate) fn end_tools(&mut self) {
         for tool in self.links.entries.values().filter_map(|entry| entry.tool.as_ref()) {
-            // An error means that it has ended: that is what is wanted.
-            let _ = tool.child.signal(SIGKILL);
+            if tool.guard {
+                tool.ask();
+            } else {
+                // An error means that it has ended: that is what is wanted.
+                let _ = tool.child.signal(SIGKILL);
+            }
         }
     }
 

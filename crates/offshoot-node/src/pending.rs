@@ -34,7 +34,11 @@ pub(crate) struct Exchange {
     id: ExchangeId,
     target: Address,
     path: Arc<str>,
+    unwanted: Option<Unwanted>,
 }
+
+/// What is done with a good answer that nobody waits for any more. Runs under the node's lock.
+pub(crate) type Unwanted = Box<dyn FnOnce(Bytes) + Send + Sync>;
 
 impl Exchange {
     /// Asks `dst` for `verb`. Blocks while as many requests are under way as the core allows.
@@ -69,7 +73,7 @@ impl Exchange {
             match asked {
                 Ok(Ok(id)) => {
                     let (shared, path) = (Arc::clone(shared), Arc::clone(path));
-                    return Ok(Exchange { shared, id, target: dst.clone(), path });
+                    return Ok(Exchange { shared, id, target: dst.clone(), path, unwanted: None });
                 }
                 Ok(Err(failure)) => return Err(Error::of(failure, path, dst)),
                 // As many requests wait as may: so does this thread.
@@ -103,7 +107,9 @@ impl Exchange {
         };
         let answer = shared.send_leading(dst, send, |state, _| state.asked(asked.get()?)?.result.take());
         let exchange = match asked.get() {
-            Some(id) => Exchange { shared: Arc::clone(shared), id, target: dst.clone(), path: Arc::clone(path) },
+            Some(id) => {
+                Exchange { shared: Arc::clone(shared), id, target: dst.clone(), path: Arc::clone(path), unwanted: None }
+            }
             // Somebody else reads the link, or there is no room: both are waited for without holding it.
             None => Exchange::ask(shared, dst, path, verb, body, Sending::Now)?,
         };
@@ -111,6 +117,13 @@ impl Exchange {
             Some(answer) => answer.map_err(|failure| exchange.error(failure)),
             None => exchange.answer(None),
         }
+    }
+
+    /// Has `then` deal with a good answer that comes when this was dropped. What was asked is not cancelled then: a cancel
+    /// can cross with the answer, and is lost with it.
+    pub(crate) fn unwanted(mut self, then: impl FnOnce(Bytes) + Send + Sync + 'static) -> Exchange {
+        self.unwanted = Some(Box::new(then));
+        self
     }
 
     /// Runs `command` on the state with this exchange.
@@ -164,7 +177,10 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.give_up();
+        match self.unwanted.take() {
+            Some(then) => self.with(|state, id, now| state.abandon(id, then, now)),
+            None => self.give_up(),
+        }
     }
 }
 

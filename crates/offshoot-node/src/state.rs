@@ -15,6 +15,7 @@ use crate::asked::Asked;
 use crate::ids::IdMap;
 use crate::link::{Readable, Spares, Turn};
 use crate::links::Links;
+use crate::pending::Unwanted;
 use crate::services::Services;
 use crate::shared::{Shared, Ticket};
 use crate::sources::{Source, Sources};
@@ -65,6 +66,8 @@ pub(crate) struct State {
     pub(crate) services: Services,
     pub(crate) phase: Phase,
     asked: IdMap<ExchangeId, Asked>,
+    /// Exchanges that nobody waits for, whose answer matters all the same.
+    abandoned: IdMap<ExchangeId, Unwanted>,
     pending: VecDeque<Pending>,
     wakes: Vec<Ticket>,
     /// Until when the broker sleeps; `None` while it is awake and will look at everything anyway.
@@ -95,6 +98,7 @@ impl State {
             services: Services::default(),
             phase: Phase::Running,
             asked: IdMap::default(),
+            abandoned: IdMap::default(),
             pending: VecDeque::new(),
             wakes: Vec::new(),
             broker_until: None,
@@ -296,6 +300,19 @@ impl State {
         open
     }
 
+    /// Nobody waits for this exchange any more; `then` gets its answer, if that is good and nobody has taken it.
+    pub(crate) fn abandon(&mut self, id: ExchangeId, then: Unwanted, now: Time) {
+        match self.asked.remove(&id) {
+            Some(Asked { done: false, .. }) => drop(self.abandoned.insert(id, then)),
+            asked => {
+                self.core.cancel(id, now);
+                if let Some(Asked { result: Some(Ok(body)), .. }) = asked {
+                    then(body);
+                }
+            }
+        }
+    }
+
     /// The link towards the context that was asked.
     pub(crate) fn link_of(&self, id: ExchangeId) -> Option<LinkId> {
         self.asked.get(&id)?.link()
@@ -355,6 +372,13 @@ impl State {
     fn on_event(&mut self, shared: &Arc<Shared>, event: Event, now: Time) {
         match event {
             Event::Done { id, result } => {
+                if !self.abandoned.is_empty()
+                    && let Some(then) = self.abandoned.remove(&id)
+                {
+                    // What came on its channels was read by nobody, and counts no longer.
+                    self.core.cancel(id, now);
+                    return result.map_or((), then);
+                }
                 self.on_asked(id, |asked| {
                     asked.done = true;
                     asked.result = Some(result);
@@ -412,6 +436,7 @@ impl State {
         }
         let waiting = self.room_waiting.drain(..).map(|(_, ticket)| ticket);
         self.wakes.extend(waiting);
+        self.abandoned = IdMap::default();
         self.links = Links::default();
         self.enter(Phase::Ended(LostReason::ParentLost));
     }

@@ -147,8 +147,26 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
             let _ = agent.signal(SIGTERM);
         }
     };
+    if code > 128 || code == SILENT {
+        // To end what is left takes its time, and the parent wants to tell the reason at once.
+        say(&format!("{LAST_WORDS}{code}\n"));
+    }
     sweep();
     code
+}
+
+/// Says something on the standard error, whose reader may be gone or stopped: neither may keep a guard from its work.
+fn say(text: &str) {
+    fd::try_say(io::stderr(), text);
+}
+
+/// What a guard says on its standard error of the end of its agent before it ends what is left; its status follows.
+const LAST_WORDS: &str = "offshoot agent: ended with status ";
+
+/// The status in the last words of a guard, if these are.
+pub(crate) fn last_words(tail: &[u8]) -> Option<i32> {
+    let line = tail.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.strip_prefix(LAST_WORDS)?.parse().ok()
 }
 
 fn exit_code(status: std::process::ExitStatus) -> u8 {
@@ -165,6 +183,20 @@ pub(crate) fn sweep() {
     let own = process::id();
     let report = end_processes(|| tree::descendants(own), SWEEP);
     if !report.left.is_empty() {
-        eprintln!("offshoot agent: {} processes could not be ended", report.left.len());
+        say(&format!("offshoot agent: {} processes could not be ended\n", report.left.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn only_a_whole_last_line_is_a_guards_last_word() {
+        assert_eq!(last_words(b"noise\noffshoot agent: ended with status 137\n"), Some(137));
+        for other in ["", "\n", "offshoot agent: ended with status 137", "offshoot agent: ended with status x\n"] {
+            assert_eq!(last_words(other.as_bytes()), None, "{other:?}");
+        }
+        assert_eq!(last_words(b"offshoot agent: ended with status 137\nmore\n"), None);
     }
 }

@@ -208,10 +208,9 @@ impl State {
                 self.core.shutdown_child(link, notice, now);
             }
             for link in self.links.with_tools() {
-                // What is below has had its grace and a moment to say so. A guard ends a stopped agent a second later,
-                // and one that is stopped itself is ended while there is still time to see it.
+                // What is below has had its grace and a moment to say so. A guard, woken if it is stopped, ends a stopped
+                // agent a second later, and all that is below.
                 self.after(grace + kill / 4, Timer::ToolEnd(link, 0));
-                self.after(grace + kill * 3 / 4, Timer::ToolEnd(link, 1));
             }
             self.end_jobs(grace);
         }

@@ -18,6 +18,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_pair_of_guards_stopped_at_any_depth_is_noticed_by_both_neighbours", pairs),
     ("a_stopped_master_is_noticed_and_everything_below_it_goes", stopped_master),
     ("an_agent_that_nobody_above_can_end_is_ended_by_its_guard", watchdog),
+    ("a_master_and_its_agents_killed_together_leave_nothing", together),
     ("silence_is_noticed_in_fifteen_seconds_by_default", defaults),
     ("the_end_comes_in_its_time_whatever_is_stopped_below", ends_in_time),
     ("calls_below_a_killed_context_end_within_a_quarter_of_a_second_and_name_it", killed),
@@ -170,6 +171,20 @@ fn watchdog() {
         }
         within(Duration::from_secs(21), "the master does not end", || child.try_wait().expect("a child").is_some());
         all_gone(&below, Duration::from_secs(18));
+    }
+}
+
+fn together() {
+    for depth in 0..3 {
+        let (mut child, agents, below) = played(&format!("together-{}-{depth}", std::process::id()));
+        // The guards have nobody left to tell anything to.
+        child.kill().expect("it lives");
+        for agent in &agents[..=depth] {
+            let _ = rustix::process::Pid::from_raw(agent.pid as i32)
+                .map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+        }
+        child.wait().expect("it ended");
+        all_gone(&below, (ENDED * 3) * 3);
     }
 }
 
