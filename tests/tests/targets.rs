@@ -118,7 +118,7 @@ fn accounts_that_are_over_or_must_change_their_password_are_an_error() {
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1").profile(Profile::Accounts).sshd("UsePAM yes")]));
     for (account, said) in [
         ("p-stale", "password has expired"),
-        ("p-ended", "account has expired"),
+        ("p-ended", "the account is over"),
         ("p-nologin", "account is currently not available"),
     ] {
         let done = fleet.offshoot(&tag, &["exec", &format!("{account}@h1"), "--", "true"]).run();

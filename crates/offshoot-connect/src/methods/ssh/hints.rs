@@ -37,6 +37,7 @@ const TEXTS: &[(&str, Meaning, &str)] = &[
     ("usage: ssh", Meaning::Usage, "OpenSSH 7.6 or newer is needed"),
     ("Password change required", auth(AuthFailure::TtyRequired), "the password has expired: log in once by hand and change it"),
     ("password has expired", auth(AuthFailure::TtyRequired), "the password has expired: log in once by hand and change it"),
+    ("account has expired", auth(AuthFailure::NotAllowed), "the account is over: its administrator can extend it, or use another one"),
     ("Too many authentication failures", auth(AuthFailure::Rejected), "too many keys were offered: name one with -i and add -o IdentitiesOnly=yes"),
     ("UNPROTECTED PRIVATE KEY FILE", auth(AuthFailure::Rejected), "ssh ignores a key that others can read: chmod 600"),
     ("no mutual signature", auth(AuthFailure::Rejected), "the server takes no signature of this kind of key; use a newer kind of key"),
