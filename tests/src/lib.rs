@@ -13,6 +13,7 @@ pub mod bounded;
 pub mod expect;
 pub mod fleet;
 pub mod host;
+pub mod meter;
 pub mod not_run;
 pub mod process;
 pub mod product;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use xtask::commands::{agents, bench, fuzz, loom, mutants, release_check, sim, test, tidy};
+use xtask::commands::{agents, bench, fuzz, loom, mutants, release_check, sim, soak, test, tidy};
 
 /// The project's own commands
 #[derive(Debug, Parser)]
@@ -18,6 +18,7 @@ enum Command {
     Loom(loom::Args),
     Sim(sim::Args),
     Fuzz(fuzz::Args),
+    Soak(soak::Args),
     Bench(bench::Args),
     ReleaseCheck(release_check::Args),
     #[command(hide = true)]
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Loom(args) => loom::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::ReleaseCheck(args) => release_check::run(&args),
         Command::ZigLink(args) => agents::zig::link(&args),

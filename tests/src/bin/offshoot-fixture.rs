@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use offshoot_tests::meter;
 use offshoot_tests::relay::{self, Knobs};
 use offshoot_tests::servers::{self, Temper};
 use offshoot_tests::terminal;
@@ -20,8 +21,13 @@ use offshoot_tests::terminal;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let ["terminal", program @ ..] = &words[..] {
-        return match terminal::serve(program) {
+    let special = match &words[..] {
+        ["terminal", program @ ..] => Some(terminal::serve(program)),
+        ["meter", setting @ ..] => Some(meter::serve(setting)),
+        _ => None,
+    };
+    if let Some(outcome) = special {
+        return match outcome {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 eprintln!("offshoot-fixture: {error}");
@@ -36,7 +42,7 @@ fn main() -> ExitCode {
         ["relay", target, delay] => relay(target, delay),
         ["chaos", target, plan] => chaos(target, plan),
         _ => Err(io::Error::other(
-            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS | chaos ADDRESS:PORT PLAN | terminal PROGRAM ARGUMENTS…",
+            "usage: offshoot-fixture init | hold | serve TEMPER | relay ADDRESS:PORT MILLISECONDS | chaos ADDRESS:PORT PLAN | terminal PROGRAM ARGUMENTS… | meter SETTING…",
         )),
     };
     match outcome {

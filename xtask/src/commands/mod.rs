@@ -7,5 +7,6 @@ pub mod loom;
 pub mod mutants;
 pub mod release_check;
 pub mod sim;
+pub mod soak;
 pub mod test;
 pub mod tidy;

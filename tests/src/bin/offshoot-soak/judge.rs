@@ -1,0 +1,233 @@
+//! What an operation may end with, and by when: the promises as arithmetic. No IO and no clock, so that each verdict has a test.
+//!
+//! Every promised bound is taken three times, and a measured delay of this machine's scheduler is added by the caller.
+
+use std::time::{Duration, Instant};
+
+use offshoot::wire::{FailureKind, LostReason};
+
+/// What was done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGSEGV.
+    Segv,
+    /// SIGTERM.
+    Term,
+    /// SIGSTOP, and SIGCONT when `until` has come.
+    Stop,
+    /// No signal: the context was asked to end by [`offshoot::Context::shutdown`].
+    Shutdown,
+}
+
+/// Which process it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The agent of the context at the fault's address.
+    Agent,
+    /// Its supervisor.
+    Supervisor,
+    /// Not a context's, or not yet: somewhere below that address.
+    Below,
+}
+
+/// Something that happened to the tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) at: Instant,
+    /// The end of a stop; else the same as `at`.
+    pub(crate) until: Instant,
+    pub(crate) address: Vec<u32>,
+    pub(crate) part: Part,
+    pub(crate) blow: Blow,
+    /// The process' id and start time; zeros for none.
+    pub(crate) process: (i32, u64),
+}
+
+/// What kind of operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Answered by the agent itself.
+    Call,
+    /// A short program, or a stream of some hundred KiB.
+    Work,
+    /// Something that lasts until its context is lost.
+    Hold,
+    Connect,
+    Shutdown,
+}
+
+/// A promise, three times.
+const fn thrice(milliseconds: u64) -> Duration {
+    Duration::from_millis(3 * milliseconds)
+}
+
+/// How long a short call may take on a tree that nothing happens to, by the processor's leave.
+const CALL: Duration = Duration::from_secs(3);
+/// The same for a program or a stream.
+const WORK: Duration = Duration::from_secs(10);
+/// A connect in all.
+const CONNECT: Duration = Duration::from_secs(30);
+/// The grace of a shutdown, the time to kill and the round trips.
+const SHUTDOWN: Duration = thrice(7000);
+/// In how long calls below a killed agent end.
+const AGENT: Duration = thrice(250);
+/// In how long everything is gone below a process that was killed, and for each further hop.
+const GONE: Duration = thrice(2000);
+/// A stop of this length may be taken for a loss: three heartbeats make a silence.
+const SILENT: Duration = Duration::from_secs(12);
+/// In how long a link that is silent is given up, with what follows: its tool is asked, then killed.
+const SILENCE: Duration = thrice(15_000);
+
+impl Fault {
+    fn lasted(&self) -> Duration {
+        self.until.saturating_duration_since(self.at)
+    }
+
+    /// Whether the context may be lost by it.
+    pub(crate) fn is_lethal(&self) -> bool {
+        self.blow != Blow::Stop || self.lasted() >= SILENT
+    }
+
+    /// By when those who wait for something of the context, or below it, must have been told.
+    fn told(&self) -> Instant {
+        match (self.blow, self.part) {
+            (Blow::Kill | Blow::Segv, Part::Agent) => self.at + AGENT,
+            (Blow::Kill | Blow::Segv | Blow::Term, _) => self.at + GONE,
+            (Blow::Stop, _) if self.is_lethal() => self.at + SILENCE,
+            (Blow::Stop, _) => self.until,
+            (Blow::Shutdown, _) => self.at + SHUTDOWN,
+        }
+    }
+
+    /// By when everything at and below the address must be gone, `hops` being how many levels lie below.
+    pub(crate) fn gone(&self, hops: u32) -> Instant {
+        self.told().max(self.at + GONE * (1 + hops))
+    }
+
+    /// Whether it has to do with the way to `target`, or with what is asked of it.
+    fn concerns(&self, kind: Kind, target: &[u32]) -> bool {
+        let on_path = target.starts_with(&self.address);
+        let below = self.address.starts_with(target);
+        match (kind, self.part) {
+            // A connect ends badly when the new processes are hit; the end of a subtree waits for all that is in it.
+            (Kind::Connect, Part::Below) | (Kind::Shutdown, _) => on_path || below,
+            (_, Part::Below) => false,
+            _ => on_path,
+        }
+    }
+}
+
+/// By when an operation that began at `start` must have ended, of the faults that there were until its end.
+pub(crate) fn due(kind: Kind, target: &[u32], start: Instant, faults: &[Fault]) -> Option<Instant> {
+    let own = match kind {
+        Kind::Call => Some(CALL),
+        Kind::Work => Some(WORK),
+        Kind::Hold => None,
+        Kind::Connect => Some(CONNECT + CALL),
+        Kind::Shutdown => Some(SHUTDOWN),
+    };
+    let concerned = faults.iter().filter(|fault| fault.concerns(kind, target));
+    let (lethal, stops): (Vec<&Fault>, Vec<&Fault>) = concerned.partition(|fault| fault.is_lethal());
+    // What has lasted until it is lost ends with the first loss; for the others any loss excuses some time.
+    let lost = match kind {
+        Kind::Hold => lethal.iter().map(|fault| fault.told()).min(),
+        _ => lethal.iter().map(|fault| fault.told()).max(),
+    };
+    let base = match (own.map(|own| start + own), lost) {
+        (Some(own), Some(lost)) => own.max(lost),
+        (Some(own), None) => own,
+        // What is begun in a context that is being lost is told so as a call would be.
+        (None, Some(lost)) => lost.max(start + CALL),
+        (None, None) => return None,
+    };
+    // While a process on the way is stopped nothing passes, neither answer nor news.
+    let passed = stops.iter().map(|fault| fault.until + own.unwrap_or(CALL)).max();
+    Some(passed.map_or(base, |passed| passed.max(base)))
+}
+
+/// Why an operation may not end with this failure; `None` when it may.
+pub(crate) fn objection(
+    kind: Kind,
+    target: &[u32],
+    failure: &FailureKind,
+    names_a_hop: bool,
+    faults: &[Fault],
+) -> Option<&'static str> {
+    let lost = faults.iter().any(|fault| fault.is_lethal() && fault.concerns(kind, target));
+    match failure {
+        FailureKind::PeerLost(LostReason::Violation(_)) | FailureKind::Malformed => Some("no member of this tree lies"),
+        FailureKind::PeerLost(_) if !names_a_hop => Some("it does not name the hop that was lost"),
+        FailureKind::PeerLost(_) | FailureKind::NoRoute if !lost => Some("nothing on its way was hit"),
+        FailureKind::PeerLost(_) | FailureKind::NoRoute => None,
+        // A context that ends starts nothing more, and says so.
+        FailureKind::Cancelled if lost => None,
+        FailureKind::Connect(_) | FailureKind::StageTimeout(_) if kind == Kind::Connect && lost => None,
+        FailureKind::Connect(_) | FailureKind::StageTimeout(_) if kind == Kind::Connect => {
+            Some("neither the new context nor the way to it was hit")
+        }
+        _ => Some("nothing here may end so"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(at: Instant, address: &[u32], part: Part, blow: Blow) -> Fault {
+        Fault { at, until: at, address: address.to_vec(), part, blow, process: (1, 1) }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_hold_below_a_killed_agent_ends_in_three_times_a_quarter_of_a_second() {
+        let start = Instant::now();
+        let killed = start + seconds(5);
+        let faults = [fault(killed, &[1], Part::Agent, Blow::Kill)];
+        assert_eq!(due(Kind::Hold, &[1, 2], start, &faults), Some(killed + AGENT));
+        assert_eq!(due(Kind::Hold, &[2], start, &faults), None);
+        let both = [faults[0].clone(), fault(start + seconds(1), &[1], Part::Supervisor, Blow::Kill)];
+        assert_eq!(due(Kind::Hold, &[1, 2], start, &both), Some(killed + AGENT), "the first loss of the two");
+    }
+
+    #[test]
+    fn a_short_stop_excuses_time_and_no_loss() {
+        let start = Instant::now();
+        let stop = Fault { until: start + seconds(4), ..fault(start, &[1], Part::Agent, Blow::Stop) };
+        assert_eq!(due(Kind::Call, &[1], start, std::slice::from_ref(&stop)), Some(start + seconds(4) + CALL));
+        assert_eq!(due(Kind::Call, &[2], start, std::slice::from_ref(&stop)), Some(start + CALL));
+        let lost = FailureKind::PeerLost(LostReason::Silent);
+        assert!(objection(Kind::Call, &[1], &lost, true, std::slice::from_ref(&stop)).is_some());
+        let long = Fault { until: start + seconds(20), ..stop };
+        assert!(objection(Kind::Call, &[1], &lost, true, &[long]).is_none());
+    }
+
+    #[test]
+    fn a_failure_needs_a_fault_on_its_own_way() {
+        let at = Instant::now();
+        let faults = [fault(at, &[1, 2], Part::Agent, Blow::Kill), fault(at, &[3], Part::Below, Blow::Kill)];
+        let lost = FailureKind::PeerLost(LostReason::LinkEnd);
+        assert!(objection(Kind::Work, &[1, 2, 4], &lost, true, &faults).is_none());
+        assert!(objection(Kind::Work, &[1, 2, 4], &lost, false, &faults).is_some());
+        assert!(objection(Kind::Work, &[1], &lost, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[3], &FailureKind::NoRoute, true, &faults).is_some());
+        let stage = FailureKind::Connect(offshoot::wire::ConnectStage::Hello);
+        assert!(objection(Kind::Connect, &[3], &stage, true, &faults).is_none());
+        assert!(objection(Kind::Connect, &[4], &stage, true, &faults).is_some());
+        assert!(objection(Kind::Call, &[3], &stage, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[1, 2], &FailureKind::Malformed, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[1, 2], &FailureKind::Busy, true, &faults).is_some());
+    }
+
+    #[test]
+    fn the_end_of_a_subtree_waits_for_what_is_stopped_in_it() {
+        let start = Instant::now();
+        let stop = Fault { until: start + seconds(60), ..fault(start, &[1, 2], Part::Supervisor, Blow::Stop) };
+        let due = due(Kind::Shutdown, &[1], start, &[stop]).unwrap();
+        assert!(due >= start + SILENCE, "{:?}", due - start);
+    }
+}

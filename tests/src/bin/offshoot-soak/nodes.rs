@@ -1,0 +1,194 @@
+//! Who is in the tree, as far as the run was told, and what was done to it.
+//!
+//! A fault is noted before its signal is sent, and a context that is added later looks whether its processes were hit before: so whatever a fault brings
+//! about finds it noted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use offshoot::Context;
+use offshoot_tests::process::Process;
+use offshoot_tests::tree::is_ours;
+
+use crate::judge::{Fault, Part};
+use crate::rng::Rng;
+
+/// How long a fault is remembered: longer than any operation lasts.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+struct Node {
+    context: Context,
+    agent: Option<Process>,
+    supervisor: Option<Process>,
+}
+
+#[derive(Default)]
+struct Inner {
+    nodes: BTreeMap<Vec<u32>, Node>,
+    faults: VecDeque<Fault>,
+}
+
+/// What is never another process': pids are used again within minutes on a busy machine.
+pub(crate) fn id(process: &Process) -> (i32, u64) {
+    (process.pid, process.start)
+}
+
+fn is(process: &Option<Process>, other: (i32, u64)) -> bool {
+    process.as_ref().is_some_and(|process| id(process) == other)
+}
+
+/// All contexts that were connected and are not known to be gone.
+#[derive(Default)]
+pub(crate) struct Nodes(Mutex<Inner>);
+
+/// A process to hit.
+pub(crate) struct Victim {
+    pub(crate) address: Vec<u32>,
+    pub(crate) part: Part,
+    pub(crate) process: Process,
+    /// What all that is below it descends from.
+    pub(crate) root: i32,
+}
+
+/// An address as lines show it, with a space behind it, so that `/1` is not found in `/12`.
+pub(crate) fn shown(address: &[u32]) -> String {
+    let mut text = String::new();
+    for index in address {
+        let _ = write!(text, "/{index}");
+    }
+    text + if address.is_empty() { "/ " } else { " " }
+}
+
+impl Inner {
+    fn is_lost(&self, address: &[u32]) -> bool {
+        self.faults
+            .iter()
+            .any(|fault| fault.part != Part::Below && fault.is_lethal() && address.starts_with(&fault.address))
+    }
+}
+
+impl Nodes {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A context whose connect began at `since` and has just returned.
+    pub(crate) fn add(&self, context: Context, since: Instant) {
+        let agent = context.hello().and_then(|hello| Process::read(i32::try_from(hello.pid).ok()?)).filter(is_ours);
+        let above = agent.as_ref().and_then(|agent| Process::read(agent.parent)).filter(is_ours);
+        let address = context.address().path().to_vec();
+        let mut inner = self.lock();
+        // An agent whose guard is gone already has been adopted by the agent above.
+        let supervisor = above.filter(|above| !inner.nodes.values().any(|node| is(&node.agent, id(above))));
+        let part_of = |process| match process {
+            _ if is(&agent, process) => Some(Part::Agent),
+            _ if is(&supervisor, process) => Some(Part::Supervisor),
+            _ => None,
+        };
+        let before: Vec<Fault> = inner
+            .faults
+            .iter()
+            .filter(|fault| fault.part == Part::Below && address.starts_with(&fault.address))
+            .filter_map(|fault| {
+                // One that is gone already cannot be asked who it was.
+                let gone = agent.is_none() || supervisor.is_none();
+                let part = part_of(fault.process).or((gone && fault.at >= since).then_some(Part::Agent))?;
+                Some(Fault { part, address: address.clone(), ..fault.clone() })
+            })
+            .collect();
+        inner.faults.extend(before);
+        inner.nodes.insert(address, Node { context, agent, supervisor });
+    }
+
+    /// The context and all below it are gone.
+    pub(crate) fn forget(&self, address: &[u32]) {
+        self.lock().nodes.retain(|other, _| !other.starts_with(address));
+    }
+
+    /// How many there are that were not hit, nor anything above them.
+    pub(crate) fn count(&self) -> usize {
+        let inner = self.lock();
+        inner.nodes.keys().filter(|address| !inner.is_lost(address)).count()
+    }
+
+    /// Any context of at most that depth; one that was hit only now and then.
+    pub(crate) fn any(&self, rng: &mut Rng, deepest: usize) -> Option<Context> {
+        let inner = self.lock();
+        let also_lost = rng.chance(10);
+        let fits = |address: &[u32]| address.len() <= deepest && (also_lost || !inner.is_lost(address));
+        let fitting: Vec<&Node> =
+            inner.nodes.iter().filter(|(address, _)| fits(address)).map(|(_, node)| node).collect();
+        rng.pick(&fitting).map(|node| node.context.clone())
+    }
+
+    /// Notes a fault, and says of whom it is: what was nobody's when it was chosen may have become a context since.
+    pub(crate) fn hit(&self, mut fault: Fault) -> Fault {
+        let mut inner = self.lock();
+        if fault.part == Part::Below {
+            let mut nodes = inner.nodes.iter();
+            let found = nodes.find_map(|(address, node)| match fault.process {
+                process if is(&node.agent, process) => Some((Part::Agent, address)),
+                process if is(&node.supervisor, process) => Some((Part::Supervisor, address)),
+                _ => None,
+            });
+            if let Some((part, address)) = found {
+                (fault.part, fault.address) = (part, address.clone());
+            }
+        }
+        let now = Instant::now();
+        while inner.faults.front().is_some_and(|fault| now.saturating_duration_since(fault.until) > REMEMBERED) {
+            inner.faults.pop_front();
+        }
+        inner.faults.push_back(fault.clone());
+        fault
+    }
+
+    /// Any process of a context that was not hit; `below` are processes of ours that may belong to one that is being connected.
+    pub(crate) fn victim(&self, rng: &mut Rng, below: &[Process]) -> Option<Victim> {
+        let inner = self.lock();
+        let mut known: Vec<Victim> = Vec::new();
+        for (address, node) in inner.nodes.iter().filter(|(address, _)| !inner.is_lost(address)) {
+            let parts = [(Part::Agent, &node.agent), (Part::Supervisor, &node.supervisor)];
+            for (part, process) in parts {
+                let Some(process) = process else { continue };
+                let root = node.supervisor.as_ref().map_or(process.pid, |supervisor| supervisor.pid);
+                known.push(Victim { address: address.clone(), part, process: process.clone(), root });
+            }
+        }
+        let is_known = |process: &Process| known.iter().any(|victim| id(&victim.process) == id(process));
+        let strangers: Vec<&Process> = below.iter().filter(|process| is_ours(process) && !is_known(process)).collect();
+        if let (true, Some(stranger)) = (rng.chance(15), rng.pick(&strangers)) {
+            let address = inner.above(stranger, below);
+            let part = Part::Below;
+            return Some(Victim { address, part, process: (*stranger).clone(), root: stranger.pid });
+        }
+        let count = known.len() as u64;
+        let at = rng.between(0, count.checked_sub(1)?);
+        Some(known.swap_remove(at as usize))
+    }
+
+    /// The faults above, at and below that address.
+    pub(crate) fn concerning(&self, address: &[u32]) -> Vec<Fault> {
+        let inner = self.lock();
+        let near = |fault: &&Fault| address.starts_with(&fault.address) || fault.address.starts_with(address);
+        inner.faults.iter().filter(near).cloned().collect()
+    }
+}
+
+impl Inner {
+    /// The nearest context above a process; the root's address when there is none.
+    fn above(&self, process: &Process, all: &[Process]) -> Vec<u32> {
+        let mut at = process.parent;
+        for _ in 0..64 {
+            let Some(parent) = all.iter().find(|process| process.pid == at) else { break };
+            let of = |node: &Node| is(&node.agent, id(parent)) || is(&node.supervisor, id(parent));
+            if let Some((address, _)) = self.nodes.iter().find(|(_, node)| of(node)) {
+                return address.clone();
+            }
+            at = parent.parent;
+        }
+        Vec::new()
+    }
+}

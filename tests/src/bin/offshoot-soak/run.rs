@@ -1,0 +1,287 @@
+//! One run: what its threads share, how an operation is judged, and the numbers at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use offshoot::{Error, Master};
+
+use crate::effects::Effects;
+use crate::history::History;
+use crate::judge::{self, Blow, Kind, Part};
+use crate::nodes::{Nodes, shown};
+
+/// The most times that are kept of one kind, for percentiles.
+const TIMES: usize = 100_000;
+
+/// The most slow things that the report names.
+const SLOW: usize = 40;
+
+/// How a run is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    pub(crate) length: Duration,
+    /// Milliseconds between two faults, from and to.
+    pub(crate) every: (u64, u64),
+    /// How many contexts there shall be, from and to.
+    pub(crate) contexts: (u64, u64),
+    /// How many percent of the stops last longer than a silence.
+    pub(crate) long_stops: u64,
+    /// Threads that do short things.
+    pub(crate) threads: u64,
+}
+
+/// What the threads of a run share.
+pub(crate) struct Run<'a> {
+    pub(crate) options: Options,
+    pub(crate) master: Master,
+    pub(crate) nodes: Nodes,
+    pub(crate) history: &'a History,
+    pub(crate) effects: &'a Effects,
+    pub(crate) counts: &'a Counts,
+    pub(crate) over: AtomicBool,
+    open: Mutex<BTreeMap<u64, (Instant, String)>>,
+    next: AtomicU64,
+}
+
+/// An operation that has begun.
+pub(crate) struct Begun {
+    number: u64,
+    kind: Kind,
+    target: Vec<u32>,
+    start: Instant,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        options: Options,
+        master: Master,
+        history: &'a History,
+        effects: &'a Effects,
+        counts: &'a Counts,
+    ) -> Run<'a> {
+        Run {
+            options,
+            master,
+            nodes: Nodes::default(),
+            history,
+            effects,
+            counts,
+            over: AtomicBool::new(false),
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an operation begins; `target` is the context that is asked.
+    pub(crate) fn begin(&self, kind: Kind, what: &str, target: &[u32]) -> Begun {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let line = format!("#{number} {what} at {}", shown(target));
+        self.history.note(&format!("{line}begins"));
+        let start = Instant::now();
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (start, line));
+        Begun { number, kind, target: target.to_vec(), start }
+    }
+
+    /// Judges how it ended: in time, and when badly with a reason that is one.
+    pub(crate) fn end(&self, begun: Begun, result: Result<&str, &Error>) {
+        let now = Instant::now();
+        let Begun { number, kind, target, start } = begun;
+        let line = match self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number) {
+            Some((_, line)) => line,
+            None => {
+                self.history.find(&shown(&target), &format!("operation {number} ended twice"));
+                return;
+            }
+        };
+        let faults = self.nodes.concerning(&target);
+        let said = match result {
+            Ok(what) => what.to_string(),
+            Err(error) => format!("{:?} {:?}: {error}", error.kind(), error.ran()),
+        };
+        self.history.note(&format!("{line}after {} ms: {said}", now.saturating_duration_since(start).as_millis()));
+        self.counts.operation(kind, result.is_ok());
+        let about = shown(&target);
+        let late = 3 * self.history.late_since(start);
+        match judge::due(kind, &target, start, &faults) {
+            Some(due) if now > due + late => {
+                let by = now.saturating_duration_since(due);
+                self.history.find(&about, &format!("{line}ended {by:?} after it was due: {said}"));
+            }
+            _ => {}
+        }
+        if kind == Kind::Hold
+            && let Some(lost) = faults
+                .iter()
+                .filter(|fault| fault.part != Part::Below && matches!(fault.blow, Blow::Kill | Blow::Segv))
+                .map(|fault| fault.at)
+                .min()
+            && lost >= start
+        {
+            let after = now.saturating_duration_since(lost);
+            self.counts.told(after);
+            if after > Duration::from_secs(1) {
+                let on_path = faults.iter().filter(|fault| target.starts_with(&fault.address) && fault.until >= start);
+                let on_path: Vec<String> = on_path
+                    .map(|fault| format!("{:?} {:?} of {}", fault.blow, fault.part, shown(&fault.address)))
+                    .collect();
+                self.counts.slow(&format!(
+                    "{} ms until a hold at {}was told of {}",
+                    after.as_millis(),
+                    shown(&target),
+                    on_path.join(", ")
+                ));
+            }
+        }
+        if let Err(error) = result {
+            if let Some(why) = judge::objection(kind, &target, error.kind(), error.lost_at().is_some(), &faults) {
+                self.history.find(&about, &format!("{line}failed, and {why}: {said}"));
+            }
+            use offshoot::wire::FailureKind::{NoRoute, PeerLost};
+            if matches!(error.kind(), NoRoute | PeerLost(_)) && kind != Kind::Connect {
+                self.nodes.forget(&target);
+            }
+        }
+    }
+
+    /// Finds an operation that should have ended by now, though it has not.
+    pub(crate) fn look_at(&self, begun: &Begun) {
+        let faults = self.nodes.concerning(&begun.target);
+        let due = judge::due(begun.kind, &begun.target, begun.start, &faults);
+        if due.is_some_and(|due| Instant::now() > due + 3 * self.history.late_since(begun.start)) {
+            self.history
+                .find(&shown(&begun.target), &format!("operation #{} is under way after it was due", begun.number));
+        }
+    }
+
+    /// As [`end`](Self::end), for one that has become another kind of operation then.
+    pub(crate) fn end_since(&self, begun: Begun, kind: Kind, since: Instant, result: Result<&str, &Error>) {
+        self.end(Begun { kind, start: since, ..begun }, result);
+    }
+
+    /// The operations that have lasted for that long, as they stand in the history.
+    pub(crate) fn stuck(&self, limit: Duration) -> Vec<String> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values()
+            .filter(|(start, _)| start.elapsed() > limit)
+            .map(|(start, line)| format!("{line}since {:?}", start.elapsed()))
+            .collect()
+    }
+}
+
+/// The numbers of a run.
+#[derive(Default)]
+pub(crate) struct Counts {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    faults: BTreeMap<&'static str, u64>,
+    operations: BTreeMap<&'static str, [u64; 2]>,
+    told: Vec<u32>,
+    gone: Vec<u32>,
+    slow: Vec<String>,
+    bytes: u64,
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+impl Counts {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn fault(&self, blow: Blow) {
+        let name = match blow {
+            Blow::Kill => "killed",
+            Blow::Segv => "segfaulted",
+            Blow::Term => "terminated",
+            Blow::Stop => "stopped",
+            Blow::Shutdown => "shut down",
+        };
+        *self.lock().faults.entry(name).or_default() += 1;
+    }
+
+    fn operation(&self, kind: Kind, well: bool) {
+        let name = match kind {
+            Kind::Call => "calls",
+            Kind::Work => "programs and streams",
+            Kind::Hold => "holds",
+            Kind::Connect => "connects",
+            Kind::Shutdown => "shutdowns",
+        };
+        self.lock().operations.entry(name).or_default()[usize::from(!well)] += 1;
+    }
+
+    /// So many bytes of streams were compared.
+    pub(crate) fn compared(&self, bytes: u64) {
+        self.lock().bytes += bytes;
+    }
+
+    fn told(&self, after: Duration) {
+        let told = &mut self.lock().told;
+        if told.len() < TIMES {
+            told.push(milliseconds(after));
+        }
+    }
+
+    /// All below a victim was gone after that.
+    pub(crate) fn gone(&self, after: Duration) {
+        let gone = &mut self.lock().gone;
+        if gone.len() < TIMES {
+            gone.push(milliseconds(after));
+        }
+    }
+
+    /// Within the bound, and slow all the same.
+    pub(crate) fn slow(&self, what: &str) {
+        let slow = &mut self.lock().slow;
+        if slow.len() < SLOW {
+            slow.push(what.to_string());
+        }
+    }
+
+    /// How many processes were killed in any way.
+    pub(crate) fn kills(&self) -> u64 {
+        let inner = self.lock();
+        ["killed", "segfaulted", "terminated"].iter().filter_map(|name| inner.faults.get(name)).sum()
+    }
+
+    /// The report, one fact a line.
+    pub(crate) fn report(&self) -> String {
+        let mut inner = self.lock();
+        let mut text = String::new();
+        let faults: Vec<String> = inner.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let _ = writeln!(text, "faults      {}", faults.join(", "));
+        for (name, [well, badly]) in &inner.operations {
+            let _ = writeln!(text, "operations  {name}: {well} well, {badly} told of a loss");
+        }
+        let _ = writeln!(text, "streams     {} KiB compared", inner.bytes / 1024);
+        let told = percentiles(&mut inner.told);
+        let _ = writeln!(text, "told        {told} after a kill above, those who waited for its end");
+        let gone = percentiles(&mut inner.gone);
+        let _ = writeln!(text, "gone        {gone} after a kill, all below it");
+        for line in &inner.slow {
+            let _ = writeln!(text, "slow        {line}");
+        }
+        text
+    }
+}
+
+fn percentiles(times: &mut [u32]) -> String {
+    times.sort_unstable();
+    let at = |percent: usize| {
+        times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or(0)
+    };
+    format!("p50 {} ms, p99 {} ms, most {} ms ({})", at(50), at(99), at(100), times.len())
+}

@@ -1,0 +1,250 @@
+//! A run from its beginning to its end, and what is watched meanwhile: delays of the machine, operations that hang, memory, descriptors, threads.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use offshoot::Master;
+use offshoot_tests::process;
+
+use crate::effects::Effects;
+use crate::history::History;
+use crate::killer;
+use crate::rng::Rng;
+use crate::run::{Counts, Options, Run};
+use crate::work;
+
+/// No operation lasts for that long, whatever happens: the longest promise is a silence and a shutdown, three times.
+const STUCK: Duration = Duration::from_secs(120);
+/// Threads that wait for what does not end.
+const WAITING: u64 = 8;
+/// How long the end may take: a grace and a kill, three times.
+const END: Duration = Duration::from_secs(21);
+/// By how much the memory may grow from the first fifth of a long run to its last, beside a quarter: what an allocator keeps for threads.
+const GROWTH: u64 = 8 << 20;
+/// Below this length the memory says nothing.
+const LONG: Duration = Duration::from_secs(60);
+
+fn count(folder: &str) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+/// Of this process: open descriptors (but the one that lists them), threads.
+fn held() -> (usize, usize) {
+    (count("/proc/self/fd").saturating_sub(1), count("/proc/self/task"))
+}
+
+/// Resident memory in bytes.
+fn resident() -> u64 {
+    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs, prints the report, and says whether all was well.
+pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
+    let own = folder.is_none().then(|| tempfile::Builder::new().prefix("soak-").tempdir());
+    let folder = match (&folder, &own) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(Ok(own))) => own.path().to_path_buf(),
+        (None, _) => {
+            println!("error: no temporary folder can be made");
+            return false;
+        }
+    };
+    println!("seed {}", options.seed);
+    let history = History::new(options.seed);
+    let before = held();
+    let (length, mut report, mut memory) = (options.length, String::new(), Vec::new());
+    let effects = Effects::new(&folder);
+    let counts = Counts::default();
+    // On a thread of its own: one that has waited for a context keeps a descriptor for as long as it lives.
+    std::thread::scope(|scope| {
+        scope.spawn(|| match Master::builder().own_image().build() {
+            Ok(master) => {
+                let run = Run::new(options, master, &history, &effects, &counts);
+                let idle = idle(&run);
+                println!("up");
+                memory = load(&run);
+                end(&run, idle);
+                report = format!(
+                    "held        {} descriptors and {} threads with an empty tree, before and after\n",
+                    idle.0, idle.1
+                );
+            }
+            Err(error) => history.find("/", &format!("no master: {error}")),
+        });
+    });
+    let own = std::process::id() as i32;
+    let left = || {
+        process::descendants(own)
+            .into_iter()
+            .filter(process::Process::is_live)
+            .map(|process| process.to_string())
+            .collect::<Vec<_>>()
+    };
+    if !within(END, || left().is_empty()) {
+        history.find("/", &format!("after the end there are:\n    {}", left().join("\n    ")));
+    }
+    if !within(Duration::from_secs(5), || held() == before) {
+        history.find(
+            "/",
+            &format!("descriptors and threads were {before:?} before the master and are {:?} after it", held()),
+        );
+    }
+    for what in effects.check(true) {
+        history.find("/", &what);
+    }
+    print!("{}{report}", counts.report());
+    let [never, once, at_most] = effects.counts();
+    println!("effects     {never} never, {once} once, {at_most} at most once, as was said of each");
+    let memory = growth(&memory, length).unwrap_or_else(|what| {
+        history.find("/", &what);
+        what
+    });
+    println!("memory      {memory}");
+    let findings = history.findings();
+    let verdict = if findings == 0 { "well" } else { "NOT WELL" };
+    println!("{verdict}: seed {}, {} kills, {findings} findings", history.seed, counts.kills());
+    findings == 0
+}
+
+/// What the master holds while its tree is empty and has been used.
+fn idle(run: &Run<'_>) -> (usize, usize) {
+    for _ in 0..2 {
+        match run.master.local().connect() {
+            Ok(context) => drop(context.shutdown()),
+            Err(error) => run.history.find("/", &format!("the first connect fails: {error}")),
+        }
+    }
+    // The tool of a link that was shut down ends a moment after it.
+    let mut seen = held();
+    within(Duration::from_secs(5), || {
+        std::thread::sleep(Duration::from_millis(200));
+        std::mem::replace(&mut seen, held()) == seen
+    });
+    seen
+}
+
+/// The part with faults; the memory each second.
+fn load(run: &Run<'_>) -> Vec<u64> {
+    let seed = run.options.seed;
+    let threads = run.options.threads;
+    let mut memory = Vec::new();
+    std::thread::scope(|scope| {
+        let mut joined = Vec::new();
+        for thread in 0..threads {
+            joined.push(scope.spawn(move || work::busy(run, Rng::of(seed, 100 + thread))));
+        }
+        for thread in 0..WAITING {
+            joined.push(scope.spawn(move || work::waiting(run, Rng::of(seed, 200 + thread))));
+        }
+        // The tree first.
+        let fewest = run.options.contexts.0 as usize;
+        if !within(Duration::from_secs(60), || run.nodes.count() >= fewest) {
+            run.history
+                .find("/", &format!("there are {} contexts after a minute, {fewest} are wanted", run.nodes.count()));
+        }
+        joined.push(scope.spawn(move || killer::work(run, Rng::of(seed, 1))));
+        let until = Instant::now() + run.options.length;
+        let mut next = Instant::now();
+        while joined.iter().any(|thread| !thread.is_finished()) {
+            const NAP: Duration = Duration::from_millis(20);
+            let slept = Instant::now();
+            std::thread::sleep(NAP);
+            run.history.lagged(slept.elapsed().saturating_sub(NAP));
+            if Instant::now() >= until || run.history.is_hopeless() {
+                run.over.store(true, Ordering::Relaxed);
+            }
+            if Instant::now() < next {
+                continue;
+            }
+            next += Duration::from_secs(1);
+            memory.push(resident());
+            for what in run.effects.check(false) {
+                run.history.find("/", &what);
+            }
+            let stuck = run.stuck(STUCK);
+            if !stuck.is_empty() {
+                run.history.find("/", &format!("these do not end:\n    {}", stuck.join("\n    ")));
+                // Threads that hang cannot be joined; the tree ends with this process.
+                std::process::exit(1);
+            }
+        }
+    });
+    memory
+}
+
+/// Empties the tree and looks whether the master holds what it held before.
+fn end(run: &Run<'_>, idle: (usize, usize)) {
+    let mut children: Vec<offshoot::Context> = Vec::new();
+    let mut rng = Rng::of(0, 0);
+    while let Some(context) = run.nodes.any(&mut rng, 1) {
+        run.nodes.forget(context.address().path());
+        children.push(context);
+    }
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for child in &children {
+            // One that was lost has no route; others are gone when it returns.
+            scope.spawn(|| drop(child.shutdown()));
+        }
+    });
+    if started.elapsed() > END + 3 * run.history.late_since(started) {
+        run.history.find("/", &format!("the tree was emptied in {:?}", started.elapsed()));
+    }
+    drop(children);
+    // A link whose tool is stopped is given up after some seconds, and nothing is stopped now.
+    let back = || held().0 <= idle.0 && held().1 <= idle.1;
+    if !within(END, back) {
+        run.history
+            .find("/", &format!("descriptors and threads with an empty tree were {idle:?} and are {:?}", held()));
+    }
+}
+
+/// The memory at the beginning and at the end of a run.
+fn growth(memory: &[u64], length: Duration) -> Result<String, String> {
+    let median = |part: &[u64]| {
+        let mut part = part.to_vec();
+        part.sort_unstable();
+        part.get(part.len() / 2).copied().unwrap_or(0)
+    };
+    let fifth = memory.len() / 5;
+    // The first fifth begins when the tree is there and has been used for a while.
+    let first = median(memory.get(fifth / 2..fifth / 2 + fifth).unwrap_or_default());
+    let last = median(memory.get(memory.len() - fifth..).unwrap_or_default());
+    let text = format!("{} KiB of the master early, {} KiB late", first / 1024, last / 1024);
+    if length >= LONG && last > first + first / 4 + GROWTH {
+        Err(format!("the master grows: {text}"))
+    } else {
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_that_grows_is_found_in_a_long_run_alone() {
+        let flat: Vec<u64> = (0..100).map(|second| (20 << 20) + (second % 7) * 4096).collect();
+        let rising: Vec<u64> = (0..100_u64).map(|second| (20 << 20) + second * (1 << 20)).collect();
+        assert!(growth(&flat, LONG).is_ok());
+        assert!(growth(&rising, LONG).is_err());
+        assert!(growth(&rising, LONG / 2).is_ok());
+        assert!(growth(&[], LONG).is_ok());
+    }
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask soak`: the random-kill soak, masters that are killed, and every fault of the system and the link, for as long as one likes.
+
+use anyhow::Result;
+
+use super::agents;
+use crate::run;
+use crate::workspace::Workspace;
+
+/// Kills, stops and continues processes of a working tree at random, and checks that every promise is kept
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Decides what each thread does, and in which order; a finding prints it
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Milliseconds between two faults, from and to
+    #[arg(long, value_name = "MS-MS")]
+    every: Option<String>,
+    /// Kill the master itself, again and again, instead of parts of its tree
+    #[arg(long, conflicts_with = "faults")]
+    masters: bool,
+    /// Fail each system call, and harm the link behind each part of the bootstrap, instead; takes as long as it takes
+    #[arg(long)]
+    faults: bool,
+}
+
+/// Builds what is needed and runs it.
+///
+/// # Errors
+///
+/// When a promise was not kept, or something cannot be built.
+pub fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::load()?;
+    let mut command = run::cargo_in(&workspace.root);
+    if args.faults {
+        agents::build_for_host(&workspace)?;
+        command.args([
+            "test",
+            "--package",
+            "offshoot-tests",
+            "--test",
+            "faults",
+            "--",
+            "--nocapture",
+            "--test-threads",
+            "1",
+        ]);
+        command.env("OFFSHOOT_FAULTS", "all").env("RUST_BACKTRACE", "0");
+    } else {
+        let mode = if args.masters { "masters" } else { "soak" };
+        command.args(["run", "--release", "--package", "offshoot-tests", "--bin", "offshoot-soak", "--", mode]);
+        command.args(["--minutes", &args.minutes.to_string()]);
+        command.args(args.seed.iter().flat_map(|seed| ["--seed".to_string(), seed.to_string()]));
+        command.args(args.every.iter().flat_map(|every| ["--every", every]));
+    }
+    run::check(&mut command)?;
+    println!("soak: every promise was kept");
+    Ok(())
+}
