@@ -10,13 +10,15 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use offshoot::wire::escape::escaped;
 use offshoot::wire::{Asks, Question};
 use offshoot::{Asking, Responder, Secret};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::interrupt::Interrupt;
 use crate::output::Console;
@@ -24,6 +26,9 @@ pub(crate) use terminal::{leave, restore};
 
 /// The longest secret, in bytes, as the library takes it.
 const LONGEST: u64 = offshoot::wire::Limits::SECRET as u64;
+
+/// How long a command may take: the connect that asks waits no longer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How much of a command's further output is read.
 const REST: u64 = 64 << 10;
@@ -193,16 +198,50 @@ fn run(command: &OsString, asking: &Asking<'_>) -> anyhow::Result<Secret> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut output = child.stdout.take().context("it has no output")?;
+    let mut output =
+        Timed { output: child.stdout.take().context("it has no output")?, until: Instant::now() + PATIENCE };
     let secret = first_line(&mut output);
-    // What it writes beyond that is not wanted. It is read, so that it does not fail for it, but not without end.
-    let _ = io::copy(&mut output.by_ref().take(REST), &mut io::sink());
+    let until = output.until;
+    if secret.is_ok() {
+        // What it writes beyond that is not wanted. It is read, so that it does not fail for it, but not without end, and
+        // not for what it leaves behind with its output.
+        output.until = until.min(Instant::now() + Duration::from_secs(1));
+        let _ = io::copy(&mut output.by_ref().take(REST), &mut io::sink());
+    }
     drop(output);
-    let status = child.wait()?;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() >= until => {
+                // Killed, it ends; what it started is its own affair.
+                child.kill()?;
+                child.wait()?;
+                bail!("it did not end within {} s", PATIENCE.as_secs());
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
     if !status.success() {
         bail!("it ended with {status}");
     }
     secret
+}
+
+/// A command's output, as long as there is time.
+struct Timed {
+    output: ChildStdout,
+    until: Instant,
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&self.output, PollFlags::IN)], Some(&left))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => self.output.read(buffer),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -253,6 +292,17 @@ mod tests {
             let question = question(Asks::Password, "a@b");
             assert_eq!(answers.answer(&Asking { question: &question, path: "ssh:b", via: "" }), None, "{command}");
         }
+    }
+
+    #[test]
+    fn a_command_that_leaves_something_behind_is_not_waited_for() {
+        let begun = Instant::now();
+        let answers = answers(Source::Command("echo hunter2; sleep 5 & exit 0".into()));
+        let question = question(Asks::Password, "a@b");
+        let answer = answers.answer(&Asking { question: &question, path: "ssh:b", via: "" });
+        assert_eq!(text(answer).as_deref(), Some("hunter2"));
+        // Three times the second that its output is read on.
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 
     #[test]
