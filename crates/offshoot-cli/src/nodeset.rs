@@ -170,6 +170,8 @@ mod tests {
             ("web[1-3", "never closed"),
             ("web1-3]", "without `[`"),
             ("web[[1]]", "expected numbers"),
+            ("web[[:]", "expected numbers"),
+            ("[:]![[:][:.]3!", "expected numbers"),
             ("web[]", "expected numbers"),
             ("web[a-c]", "expected numbers"),
             ("web[1-]", "expected numbers"),

@@ -31,7 +31,8 @@ impl<'a> Pattern<'a> {
             let length = rest[open..].find(']').ok_or_else(|| NodeSetError::Unclosed(text.into()))?;
             let inside = &rest[open + 1..open + length];
             let after = &rest[open + length + 1..];
-            if inside.contains(':') {
+            // Not with a second bracket in it: where sets are separated that opens another one, which is never closed.
+            if inside.contains(':') && !inside.contains('[') {
                 parts.push(Part::Text(&rest[..open + length + 1]));
             } else {
                 parts.push(Part::Text(&rest[..open]));
