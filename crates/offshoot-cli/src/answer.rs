@@ -296,11 +296,16 @@ mod tests {
 
     #[test]
     fn a_command_that_leaves_something_behind_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let left = folder.path().join("left");
         let begun = Instant::now();
-        let answers = answers(Source::Command("echo hunter2; sleep 5 & exit 0".into()));
+        let command = format!("echo hunter2; sleep 60 & echo $! >'{}'", left.display());
+        let answers = answers(Source::Command(command.into()));
         let question = question(Asks::Password, "a@b");
         let answer = answers.answer(&Asking { question: &question, path: "ssh:b", via: "" });
         assert_eq!(text(answer).as_deref(), Some("hunter2"));
+        let pid = std::fs::read_to_string(&left).expect("written");
+        assert!(Command::new("kill").arg(pid.trim()).status().expect("started").success(), "it had ended");
         // Three times the second that its output is read on.
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
