@@ -36,6 +36,20 @@ impl Proc {
     }
 }
 
+/// Whether a process still runs the program that it was started as, a name or a path, and has started none itself: so that
+/// what is written where it reads reaches nobody else. `true` also where the system does not tell (no `/proc`, or one that
+/// hides other users' processes).
+pub fn runs_alone(pid: u32, program: &str) -> bool {
+    /// What the kernel keeps of a program's name.
+    const KEPT: usize = 15;
+    let Ok(mut now) = fs::read(format!("/proc/{pid}/comm")) else { return true };
+    if now.last() == Some(&b'\n') {
+        now.pop();
+    }
+    let name = Path::new(program).file_name().map_or(program, |name| name.to_str().unwrap_or(program)).as_bytes();
+    now == name[..name.len().min(KEPT)] && descendants(pid).is_empty()
+}
+
 /// All processes below one, without itself; zombies count as gone. Parents come before their children.
 ///
 /// Of this process's own tree, when it is a subreaper, nothing is overlooked for good: an answer is empty only when this

@@ -149,8 +149,9 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// Does what is to be done now. `input` is the tool's stdin.
-    pub(super) fn turn(&mut self, input: Option<&OwnedFd>) -> Result<(), Refused> {
+    /// Does what is to be done now. `input` is the tool's stdin. `alone` tells whether nobody but the tool itself reads there:
+    /// what it started (a login shell's start file) could ask in its stead.
+    pub(super) fn turn(&mut self, input: Option<&OwnedFd>, alone: impl FnOnce() -> bool) -> Result<(), Refused> {
         let now = Instant::now();
         let answer = self.slot.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(answer) = answer {
@@ -159,7 +160,12 @@ impl<'a> Questions<'a> {
         // What cannot be looked at may show what is typed.
         let terminal = self.terminal.as_ref();
         let echo = || terminal.is_some_and(|terminal| tty::echo(&terminal.pty).unwrap_or(true));
-        match self.dialogue.poll(now, echo) {
+        let step = self.dialogue.poll(now, echo);
+        if matches!(step, Some(Step::Ask(_) | Step::Type(_))) && terminal.is_none() && !alone() {
+            self.dialogue.close();
+            return Ok(());
+        }
+        match step {
             None => Ok(()),
             Some(Step::Ask(question)) => {
                 let reply = Reply { slot: Arc::clone(&self.slot), given: false };

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use offshoot_mux::{Interest, Spawn, io as fd};
+use offshoot_mux::{Interest, Spawn, io as fd, tree};
 use offshoot_wire::{ChildHello, ConnectStage, Failure, Limits, ParsedHello, Start};
 
 use super::classify::{self, Scene};
@@ -208,7 +208,13 @@ impl Session<'_> {
             questions.close();
         }
         // Before the marker nothing of ours is under way to the tool's stdin.
-        if let Err(refused) = questions.turn(self.write.as_ref()) {
+        let alone = || match (self.tool.child(), &self.connecting.recipe.start) {
+            (Some(child), Start::Shell { argv, .. }) => {
+                argv.first().is_some_and(|program| tree::runs_alone(child.pid(), program))
+            }
+            _ => false,
+        };
+        if let Err(refused) = questions.turn(self.write.as_ref(), alone) {
             return Err(refused.failure(&self.scene(exit)));
         }
         let asking = questions.is_asking();

@@ -262,3 +262,17 @@ fn a_tool_that_asks_on_its_error_output_is_answered_on_its_input() {
     drop(test.connecting(&becoming("agent \"$1\"")).asker(&friend).succeed());
     assert_eq!(friend.asked(), []);
 }
+
+#[test]
+fn s19_what_su_led_to_cannot_ask_in_its_stead() {
+    let test = Test::begin("stead");
+    // A start file of the other account, where su itself asked nothing: as its child, or in its place.
+    let asks = r#"printf "Password: " >&2; read -r got; echo "got $got" >&2; sleep 60"#;
+    for script in [format!("sh -c '{asks}'; exit 9"), format!("exec bash -c '{asks}'")] {
+        let friend = Friend::new(|_| Some("hunter2".into()));
+        let failure = test.connecting(&hasty(becoming(&script))).asker(&friend).fail();
+        assert_eq!(friend.asked(), [], "{script}");
+        assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordRequired), "{failure:?}");
+        assert!(!text(&failure).contains("got"), "{failure:?}");
+    }
+}
