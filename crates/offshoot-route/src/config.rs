@@ -85,6 +85,10 @@ pub struct Config {
     /// Losses that a child reports. One that loses all its children at once reports [`Config::max_children`]. What is lost
     /// further below counts a sixteenth. Beyond it the link is closed.
     pub losses: Rate,
+    /// Frames of a child that belong to no exchange. An honest one sends them when what it answers is given up: a window
+    /// full, in pieces of some tens of bytes at worst. What a context further below sends counts a sixteenth. Beyond it the
+    /// link is closed, since taking frames apart costs whoever takes them the time that its siblings need.
+    pub strays: Rate,
     /// Log bytes of a child. Beyond it they are dropped and counted.
     pub log_bytes: Rate,
     /// A round-trip sample older than this is refreshed by a ping when bulk is sent. 5 s.
@@ -117,6 +121,7 @@ impl Default for Config {
             bounces: Rate { burst: 262_144, per_second: 16_384 },
             notices: Rate { burst: 16_384, per_second: 2048 },
             losses: Rate { burst: 16_384, per_second: 2048 },
+            strays: Rate { burst: 262_144, per_second: 16_384 },
             log_bytes: Rate { burst: 1024 * 1024, per_second: 1024 * 1024 },
             sample_age: Duration::from_secs(5),
         }

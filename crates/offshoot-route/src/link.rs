@@ -209,6 +209,7 @@ pub(crate) struct Link {
     pub(crate) bounces: Bucket,
     pub(crate) notices: Bucket,
     pub(crate) losses: Bucket,
+    pub(crate) stray_rate: Bucket,
     pub(crate) log_rate: Bucket,
     /// Exchanges that the contexts behind this link asked and that are served here, and that pass through here.
     pub(crate) served: usize,
@@ -262,6 +263,7 @@ impl Link {
             bounces: Bucket::new(now),
             notices: Bucket::new(now),
             losses: Bucket::new(now),
+            stray_rate: Bucket::new(now),
             log_rate: Bucket::new(now),
             served: 0,
             turned: 0,

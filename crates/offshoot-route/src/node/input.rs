@@ -234,33 +234,41 @@ impl Node {
 
     /// The exchange of a frame that comes from its side `side`; counted as a stray when there is none, or the frame comes
     /// from somewhere else (S4).
-    pub(super) fn known(&mut self, from: LinkId, header: &FrameHeader, side: usize) -> Option<u32> {
+    pub(super) fn known(&mut self, from: LinkId, header: &FrameHeader, side: usize) -> Result<Option<u32>, Fault> {
         let known = self.exchanges.find(header.requester(), header.exchange, &self.address).filter(|&slot| {
             let exchange = &self.exchanges[slot];
             exchange.end[side].link == from
                 && *exchange.address(side) == header.src
                 && *exchange.address(other(side)) == header.dst
         });
-        if known.is_none()
-            && let Some(link) = find_mut(&mut self.links, from)
-        {
-            link.stats.strays += 1;
+        if known.is_none() {
+            self.stray(from, &header.src)?;
         }
         if side == SERVER
             && let Some(slot) = known
         {
             self.heard(slot);
         }
-        known
+        Ok(known)
+    }
+
+    /// Counts a frame that belongs to nothing, and charges the link that it came by (S13).
+    fn stray(&mut self, from: LinkId, src: &Address) -> Result<(), Fault> {
+        let rate = self.config.strays;
+        let Some(link) = find_mut(&mut self.links, from) else { return Ok(()) };
+        link.stats.strays += 1;
+        let near = link.address == *src;
+        if link.role == Role::Parent || link.stray_rate.charge(near, rate, link.heard) {
+            return Ok(());
+        }
+        Err("a flood of frames that belong to nothing".into())
     }
 
     pub(super) fn stray_or_fault(&mut self, from: LinkId, src: &Address, what: &'static str) -> Result<(), Fault> {
-        let Some(link) = find_mut(&mut self.links, from) else { return Ok(()) };
-        if link.address == *src {
+        if find(&self.links, from).is_some_and(|link| link.address == *src) {
             return Err(what.into());
         }
-        link.stats.strays += 1;
-        Ok(())
+        self.stray(from, src)
     }
 
     /// A context broke the rules of an exchange: when it is the neighbour, its link ends, else the exchange.

@@ -250,7 +250,7 @@ impl Node {
     }
 
     pub(super) fn answer_frame(&mut self, from: LinkId, header: FrameHeader, body: Payload<'_>) -> Result<(), Fault> {
-        let Some(slot) = self.known(from, &header, SERVER) else { return Ok(()) };
+        let Some(slot) = self.known(from, &header, SERVER)? else { return Ok(()) };
         let good = header.kind == FrameKind::Reply;
         self.settle(slot, good, body.into_bytes(0));
         Ok(())
@@ -312,7 +312,7 @@ impl Node {
     }
 
     pub(super) fn cancel_frame(&mut self, from: LinkId, header: FrameHeader) -> Result<(), Fault> {
-        if let Some(slot) = self.known(from, &header, ASKER) {
+        if let Some(slot) = self.known(from, &header, ASKER)? {
             self.drop_asker(slot);
         }
         Ok(())

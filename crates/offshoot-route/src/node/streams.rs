@@ -24,7 +24,7 @@ impl Node {
         now: Time,
     ) -> Result<(), Fault> {
         let to = if header.answer { ASKER } else { SERVER };
-        let Some(slot) = self.known(from, &header, other(to)) else { return Ok(()) };
+        let Some(slot) = self.known(from, &header, other(to))? else { return Ok(()) };
         let (number, length) = match parse_chunk(body.as_slice()) {
             Some((number, data)) if !data.is_empty() => (number, data.len()),
             _ => return self.blame(from, slot, &header.src, "stream data without channel or bytes"),
@@ -77,7 +77,7 @@ impl Node {
 
     pub(super) fn end_frame(&mut self, from: LinkId, header: FrameHeader, body: Payload<'_>) -> Result<(), Fault> {
         let to = if header.answer { ASKER } else { SERVER };
-        let Some(slot) = self.known(from, &header, other(to)) else { return Ok(()) };
+        let Some(slot) = self.known(from, &header, other(to))? else { return Ok(()) };
         let Ok(end) = decode::<ChannelEnd>(body.as_slice()) else {
             return self.blame(from, slot, &header.src, "an end that cannot be read");
         };
@@ -142,7 +142,7 @@ impl Node {
     ) -> Result<(), Fault> {
         // Credit is given by the side that reads.
         let to = if header.answer { SERVER } else { ASKER };
-        let Some(slot) = self.known(from, &header, to) else { return Ok(()) };
+        let Some(slot) = self.known(from, &header, to)? else { return Ok(()) };
         let Ok(credit) = decode::<Credit>(body) else {
             return self.blame(from, slot, &header.src, "credit that cannot be read");
         };
@@ -251,7 +251,7 @@ impl Node {
         now: Time,
     ) -> Result<(), Fault> {
         let to = if header.answer { SERVER } else { ASKER };
-        let Some(slot) = self.known(from, &header, to) else { return Ok(()) };
+        let Some(slot) = self.known(from, &header, to)? else { return Ok(()) };
         let &[number] = body else {
             return self.blame(from, slot, &header.src, "a stop that cannot be read");
         };

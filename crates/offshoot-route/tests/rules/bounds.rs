@@ -344,6 +344,29 @@ fn s13_a_flood_of_pings_or_useless_notices_ends_its_link_and_pongs_are_not_piled
 }
 
 #[test]
+fn s13_a_flood_of_frames_that_belong_to_nothing_ends_its_link_and_no_relay_s() {
+    let mut lab = Lab::new();
+    let (near, relay) = (lab.evil(0), lab.add(0));
+    let far = lab.evil(relay);
+    let stray = |evil: &crate::lab::Evil| {
+        reply_side(FrameKind::Data, &evil.address, &Address::ROOT, 77, vec![channel::STDOUT, 1])
+    };
+    let (mut at_once, burst) = (0, Config::default().strays.burst);
+    while lab.closed(&near).is_none() {
+        lab.inject(&near, &stray(&near));
+        at_once += 1;
+        assert!(at_once <= burst + 1, "a stray costs nothing");
+    }
+    assert!(at_once > burst, "an honest child may send {burst} after its answers were given up, got {at_once}");
+    while lab.closed(&far).is_none() {
+        lab.inject(&far, &stray(&far));
+    }
+    lab.settle();
+    let events = lab.take(0);
+    assert!(events.iter().filter(|event| matches!(event, Event::CloseLink { .. })).count() <= 1, "{events:?}");
+}
+
+#[test]
 fn s13_a_child_that_floods_requests_does_not_delay_its_sibling() {
     let mut lab = Lab::new();
     let relay = lab.add(0);
