@@ -3,7 +3,7 @@
 //! Owns the shapes that the anchors share. Must not know which program is measured.
 
 use crate::floor::CHUNK;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::time::Duration;
@@ -90,13 +90,10 @@ pub(crate) fn monotonic() -> f64 {
 }
 
 /// A shell's words for a program that writes so many zero bytes, a chunk at a time: `head -c` writes 4 KiB at a time, and
-/// that would be most of what is measured.
-///
-/// # Errors
-/// When it is not a whole number of chunks.
-pub(crate) fn source(bytes: usize) -> Result<String> {
-    ensure!(bytes.is_multiple_of(CHUNK), "{bytes} bytes are not a whole number of chunks of {CHUNK}");
-    Ok(format!("exec dd if=/dev/zero bs={CHUNK} count={} 2>/dev/null", bytes / CHUNK))
+/// that would be most of what is measured. It writes the rest.
+pub(crate) fn source(bytes: usize) -> String {
+    let (chunks, rest) = (bytes / CHUNK, bytes % CHUNK);
+    format!("dd if=/dev/zero bs={CHUNK} count={chunks} 2>/dev/null; head -c {rest} /dev/zero")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::floor::{CHUNK, WARM_UP, ends, noise};
 use crate::proc;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
-use offshoot::methods::{Local, Ssh};
+use offshoot::methods::{Local, Ssh, Sudo};
 use offshoot::{Context, Master, Pending, Process, Stdio};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +53,7 @@ fn add(parent: &Context, kind: &str, hop: usize) -> Result<Context> {
     let below = match kind {
         "local" => parent.connect(Local::new()),
         "ssh" => parent.connect(ssh(hop)),
+        "sudo" => parent.connect(Sudo::to("root")),
         _ => return Err(anyhow!("no method {kind:?}")),
     };
     below.with_context(|| format!("{kind}, hop {hop}"))
@@ -60,7 +61,7 @@ fn add(parent: &Context, kind: &str, hop: usize) -> Result<Context> {
 
 /// Whether the kind is one that `add` has; says so when not.
 fn known(variant: Variant<'_>) -> bool {
-    let known = matches!(variant.kind, "local" | "ssh");
+    let known = matches!(variant.kind, "local" | "ssh" | "sudo");
     if !known {
         skip("no such method yet");
     }
@@ -214,7 +215,7 @@ fn far_end(context: &Context, how: &str, bytes: usize) -> Result<Process> {
     let command = context.command("sh").arg("-c");
     Ok(match how {
         "up" => command.arg("exec cat >/dev/null").stdin(Stdio::Piped).stdout(Stdio::Null).spawn()?,
-        _ => command.arg(contract::source(bytes)?).stdin(Stdio::Null).stdout(Stdio::Piped).spawn()?,
+        _ => command.arg(contract::source(bytes)).stdin(Stdio::Null).stdout(Stdio::Piped).spawn()?,
     })
 }
 

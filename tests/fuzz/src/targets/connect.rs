@@ -204,6 +204,11 @@ pub(crate) fn target_paths(data: &[u8]) {
                 let Ok(recipe) = hop.recipe() else { continue };
                 let Start::Shell { argv, .. } = &recipe.start else { continue };
                 assert!(argv.iter().all(|arg| !arg.contains('\0')));
+                if recipe.method != "ssh" {
+                    // The user to become is an argument, and no option.
+                    assert!(!recipe.target.starts_with('-') && argv.contains(&recipe.target), "{argv:?}");
+                    continue;
+                }
                 // Behind `--` stand the host and the probe, and the host is no option even there.
                 let at = argv.iter().position(|arg| arg == "--").expect("the host is set apart");
                 assert_eq!(at + 3, argv.len(), "{argv:?}");
