@@ -54,13 +54,18 @@ impl From<RemoteError> for io::Error {
 impl RemoteError {
     fn of(error: &(dyn StdErrorTrait + 'static)) -> RemoteError {
         let mut causes = std::iter::successors(Some(error), |&error| error.source());
-        let errno = causes.clone().find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
+        let errno = causes.clone().find_map(|error| errno(error.downcast_ref::<io::Error>()?));
         RemoteError {
             kind: errno.map_or(RemoteErrorKind::Other, RemoteErrorKind::Os),
             message: causes.next().map_or_else(String::new, text),
             chain: causes.take(CHAIN).map(text).collect(),
         }
     }
+}
+
+/// The number, also of one that another wraps: that one is no source.
+fn errno(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or_else(|| errno(error.get_ref()?.downcast_ref::<io::Error>()?))
 }
 
 fn text(error: &(dyn StdErrorTrait + 'static)) -> String {
