@@ -155,9 +155,14 @@ impl<'a> Table<'a> {
 pub(crate) fn render(lines: &[Value]) -> String {
     let table = Table::new(lines);
     let mut out = String::new();
+    let mut environments: Vec<String> = Vec::new();
     for (_, facts) in table.results.get(&("environment", "-", "-")).into_iter().flatten() {
+        environments.push(environment(facts));
+    }
+    environments.dedup();
+    for environment in environments {
         // Writing to a string cannot fail, here and below.
-        let _ = writeln!(out, "{}\n", environment(facts));
+        let _ = writeln!(out, "{environment}\n");
     }
     let runs: Vec<&str> = {
         let mut runs: Vec<&str> = lines.iter().filter_map(|l| l["run"].as_str()).collect();
