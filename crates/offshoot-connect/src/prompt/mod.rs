@@ -199,7 +199,7 @@ impl Dialogue {
         };
         let stands = now >= heard + QUIET;
         // What the table knows to its end is a prompt as soon as it is there; a text that may go on must stand.
-        let open = !found.known || found.asks == Asks::Other;
+        let open = found.vague || found.asks == Asks::Other;
         if open && !stands {
             self.again = Some(heard + QUIET);
             return None;

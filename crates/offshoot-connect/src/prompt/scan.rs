@@ -41,6 +41,9 @@ pub struct Found {
     pub text: Vec<u8>,
     /// Whether the table knows it. Another is whatever the tool left standing: a line without an end.
     pub known: bool,
+    /// Whether the text may be the beginning of something else: the table does not know it, or knows no letter of it, only how
+    /// it ends.
+    pub vague: bool,
 }
 
 /// Gathers what a tool writes, and finds the prompt at its end.
@@ -113,10 +116,11 @@ impl Scanner {
                 false => line,
             };
             if let Some(account) = pattern.account(text) {
-                return Some(Found { asks: pattern.asks, account: account.to_vec(), text: text.to_vec(), known: true });
+                let (account, text, vague) = (account.to_vec(), text.to_vec(), pattern.is_vague());
+                return Some(Found { asks: pattern.asks, account, text, known: true, vague });
             }
         }
-        Some(Found { asks: Asks::Other, account: Vec::new(), text: line.to_vec(), known: false })
+        Some(Found { asks: Asks::Other, account: Vec::new(), text: line.to_vec(), known: false, vague: true })
     }
 }
 
@@ -147,6 +151,12 @@ impl Pattern {
             text = &text[length..];
         }
         Pattern { whole, first, rest, asks }
+    }
+
+    /// Whether no letter of the prompt is known.
+    fn is_vague(&self) -> bool {
+        let parts = self.rest.iter().map(|(_, part)| part).chain([&self.first]);
+        !parts.flatten().any(u8::is_ascii_alphanumeric)
     }
 
     /// The account that a text names, empty where the pattern has none; `None` when the text does not fit.

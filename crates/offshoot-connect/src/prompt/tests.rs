@@ -263,3 +263,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_text_of_which_only_the_end_is_known_must_stand() {
+    let known = vec![Prompt { text: "*:".into(), asks: Asks::Password }];
+    let mut dialogue = Dialogue::new(&Prompts { known, terminal: false, answer_ms: 1000 }, "token", true);
+    let now = Instant::now();
+    // su writes its name first, and then what is wrong.
+    dialogue.handle_bytes(b"su: ", now);
+    assert!(dialogue.poll(now, SILENT).is_none());
+    assert_eq!(dialogue.poll_timeout(), Some(now + QUIET));
+    dialogue.handle_bytes(b"user nobody-here does not exist\n", now);
+    assert!(dialogue.poll(now + QUIET, SILENT).is_none());
+    dialogue.handle_bytes(b"Passwort: ", now);
+    assert!(dialogue.poll(now, SILENT).is_none());
+    asked(dialogue.poll(now + QUIET, SILENT));
+}
