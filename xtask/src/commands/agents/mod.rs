@@ -115,8 +115,8 @@ fn budget(recipe: Recipe) -> usize {
     match recipe {
         Recipe::A => 320 * KIB,
         // 160 is what is aimed at, and was kept before agents could answer prompts. Until it is again, this holds growth
-        // in check.
-        Recipe::APlus | Recipe::B | Recipe::C => 176 * KIB,
+        // in check: i686, whose code is the largest, is 181.
+        Recipe::APlus | Recipe::B | Recipe::C => 184 * KIB,
     }
 }
 
