@@ -18,8 +18,6 @@ pub fn call<A: Serialize, T: DeserializeOwned>(function: &'static str, args: &A)
 ///
 /// # Errors
 /// When they are not those of this function.
-// Made once per call, and goes to the requester as it is.
-#[allow(clippy::result_large_err)]
 pub fn arguments<A: DeserializeOwned>(args: &[u8]) -> Result<A, Failure> {
     decode_untrusted(args)
         .map_err(|error| Failure::new(FailureKind::Malformed, format!("the arguments cannot be decoded: {error}")))
@@ -29,8 +27,6 @@ pub fn arguments<A: DeserializeOwned>(args: &[u8]) -> Result<A, Failure> {
 ///
 /// # Errors
 /// When it has no form on the wire.
-// Made once per call, and goes to the requester as it is.
-#[allow(clippy::result_large_err)]
 pub fn value<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
     encode_value(value).map_err(|error| {
         Failure::new(FailureKind::Unsupported, format!("what the function returned cannot be sent: {error}"))
