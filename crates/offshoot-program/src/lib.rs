@@ -1,7 +1,7 @@
 //! What a program of the user's needs around a tree: the [`Master`], the search for the agents that it sends out, and the
 //! functions that it runs in other contexts.
 //!
-//! Owns the start of a tree, the search order of agents, the registry of remote functions with their calls, the
+//! Owns the start of a tree, the search orders of agents and images, the registry of remote functions with their calls, the
 //! program's identity, and [`init`], by which a program can become an agent or a worker itself.
 //! Must not know how links are made. Everything here may be used from any thread.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod agents;
 #[doc(hidden)]
 pub mod expansion;
 mod identity;
+pub mod images;
 mod local;
 mod master;
 mod registry;

@@ -10,6 +10,7 @@ use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, agent, process
 
 use crate::agents::Agents;
 use crate::identity::identity;
+use crate::images::Images;
 use crate::local::Local;
 use crate::registry::{FUNCTIONS, Registry};
 
@@ -72,6 +73,7 @@ pub struct Master {
     root: Root,
     context: Context,
     agents: Arc<Agents>,
+    images: Arc<Images>,
 }
 
 /// Options of a [`Master`].
@@ -147,7 +149,7 @@ impl Builder {
             payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
             process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
         })?;
-        Ok(Master { context: root.context(), root, agents })
+        Ok(Master { context: root.context(), root, agents, images: Arc::new(Images::new()) })
     }
 }
 
@@ -209,6 +211,11 @@ impl Master {
     /// The agents at hand.
     pub fn agents(&self) -> &Agents {
         &self.agents
+    }
+
+    /// The images of this program at hand, by which its functions run on other machines.
+    pub fn images(&self) -> &Images {
+        &self.images
     }
 
     /// Ends the tree: processes get TERM, after 5 s KILL, and all contexts end. Returns when all are gone, after 7 s at

@@ -190,6 +190,8 @@ pub enum FailureKind {
     Malformed,
     /// An operating-system error; the number is the target's errno.
     Os(i32),
+    /// No image of the program is at hand for this target triple.
+    NoImage(#[serde(deserialize_with = "bounds::name")] String),
 }
 
 /// A failure, as it crosses the tree.

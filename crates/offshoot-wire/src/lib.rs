@@ -28,6 +28,7 @@ mod address;
 mod bounds;
 mod call;
 mod codec;
+mod content;
 pub mod escape;
 mod failure;
 mod frame;
@@ -45,6 +46,7 @@ mod verb;
 pub use address::{Address, AddressError};
 pub use call::{CallReply, CallSpec};
 pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value};
+pub use content::{ContentRef, Packing};
 pub use failure::{
     AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Report, Resource,
 };

@@ -125,6 +125,7 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
         prop::sample::select(vec![Descriptors, Processes, Memory, Disk]).prop_map(FailureKind::Exhausted),
         Just(FailureKind::NoExec),
         text().prop_map(FailureKind::NoAgent),
+        text().prop_map(FailureKind::NoImage),
         Just(FailureKind::Remote(RemoteFailure::Error)),
         Just(FailureKind::Remote(RemoteFailure::Panic)),
         any::<i32>().prop_map(|signal| FailureKind::Remote(RemoteFailure::Signal(signal))),

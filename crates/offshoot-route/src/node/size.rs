@@ -35,7 +35,10 @@ pub(super) fn failure_body(mut failure: Failure, room: usize) -> Vec<u8> {
         return body;
     }
     failure.message = String::new();
-    if let FailureKind::PeerLost(LostReason::Violation(text)) | FailureKind::NoAgent(text) = &mut failure.kind {
+    if let FailureKind::PeerLost(LostReason::Violation(text))
+    | FailureKind::NoAgent(text)
+    | FailureKind::NoImage(text) = &mut failure.kind
+    {
         text.clear();
     }
     encode(&failure)
