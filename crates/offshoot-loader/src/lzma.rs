@@ -135,22 +135,20 @@ impl<N: FnMut() -> u8> Coder<'_, N> {
 
     /// After a match the byte is another one than `other`, with which the match would have gone on.
     fn literal(&mut self, set: usize, other: Option<u8>) -> u8 {
+        let Some(other) = other else { return self.tree(set, 1, 0x100) as u8 };
+        let (mut other, mut alike) = (usize::from(other), 0x100);
         let mut symbol = 1;
-        if let Some(other) = other {
-            let mut other = usize::from(other);
-            let mut interval = self.interval;
-            while symbol < 0x100 {
-                other <<= 1;
-                let expected = other & 0x100;
-                let bit = self.step(&mut interval, set + 0x100 + expected + symbol);
-                symbol = symbol << 1 | bit;
-                if bit != expected >> 8 {
-                    break;
-                }
-            }
-            self.interval = interval;
+        let mut interval = self.interval;
+        while symbol < 0x100 {
+            other <<= 1;
+            let expected = other & alike;
+            let bit = self.step(&mut interval, set + alike + expected + symbol);
+            symbol = symbol << 1 | bit;
+            // Once a bit was another one, `other` counts no longer.
+            alike &= expected ^ bit.wrapping_sub(1);
         }
-        self.tree(set, symbol, 0x100) as u8
+        self.interval = interval;
+        symbol as u8
     }
 
     fn length(&mut self, set: usize, position: usize) -> usize {
@@ -237,15 +235,13 @@ impl<N: FnMut() -> u8> Coder<'_, N> {
         let probability = u32::from(self.probabilities[at]);
         let bound = (interval.range >> 11) * probability;
         let one = interval.code >= bound;
-        let learnt;
-        if one {
-            interval.range -= bound;
-            interval.code -= bound;
-            learnt = probability - (probability >> 5);
-        } else {
-            interval.range = bound;
-            learnt = probability + ((2048 - probability) >> 5);
-        }
+        // Masks and no branch: half of the bits cannot be foreseen, and a wrong guess costs more than both ways do.
+        let mask = u32::from(one).wrapping_neg();
+        interval.code -= bound & mask;
+        interval.range = bound.wrapping_add(mask & interval.range.wrapping_sub(bound << 1));
+        // A 32nd of the way to 2,048; or to zero, rounded like `probability - (probability >> 5)`.
+        let goal = (2048 & !mask | 31 & mask) as i32;
+        let learnt = probability.wrapping_add_signed(goal.wrapping_sub(probability as i32) >> 5);
         self.probabilities[at] = learnt as u16;
         self.refill(interval);
         usize::from(one)
