@@ -84,6 +84,31 @@ fn a_host_that_the_network_loses_is_lost_at_both_ends_in_time_and_no_other_is_di
 }
 
 #[test]
+fn guards_stopped_on_a_host_that_nobody_reaches_any_more_end_themselves() {
+    let name = "guards_stopped_on_a_host_that_nobody_reaches_any_more_end_themselves";
+    or_not_run!(name, host::allowed());
+    // Both stopped, until the silence is over; and an agent whose guard is gone, which sees it at once.
+    for (guard_by, most) in [(Signal::STOP, FAR), (Signal::KILL, Duration::from_secs(2))] {
+        let tag = Tag::new("stoppedpair");
+        let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+        let mut running = fleet.offshoot(&tag, &["exec", "h1", "--", "sh", "-c", TICKING]).start();
+        running.await_output("h1: tick", UP);
+        let tree = running.await_agents(1, UP);
+        let start = Instant::now();
+        assert!(tree.agents[0].signal(Signal::STOP) && tree.supervisors[0].signal(guard_by));
+        // No master and no ssh that could end anything on that host. The latter may have gone with its link already.
+        assert!(running.master().signal(Signal::KILL));
+        let _ = tree.ssh[0].signal(Signal::KILL);
+        assert!(!running.finish_within(Duration::from_secs(10)).overdue);
+        let left = || alive_on(&fleet, &["h1"]);
+        assert!(eventually(most * 3, || left().is_empty()), "after {:?} there are {:?}", start.elapsed(), left());
+        println!("an agent stopped, its guard hit by {guard_by:?}: gone after {:?}", start.elapsed());
+        drop(fleet);
+        tag.assert_nothing_left(Duration::from_secs(6));
+    }
+}
+
+#[test]
 fn a_connection_that_passes_nothing_one_way_is_lost_in_time() {
     let name = "a_connection_that_passes_nothing_one_way_is_lost_in_time";
     or_not_run!(name, host::allowed());

@@ -75,6 +75,47 @@ pub fn signal_parent(parent: u32, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Continues this process should somebody stop it: by a timer in the kernel, which runs on meanwhile. So a process on
+/// which others depend comes back with nobody's help, when nobody is left who could.
+///
+/// Belongs to the process that made it: a fork has none.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_mux::process::Rouse;
+/// use std::time::Duration;
+/// let rouse = Rouse::new()?;
+/// // Each time it sees that it lives:
+/// rouse.set(Duration::from_secs(16));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Rouse(i32);
+
+impl Rouse {
+    /// A timer that is not set.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSYS` where the kernel was built without timers, `EAGAIN` when the user has no more.
+    pub fn new() -> io::Result<Rouse> {
+        sys::rouse::create().map(Rouse)
+    }
+
+    /// If this process is stopped when so much time has passed, it is continued then. Replaces what was set before.
+    pub fn set(&self, after: Duration) {
+        // The timer is ours and the time is one: nothing is left that could be wrong.
+        let _ = sys::rouse::set(self.0, after);
+    }
+}
+
+impl Drop for Rouse {
+    fn drop(&mut self) {
+        sys::rouse::delete(self.0);
+    }
+}
+
 /// Whether this process can be traced and its memory dumped by others of its user. No boundary against them.
 ///
 /// # Errors

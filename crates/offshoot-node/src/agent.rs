@@ -179,7 +179,7 @@ fn serve(
     }
     let signals = Signals::new(&supervise::SIGNALS)?;
     let mut received = Vec::new();
-    let parent = read_hello(&fds, &mut received)?;
+    let parent = read_hello(&fds, &guard, &mut received)?;
     let ParsedHello { hello, length, .. } = parent;
     received.drain(..length);
     let _ = process::set_process_name(&hello.process_name);
@@ -237,7 +237,7 @@ fn serve(
 }
 
 /// Reads the parent's hello and whatever came with it.
-fn read_hello(fds: &LinkFds, received: &mut Vec<u8>) -> io::Result<ParsedHello<ParentHello>> {
+fn read_hello(fds: &LinkFds, guard: &OwnedFd, received: &mut Vec<u8>) -> io::Result<ParsedHello<ParentHello>> {
     let (LinkFds::Socket(read) | LinkFds::Pipes { read, .. }) = fds;
     let deadline = Instant::now() + HELLO;
     let mut buffer = [0; 16 * 1024];
@@ -251,7 +251,11 @@ fn read_hello(fds: &LinkFds, received: &mut Vec<u8>) -> io::Result<ParsedHello<P
         if left.is_zero() {
             return Err(io::Error::new(ErrorKind::TimedOut, "no hello from the parent"));
         }
-        if wait_readable(&[read.as_fd()], Some(left))?.is_empty() {
+        let ready = wait_readable(&[read.as_fd(), guard.as_fd()], Some(left))?;
+        if ready.has(1) {
+            return Err(io::Error::other("the supervisor is gone"));
+        }
+        if ready.is_empty() {
             continue;
         }
         match fd::read(read, &mut buffer) {

@@ -50,14 +50,16 @@ impl Guards {
 
     /// The agent's ends: where to write, and what ends with the supervisor.
     pub(crate) fn agent(self, supervisor: u32) -> io::Result<(Watchdog, OwnedFd)> {
-        process::set_parent_death_signal(SIGTERM)?;
+        // Not to end it, which the end of `life` does: to let it see that, should it be stopped.
+        process::set_parent_death_signal(SIGCONT)?;
         if process::parent_id() != supervisor {
             // It died before the signal was asked for.
             return Err(io::Error::other("the supervisor is gone"));
         }
         fd::set_nonblocking(&self.watchdog.1, true)?;
         fd::set_nonblocking(&self.life.0, true)?;
-        Ok((Watchdog { to: self.watchdog.1, silence: SILENCE }, self.life.0))
+        let rouse = process::Rouse::new().ok();
+        Ok((Watchdog { to: self.watchdog.1, silence: SILENCE, rouse }, self.life.0))
     }
 }
 
@@ -66,6 +68,8 @@ impl Guards {
 pub(crate) struct Watchdog {
     to: OwnedFd,
     silence: Duration,
+    /// For an agent that is stopped when its supervisor is gone or stopped, too.
+    rouse: Option<process::Rouse>,
 }
 
 impl Watchdog {
@@ -78,6 +82,7 @@ impl Watchdog {
     pub(crate) fn feed(&self) -> Duration {
         // The pipe is full only when the guard is stopped; it is gone only when the guard is, which is told elsewhere.
         let _ = fd::write(&self.to, &(self.silence.as_millis() as u32).to_le_bytes());
+        rouse(&self.rouse, self.silence);
         self.silence / 3
     }
 
@@ -85,6 +90,14 @@ impl Watchdog {
     pub(crate) fn last(mut self) {
         self.silence = SILENCE;
         self.feed();
+    }
+}
+
+/// A guard that is stopped goes on a little after it was to be found silent, so as to end itself and what it guards,
+/// where nobody above can reach it: behind a tool that has ended.
+fn rouse(rouse: &Option<process::Rouse>, silence: Duration) {
+    if let Some(rouse) = rouse {
+        rouse.set(silence + LEAST);
     }
 }
 
@@ -97,6 +110,7 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
     // The other end of `life` stays open for as long as this process lives.
     let _life = guards.life.1;
     let signals = Signals::new(&SIGNALS).ok();
+    let alarm = process::Rouse::new().ok();
     // Should that fail, which no kernel does, nothing is read: the agent is watched by its end alone.
     let watched = fd::set_nonblocking(&watchdog, true).is_ok();
     let mut heard = Instant::now();
@@ -105,6 +119,7 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
     let mut was_silent = false;
     let mut closed = false;
     let code = loop {
+        rouse(&alarm, silence);
         match agent.try_wait() {
             Ok(Some(_)) if was_silent => break SILENT,
             Ok(Some(status)) => break exit_code(status),

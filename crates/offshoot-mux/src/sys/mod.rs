@@ -11,6 +11,7 @@ pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod pid;
 pub(crate) mod poll;
+pub(crate) mod rouse;
 pub(crate) mod signal;
 #[cfg(offshoot_agent)]
 mod stand_ins;

@@ -17,7 +17,9 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_guard_stopped_at_any_depth_disturbs_nothing_and_goes_at_the_end", guards),
     ("a_pair_of_guards_stopped_at_any_depth_is_noticed_by_both_neighbours", pairs),
     ("a_stopped_master_is_noticed_and_everything_below_it_goes", stopped_master),
-    ("an_agent_that_nobody_above_can_end_is_ended_by_its_guard", watchdog),
+    ("an_agent_that_nobody_above_can_end_is_ended_by_its_guard", || unreachable(false)),
+    ("a_pair_of_guards_stopped_that_nobody_above_can_end_ends_itself", || unreachable(true)),
+    ("an_agent_stopped_whose_guard_is_killed_goes_with_all_below_it", stopped_and_alone),
     ("a_master_and_its_agents_killed_together_leave_nothing", together),
     ("silence_is_noticed_in_fifteen_seconds_by_default", defaults),
     ("the_end_comes_in_its_time_whatever_is_stopped_below", ends_in_time),
@@ -150,15 +152,18 @@ fn stopped_master() {
     within(Duration::from_secs(21), "the master does not end", || child.try_wait().expect("a child").is_some());
 }
 
-fn watchdog() {
+/// What must go at some depth when nobody above acts, with the guard stopped as well or not.
+fn unreachable(pair: bool) {
     for depth in 0..3 {
-        let (mut child, agents, below) = played(&format!("watched-{}-{depth}", std::process::id()));
+        let (mut child, agents, below) = played(&format!("watched-{}-{pair}-{depth}", std::process::id()));
         let guard = Proc::of(agents[depth].ppid).expect("a guard");
         // Whoever is above hears nothing and does nothing.
         let above = if depth == 0 { child.id() } else { agents[depth - 1].pid };
         let above_guard = (depth > 0).then(|| agents[depth - 1].ppid);
         let theirs: Vec<Proc> = tree::descendants(guard.pid).into_iter().chain([guard]).collect();
-        for pid in [Some(above), above_guard, Some(agents[depth].pid)].into_iter().flatten() {
+        // The guard first: it would see its agent's state.
+        let both = pair.then_some(guard.pid);
+        for pid in [Some(above), above_guard, both, Some(agents[depth].pid)].into_iter().flatten() {
             signal(pid, Signal::STOP);
         }
         let start = Instant::now();
@@ -171,6 +176,29 @@ fn watchdog() {
         }
         within(Duration::from_secs(21), "the master does not end", || child.try_wait().expect("a child").is_some());
         all_gone(&below, Duration::from_secs(18));
+    }
+}
+
+fn stopped_and_alone() {
+    for depth in 0..3 {
+        // With the signs of life of every tree: nothing that waits for one may take part.
+        let master = crate::master();
+        let (chain, processes) = grow(&master, 3);
+        let (agent, guard) = (agent(&chain[depth]), supervisor(&chain[depth]));
+        let mut below = Vec::new();
+        within(Duration::from_secs(5), "not all have started", || {
+            below = tree::descendants(guard.pid);
+            below.len() == 9 * (3 - depth) - 1
+        });
+        below.push(guard);
+        signal(agent.pid, Signal::STOP);
+        within(Duration::from_secs(2), "it is not stopped", || Proc::of(agent.pid).is_some_and(|now| now.state == 'T'));
+        let start = Instant::now();
+        signal(guard.pid, Signal::KILL);
+        all_gone(&below, ENDED * (3 - depth as u32) * 3);
+        println!("depth {depth}: gone after {:?}", start.elapsed());
+        drop((processes, master));
+        assert_eq!(children(), [], "depth {depth}");
     }
 }
 
