@@ -2,13 +2,23 @@
 
 use std::collections::BTreeMap;
 
-/// The script. Its answers are lines `name=value`; it needs a POSIX shell and nothing else, and leaves nothing.
+/// The script. Its answers are lines `name=value`; it needs a POSIX shell and nothing else, and leaves nothing: what it
+/// tries in a folder has lost its name before it runs, where `/proc` gives it another.
 pub(crate) const SCRIPT: &str = r#"
 agent=$PPID
 LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 say() { printf '%s=%s\n' "$1" "$2"; }
 first() { read -r line <"$1" && say "$2" "$line"; }
+file=
+trap '[ -z "$file" ] || rm -f "$file"; exit 1' HUP INT TERM
+tried() {
+  if [ -r /proc/self/stat ]; then
+    rm -f "$file" && /proc/self/fd/0
+  else
+    "$file"
+  fi
+}
 say kernel "$(uname -srm 2>/dev/null)"
 say distribution "$(. /etc/os-release 2>/dev/null && printf %s "$PRETTY_NAME")"
 say home "$HOME"
@@ -53,7 +63,7 @@ for folder in "$XDG_RUNTIME_DIR" /dev/shm "/run/user/$(id -u)" /run /tmp /var/tm
   if [ ! -d "$folder" ]; then
     what=absent
   elif (umask 077; set -C; echo '#!/bin/sh' >"$file") 2>/dev/null; then
-    chmod 700 "$file" && "$file" 2>/dev/null && what=runs || what=noexec
+    chmod 700 "$file" && tried <"$file" 2>/dev/null && what=runs || what=noexec
     rm -f "$file"
   else
     what=closed
@@ -234,6 +244,23 @@ mod tests {
         let of = |name: &str| facts.folders.iter().find(|folder| folder.path == name).map(|folder| folder.what);
         assert_eq!((of(&path), of("/proc/self")), (Some(Use::Runs), Some(Use::Closed)), "{facts:?}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn what_is_killed_while_it_tries_a_folder_leaves_nothing_there() {
+        for signal in ["KILL", "TERM"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().to_str().expect("text").to_owned();
+            // What is tried there ends whoever tries it.
+            let ends = format!("printf '#!/bin/sh\\n[ \"${{PWD#{path}}}\" = \"$PWD\" ] || kill -{signal} $PPID\\n'");
+            let script = format!("HOME={path}; XDG_RUNTIME_DIR={path}; cd {path}; {SCRIPT}");
+            let script = script.replace("echo '#!/bin/sh'", &ends);
+            assert!(script.contains(&ends));
+            let (facts, said) = asked("sh", &script);
+            assert!(!facts.is_whole(), "{signal}: it was not ended: {said}");
+            let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().collect();
+            assert!(left.is_empty(), "{signal}: {left:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use offshoot_mux::{Child, TimerId, Token, io as fd, tty};
+use offshoot_mux::{Child, Interest, TimerId, Token, io as fd, tty};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{CommandSpec, EndReason, ExecControl, TerminalSize, channel, decode};
 
@@ -26,6 +26,9 @@ use crate::state::State;
 /// How long the output of a process that ended is read on while something that it started holds it open. Long enough
 /// for a pipeline's last words, short enough not to wait for a daemon that forgot to close its output.
 const LINGER: Duration = Duration::from_millis(250);
+
+/// How much of a cancelled process' output is thrown away in one turn: it may write faster than that is done.
+const DISCARDED: usize = 4 * BUFFER;
 
 /// A variable that marks what a request started, so that all of it is found when it is to end.
 pub(super) const JOB: &str = "OFFSHOOT_JOB";
@@ -84,9 +87,15 @@ impl State {
     // ---- output ----
 
     pub(crate) fn process_readable(&mut self, shared: &Arc<Shared>, id: ExchangeId, index: usize, now: Time) {
+        let mut discarded = 0;
         loop {
             let Some(job) = self.services.jobs.get_mut(&id) else { return };
             let Some(output) = &job.outputs[index] else { return };
+            if discarded >= DISCARDED {
+                // The descriptor is watched until it is closed: it is reported again, behind what else there is to do.
+                let _ = shared.registry.set(output.fd.as_fd(), output.token, Interest::Read);
+                return;
+            }
             // Discarded when nobody wants it: a cancelled process is not to block on its last words.
             let room = if job.cancelled { BUFFER } else { self.core.writable(id, output.channel).min(BUFFER) };
             if room == 0 {
@@ -101,7 +110,9 @@ impl State {
             match read {
                 Ok(chunk) if !chunk.is_empty() => {
                     let (number, n) = (output.channel, chunk.len());
-                    if !job.cancelled {
+                    if job.cancelled {
+                        discarded += n;
+                    } else {
                         let taken = self.core.send(id, number, chunk, now);
                         debug_assert_eq!(taken, n, "the core took less than it announced");
                         job.taken += n as u64;
