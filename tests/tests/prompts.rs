@@ -182,8 +182,9 @@ fn without_anybody_to_ask_it_ends_at_once_and_says_what_to_do() {
     for account in ["p-word", "p-keyboard"] {
         assert_eq!(bed::passwords_seen(&fleet, "h1", account), 0, "{}", fleet.logs());
     }
-    // The ssh that leads to a jump host learns nothing of our options, and tries an empty password; it ends all the same.
+    // The ssh that leads to a jump host learns nothing of our options: it is heard asking, and sends no empty password.
     nobody("far");
+    assert_eq!(bed::passwords_seen(&fleet, "h1", "p-word"), 0, "{}", fleet.logs());
     // ssh does not tell that a key would have done with its passphrase.
     fleet
         .offshoot(&tag, &["exec", "phrase", "--", "true"])

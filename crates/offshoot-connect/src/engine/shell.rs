@@ -42,7 +42,9 @@ pub(super) fn connect(
     options.args = vec![AGENT_ARGUMENT.to_owned()];
     options.stage_timeout = clock.silence;
     // Without a triple nothing can go at once; `Bootstrap` holds until the marker then.
-    options.hold = if recipe.prompts.is_some() { Hold::UntilMarker } else { Hold::No };
+    // Where nobody answers, the first question on a terminal is the end: nothing can take the payload for an answer.
+    let asks = recipe.prompts.as_ref().is_some_and(|prompts| !prompts.terminal || connecting.asker.is_some());
+    options.hold = if asks { Hold::UntilMarker } else { Hold::No };
     options.preamble = connecting.preamble.clone();
     options.assume = recipe.triple.as_ref().and(assume);
     let bootstrap = Bootstrap::new(options, Instant::now()).map_err(|error| classify::malformed(&error))?;

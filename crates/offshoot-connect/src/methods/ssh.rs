@@ -73,7 +73,7 @@ pub enum KnownHosts {
 /// Keys from files and from an agent work at once. Whether ssh may ask for more depends on what is there to answer: with a
 /// [password](Self::password), a [passphrase](Self::passphrase) or a [responder](Self::responder) it gets a terminal for its
 /// questions alone, and each is answered once. Without any of them it runs in *batch mode* (see [`batch`](Self::batch)): a
-/// question is not asked but ends the connect at once, with an error that says so.
+/// question, also a jump host's, ends the connect at once, with an error that says so.
 ///
 /// A password goes to the account that it is for and to no other: ssh names the account in its prompt, and a jump host's
 /// prompt names the jump host's. (Clients before OpenSSH 8.5 do not name it in keyboard-interactive prompts: there a
@@ -373,10 +373,12 @@ impl Method for Ssh {
         let env = vec![("SSH_ASKPASS_REQUIRE".to_owned(), "never".to_owned())];
         let mut recipe = Recipe::new("ssh", target, Start::Shell { argv: self.argv(place)?, env });
         recipe.hints = hints::all(place);
-        if !self.answers.is_none() {
-            if !self.answers.are_typable() {
-                return Err(wrong("secret", "not shown", OptionProblem::Secret));
-            }
+        if !self.answers.are_typable() {
+            return Err(wrong("secret", "not shown", OptionProblem::Secret));
+        }
+        if self.batch || !self.answers.is_none() {
+            // Also where nobody answers: the ssh that leads to a jump host learns nothing of our options. Without a
+            // terminal it would send empty passwords there; on one its question is seen, and ends it.
             recipe.prompts = Some(prompts(&self.deadlines));
         }
         recipe.triple.clone_from(&self.triple);

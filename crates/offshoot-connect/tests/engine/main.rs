@@ -101,7 +101,13 @@ fn a_hello_behind_noise_and_in_pieces_is_found() {
 }
 
 #[test]
-fn the_tool_gets_the_tag_and_the_recipe_environment_and_no_terminal() {
+fn the_tool_gets_the_tag_and_the_recipe_environment_and_a_terminal_only_for_its_questions() {
+    for terminal in [false, true] {
+        environment(terminal);
+    }
+}
+
+fn environment(terminal: bool) {
     let test = Test::begin("environment");
     let mut recipe = tool(
         "echo \"tag=$OFFSHOOT_TREE who=$WHO home=${HOME:+kept}\"; read -r pid comm state parent group session rest </proc/self/stat; \
@@ -110,9 +116,13 @@ fn the_tool_gets_the_tag_and_the_recipe_environment_and_no_terminal() {
     if let Start::Shell { env, .. } = &mut recipe.start {
         env.push(("WHO".to_owned(), "me".to_owned()));
     }
+    if !terminal {
+        recipe.prompts = None;
+    }
     let failure = test.connecting(&recipe).fail();
     // Descriptors 0, 1, 2, and the one with which `ls` reads the folder.
-    let expected = format!("tag={} who=me home=kept\nsession=1\nno tty\n4\n", test.tag());
+    let none = if terminal { "" } else { "no tty\n" };
+    let expected = format!("tag={} who=me home=kept\nsession=1\n{none}4\n", test.tag());
     assert_eq!(text(&failure), expected);
     assert_eq!(failure.message, "ssh exited with status 4 while waiting for the start marker");
 }
