@@ -86,6 +86,8 @@ pub(crate) trait Visitor<H>: Sync {
     fn visit(&self, node: usize, context: &Self::Context);
     /// `node`, and so all below it, could not be reached.
     fn failed(&self, node: usize, error: Self::Error);
+    /// `node` and all below it are done.
+    fn finished(&self, _node: usize, _context: &Self::Context) {}
     /// `node` and all below it are done, while others still wait for a place.
     fn release(&self, context: Self::Context);
     /// Whether to begin nothing more.
@@ -198,10 +200,11 @@ impl<H, V: Visitor<H>> Work<'_, H, V> {
             let context = state.open.remove(&number).map(|(context, _)| context);
             let others_wait = !state.ready.is_empty();
             drop(state);
-            if let Some(context) = context
-                && others_wait
-            {
-                self.visitor.release(context);
+            if let Some(context) = context {
+                self.visitor.finished(number, &context);
+                if others_wait {
+                    self.visitor.release(context);
+                }
             }
             node = self.plan.nodes[number].parent;
         }
@@ -278,6 +281,10 @@ mod tests {
             }
         }
 
+        fn finished(&self, _: usize, context: &String) {
+            self.say(format!("finished {context}"));
+        }
+
         fn release(&self, context: String) {
             self.say(format!("release {context}"));
         }
@@ -303,16 +310,21 @@ mod tests {
                 "visit j",
                 "connect j/a",
                 "visit j/a",
+                "finished j/a",
                 "release j/a",
                 "connect j/b",
                 "visit j/b",
                 "connect j/b/c",
                 "visit j/b/c",
+                "finished j/b/c",
                 "release j/b/c",
+                "finished j/b",
                 "release j/b",
+                "finished j",
                 "release j",
                 "connect k",
-                "visit k"
+                "visit k",
+                "finished k"
             ]
         );
     }
@@ -329,7 +341,9 @@ mod tests {
                 "connect j/bad2",
                 "failed bad2",
                 "connect j/c",
-                "visit j/c"
+                "visit j/c",
+                "finished j/c",
+                "finished j"
             ]
         );
         assert_eq!(plan(&["bad/a", "x", "bad/b"]).targets_below(0), [0, 2]);
@@ -339,7 +353,7 @@ mod tests {
     fn after_a_stop_nothing_is_begun() {
         assert_eq!(
             walked(&["a", "bad-stop", "b", "c"], 1),
-            ["connect a", "visit a", "release a", "connect bad-stop", "failed bad-stop"]
+            ["connect a", "visit a", "finished a", "release a", "connect bad-stop", "failed bad-stop"]
         );
     }
 

@@ -94,7 +94,10 @@ fn survey<G: Ground>(root: &G, plan: &Plan<G::Hop>, fanout: usize, interrupt: &I
             parent.unwrap_or(self.root).connect(&self.plan.nodes[node].hop)
         }
 
-        fn visit(&self, node: usize, context: &G) {
+        fn visit(&self, _: usize, _: &G) {}
+
+        // Not before what lies below has come through its link.
+        fn finished(&self, node: usize, context: &G) {
             self.note(node, context.facts());
         }
 
