@@ -6,8 +6,8 @@
 #![deny(missing_docs)]
 
 pub mod commands;
-pub mod elf;
-pub mod run;
 pub mod source;
 pub mod tidy;
 pub mod workspace;
+
+pub use offshoot_build::run;

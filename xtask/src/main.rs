@@ -5,13 +5,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use xtask::commands::{agents, bench, fuzz, loom, mutants, release_check, sim, soak, test, tidy};
+use offshoot_build::zig;
+use xtask::commands::{agents, bench, fuzz, image, loom, mutants, release_check, sim, soak, test, tidy};
 
 /// The project's own commands
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
     Agents(agents::Args),
+    Image(image::Args),
     Tidy(tidy::Args),
     Test(test::Args),
     Mutants(mutants::Args),
@@ -22,12 +24,13 @@ enum Command {
     Bench(bench::Args),
     ReleaseCheck(release_check::Args),
     #[command(hide = true)]
-    ZigLink(agents::zig::LinkArgs),
+    ZigLink(zig::LinkArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Agents(args) => agents::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Test(args) => match test::run(&args) {
             // Its closing line has said what failed.
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::ReleaseCheck(args) => release_check::run(&args),
-        Command::ZigLink(args) => agents::zig::link(&args),
+        Command::ZigLink(args) => zig::link(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

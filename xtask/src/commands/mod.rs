@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod bench;
 pub mod fuzz;
+pub mod image;
 pub mod loom;
 pub mod mutants;
 pub mod release_check;

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("offshoot-node", &["offshoot-wire", "offshoot-route", "offshoot-forward", "offshoot-mux", "offshoot-connect"]),
     ("offshoot-agent", &["offshoot-wire", "offshoot-mux", "offshoot-connect", "offshoot-node"]),
     ("offshoot-macros", &[]),
+    ("offshoot-image", &["offshoot-loader"]),
     (
         "offshoot-program",
         &[
@@ -29,14 +30,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "offshoot-connect",
             "offshoot-node",
             "offshoot-macros",
+            "offshoot-image",
         ],
     ),
     ("offshoot", &["offshoot-wire", "offshoot-connect", "offshoot-node", "offshoot-macros", "offshoot-program"]),
     // The loop crate for its own terminal and process: raw mode, signals, the fork that Ctrl-Z needs.
     ("offshoot-cli", &["offshoot", "offshoot-mux"]),
-    ("cargo-offshoot", &[]),
+    ("offshoot-build", &["offshoot-loader", "offshoot-connect", "offshoot-image"]),
+    ("cargo-offshoot", &["offshoot-build"]),
     ("offshoot-bench", &["offshoot"]),
-    ("xtask", &["offshoot-connect", "offshoot-loader"]),
+    ("xtask", &["offshoot-build"]),
 ];
 
 /// Packages of tests alone, which may reach for anything.

@@ -1,21 +1,15 @@
 //! `cargo xtask agents`: the agent and the loader for each target triple, checked and packed into bundles.
 
-mod loader;
-mod recipe;
 mod sizes;
-pub mod toolchain;
-pub mod triples;
-pub mod zig;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use offshoot_connect::bundle::{Bundle, Packed};
-use offshoot_loader::build::Loader;
+use offshoot_build::agent::{self, Built, Sources};
+use offshoot_build::make::Choice;
+use offshoot_build::toolchain::{Found, Recipe};
+use offshoot_build::triples::{self, Triple};
 
-use self::toolchain::{Found, Recipe};
-use self::triples::Triple;
 use crate::workspace::Workspace;
 
 /// Builds the agent for each triple and packs it with its loader
@@ -38,34 +32,6 @@ pub struct Args {
     write_sizes: bool,
 }
 
-/// A recipe as asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Choice {
-    /// The first that can be followed
-    Auto,
-    /// The std of the toolchain
-    A,
-    /// std built anew, for size
-    #[value(name = "a+")]
-    APlus,
-    /// Debian's rustc-web, linked by zig
-    B,
-    /// Debian's rustc-web, linked by rust-lld with a musl from elsewhere
-    C,
-}
-
-impl Choice {
-    fn recipe(self) -> Option<Recipe> {
-        match self {
-            Choice::Auto => None,
-            Choice::A => Some(Recipe::A),
-            Choice::APlus => Some(Recipe::APlus),
-            Choice::B => Some(Recipe::B),
-            Choice::C => Some(Recipe::C),
-        }
-    }
-}
-
 /// What to build.
 #[derive(Debug, Default)]
 pub struct Wanted {
@@ -80,29 +46,6 @@ impl Wanted {
     pub fn triples(names: &[&str]) -> Wanted {
         Wanted { triples: names.iter().map(ToString::to_string).collect(), ..Wanted::default() }
     }
-}
-
-/// One agent that was built.
-#[derive(Debug)]
-pub struct Built {
-    /// Its triple.
-    pub triple: &'static str,
-    /// How it was built.
-    pub recipe: Recipe,
-    /// Bytes of its executable.
-    pub raw: usize,
-    /// Bytes as sent.
-    pub sent: usize,
-    /// Bytes of the loader's first stage.
-    pub stage0: usize,
-    /// Bytes of its second.
-    pub stage1: usize,
-    /// The compiler's version.
-    pub rustc: String,
-    /// The file.
-    pub bundle: PathBuf,
-    /// Why `agent --hello` could not be run here.
-    pub hello_not_run: Option<String>,
 }
 
 const KIB: usize = 1024;
@@ -173,7 +116,7 @@ pub fn build_for_host(workspace: &Workspace) -> Result<()> {
 /// When the triple is unknown, or there is no compiler at all.
 pub fn missing(triple: &str) -> Result<Option<String>> {
     let triple = Triple::named(triple)?;
-    let lacks = Found::look(triple)?.require(triple, None).err();
+    let lacks = Found::look(triple)?.require("agent", triple, None).err();
     Ok(lacks.map(|error| {
         let text = error.to_string();
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -215,49 +158,20 @@ fn kib(bytes: usize) -> f64 {
 }
 
 fn one(workspace: &Workspace, triple: &'static Triple, wanted: &Wanted, out: &Path) -> Result<Built> {
-    let mut found = Found::look(triple)?;
-    if wanted.install {
-        found.install(triple);
-    }
-    let recipe = found.require(triple, wanted.recipe)?;
-    let (executable, rustc) = recipe::build(workspace, triple, recipe, &found)?;
-    let about = || format!("the agent for {} by recipe {} is no good", triple.name, recipe.name());
-    let linked = std::fs::read(&executable).with_context(|| format!("cannot read {}", executable.display()))?;
-    let agent = crate::elf::trimmed(linked);
-    let executable = executable.with_file_name("offshoot-agent-trimmed");
-    write(&executable, &agent, 0o755)?;
-    recipe::check_elf(&agent, triple).with_context(about)?;
-    let hello_not_run = recipe::hello(&executable, triple).with_context(about)?;
-    let loader = loader::build(workspace, triple, &found)?;
-
-    let path = out.join(format!("offshoot-agent-{}.bundle", triple.name));
-    let (stage0, stage1) = (loader.stage0.len(), loader.stage1.len());
-    let bundle = packed(triple, loader, &agent)?;
-    let sent = bundle.agent().bytes.len();
-    write(&path, &bundle.encode(), 0o644)?;
-    // As it is, for local contexts: they share its pages and nothing need be unpacked.
-    write(&out.join(format!("offshoot-agent-{}", triple.name)), &agent, 0o755)?;
+    let built = agent::build(
+        triple,
+        &agent::Options {
+            sources: Sources::Workspace(workspace.root.clone()),
+            folder: folder(workspace),
+            out: out.to_path_buf(),
+            recipe: wanted.recipe,
+            install: wanted.install,
+        },
+    )?;
     // Checked last: what weighs too much works all the same.
-    within(&format!("the agent for {}", triple.name), sent, budget(recipe))?;
-    within(&format!("the loader for {}", triple.name), stage0 + stage1, LOADER_BUDGET)?;
-    Ok(Built {
-        triple: triple.name,
-        recipe,
-        raw: agent.len(),
-        sent,
-        stage0,
-        stage1,
-        rustc,
-        bundle: path,
-        hello_not_run,
-    })
-}
-
-/// The bundle, packed anew: how that is done may have changed since the one in its place was.
-fn packed(triple: &Triple, loader: Loader, agent: &[u8]) -> Result<Bundle> {
-    Packed::of(agent)
-        .and_then(|agent| Bundle::new(triple.name, loader.stage0, loader.stage1, agent))
-        .with_context(|| format!("cannot pack the agent for {}", triple.name))
+    within(&format!("the agent for {}", triple.name), built.sent, budget(built.recipe))?;
+    within(&format!("the loader for {}", triple.name), built.stage0 + built.stage1, LOADER_BUDGET)?;
+    Ok(built)
 }
 
 fn within(what: &str, size: usize, budget: usize) -> Result<()> {
@@ -268,18 +182,6 @@ fn within(what: &str, size: usize, budget: usize) -> Result<()> {
         size - budget.min(size)
     );
     Ok(())
-}
-
-/// A reader never sees half a file: it is written beside its place and moved there.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    if std::fs::read(path).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    std::fs::write(&beside, bytes)
-        .and_then(|()| std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(mode)))
-        .and_then(|()| std::fs::rename(&beside, path))
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

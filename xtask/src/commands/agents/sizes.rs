@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-
-use super::Built;
-use super::toolchain::Recipe;
+use offshoot_build::agent::Built;
+use offshoot_build::toolchain::Recipe;
 
 const HEAD: &str = "\
 # Sizes

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::triples::Triple;
 use crate::run;
+use crate::triples::Triple;
 
 /// A compiler and its folders.
 #[derive(Debug, Clone)]
@@ -55,10 +55,12 @@ impl Rust {
     }
 
     /// A second compiler with library sources: `OFFSHOOT_RUSTC`, or Debian's `rustc-web`.
+    /// Last the usual one, when it has them: built for a triple whose std it lacks, it wants another linker all the same.
     pub fn fallback() -> Option<Rust> {
         let named = std::env::var_os("OFFSHOOT_RUSTC").map(PathBuf::from);
         let places = ["/usr/lib/rust-web/bin/rustc", "/usr/bin/rustc"].map(PathBuf::from);
-        named.into_iter().chain(places).filter_map(|rustc| Rust::ask(&rustc).ok()).find(Rust::has_sources)
+        let named = named.into_iter().chain(places).filter_map(|rustc| Rust::ask(&rustc).ok());
+        named.chain(Rust::usual()).find(Rust::has_sources)
     }
 
     /// Whether it is of this version or a later one.
@@ -168,7 +170,7 @@ impl Found {
             crt: rust.has_crt(triple),
             rust,
             fallback: Rust::fallback(),
-            zig: super::zig::find(),
+            zig: crate::zig::find(),
             musl: musl(triple),
             rustup: None,
         })
@@ -205,24 +207,30 @@ impl Found {
         [Recipe::APlus, Recipe::A, Recipe::B, Recipe::C].into_iter().find(|&recipe| self.allows(recipe))
     }
 
-    /// Says what is missing, and what to do.
+    /// The first recipe that can be followed for an image. The std of the toolchain is first: panics unwind in an image, and
+    /// it may need speed more than an agent does.
+    pub fn best_for_images(&self) -> Option<Recipe> {
+        [Recipe::A, Recipe::APlus, Recipe::B, Recipe::C].into_iter().find(|&recipe| self.allows(recipe))
+    }
+
+    /// The recipe by which `what`, an agent or an image, is built; else says what is missing, and what to do.
     ///
     /// # Errors
     ///
     /// Always, unless `recipe` (or, without one, any) can be followed.
-    pub fn require(&self, triple: &Triple, recipe: Option<Recipe>) -> Result<Recipe> {
+    pub fn require(&self, what: &str, triple: &Triple, recipe: Option<Recipe>) -> Result<Recipe> {
         let chosen = match recipe {
             Some(recipe) => Some(recipe).filter(|&r| self.allows(r)),
             None => self.best(),
         };
-        ensure!(chosen.is_some(), "{}", self.explain(triple, recipe));
+        ensure!(chosen.is_some(), "{}", self.explain(what, triple, recipe));
         chosen.context("no recipe")
     }
 
-    fn explain(&self, triple: &Triple, recipe: Option<Recipe>) -> String {
+    fn explain(&self, what: &str, triple: &Triple, recipe: Option<Recipe>) -> String {
         let word = |there: bool| if there { "found" } else { "missing" };
         let name = triple.name;
-        let mut text = format!("cannot build the agent for {name}");
+        let mut text = format!("cannot build the {what} for {name}");
         if let Some(recipe) = recipe {
             let _ = write!(text, " by recipe {}", recipe.name());
         }

@@ -2,8 +2,6 @@
 //!
 //! Reads bytes only. Little-endian files, which all our triples have.
 
-use anyhow::{Context as _, Result, ensure};
-
 /// The parts of an ELF file that matter for a static executable.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Elf {
@@ -15,6 +13,37 @@ pub struct Elf {
     pub needed: usize,
     /// Whether some segment asks for an executable stack.
     pub executable_stack: bool,
+}
+
+/// Why bytes are no executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElfError {
+    /// It begins otherwise.
+    #[error("not an ELF file")]
+    Magic,
+    /// Its numbers are written the other way round.
+    #[error("not little-endian")]
+    Endian,
+    /// Its class is unknown.
+    #[error("neither 32 nor 64 bits")]
+    Class,
+    /// It ends before what it says it has.
+    #[error("the ELF file is cut short")]
+    Short,
+}
+
+/// The triples that agents and images are built for, by `e_machine`.
+const TRIPLES: [(u16, &str); 5] = [
+    (62, "x86_64-unknown-linux-musl"),
+    (183, "aarch64-unknown-linux-musl"),
+    (3, "i686-unknown-linux-musl"),
+    (40, "armv7-unknown-linux-musleabihf"),
+    (243, "riscv64gc-unknown-linux-musl"),
+];
+
+/// `e_machine` of the executables of a triple, if it is one that images are built for.
+pub fn machine(triple: &str) -> Option<u16> {
+    TRIPLES.iter().find(|(_, name)| *name == triple).map(|(machine, _)| *machine)
 }
 
 const PT_DYNAMIC: u32 = 2;
@@ -64,16 +93,30 @@ impl Elf {
     ///
     /// # Errors
     ///
-    /// When it is no little-endian ELF file, or is cut short.
-    pub fn parse(bytes: &[u8]) -> Result<Elf> {
-        ensure!(bytes.starts_with(b"\x7fELF"), "not an ELF file");
-        ensure!(bytes.get(5) == Some(&1), "not little-endian");
+    /// [`ElfError`], when it is no little-endian ELF file, or is cut short.
+    pub fn parse(bytes: &[u8]) -> Result<Elf, ElfError> {
+        if !bytes.starts_with(b"\x7fELF") {
+            return Err(ElfError::Magic);
+        }
+        if bytes.get(5) != Some(&1) {
+            return Err(ElfError::Endian);
+        }
         let wide = match bytes.get(4) {
             Some(1) => false,
             Some(2) => true,
-            _ => anyhow::bail!("neither 32 nor 64 bits"),
+            _ => return Err(ElfError::Class),
         };
-        read(&Fields { bytes, wide }).context("the ELF file is cut short")
+        read(&Fields { bytes, wide }).ok_or(ElfError::Short)
+    }
+
+    /// The triple that an image for its machine is built for, if there is one.
+    pub fn triple(&self) -> Option<&'static str> {
+        TRIPLES.iter().find(|(machine, _)| *machine == self.machine).map(|(_, name)| *name)
+    }
+
+    /// Whether it runs on any Linux of its machine: it names no interpreter and needs no library.
+    pub fn is_static(&self) -> bool {
+        !self.interpreter && self.needed == 0
     }
 }
 

@@ -1,13 +1,14 @@
 //! The loader's two stages, which put the agent into RAM on a target. Which compiler and linker build them is decided
 //! here; how is the business of `offshoot-loader`.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use offshoot_loader::build::{Loader, Options};
 
-use super::toolchain::Found;
-use super::triples::Triple;
-use super::zig;
-use crate::workspace::Workspace;
+use crate::toolchain::Found;
+use crate::triples::Triple;
+use crate::zig;
 
 /// Builds both stages with the usual compiler, or with the second one where the usual one has neither `core` for the
 /// triple nor the sources to build it from.
@@ -15,8 +16,8 @@ use crate::workspace::Workspace;
 /// # Errors
 ///
 /// When there is no linker, or the build fails.
-pub(super) fn build(workspace: &Workspace, triple: &Triple, found: &Found) -> Result<Loader> {
-    let folder = super::folder(workspace).join("build-loader");
+pub(crate) fn build(folder: &Path, triple: &Triple, found: &Found) -> Result<Loader> {
+    let folder = folder.join("build-loader");
     let mut options = Options::new(&folder);
     let usual = found.rust.has_core(triple) || found.rust.has_sources();
     if !usual {

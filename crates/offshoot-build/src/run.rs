@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::cargo;
+use crate::cargo;
 
 /// How a program that was run ended.
 pub struct Outcome {

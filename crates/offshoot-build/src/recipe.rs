@@ -1,17 +1,18 @@
-//! Following a recipe: one cargo build of the agent per triple, and the checks of what came out.
+//! Following a recipe: one cargo build per triple, of the agent or of an image, and the checks of what came out.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use offshoot_image::elf::Elf;
+use offshoot_image::stamp::VARIABLE;
 
-use super::toolchain::{Found, Recipe, Rust};
-use super::triples::Triple;
-use super::zig;
-use crate::elf::Elf;
 use crate::run;
-use crate::workspace::Workspace;
+use crate::toolchain::{Found, Recipe, Rust};
+use crate::triples::Triple;
+use crate::zig;
 
 /// The std features and crates of the recipes that build std.
 const BUILD_STD: [&str; 2] = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"];
@@ -28,6 +29,10 @@ const SILENT_PANICS_SINCE: (u32, u32) = (1, 92);
 /// What `rust-lld` can do besides. Zig's linker knows no such arguments.
 const LLD: [&str; 3] = ["-O2", "--icf=all", "--no-eh-frame-hdr"];
 
+/// By recipe C there is no unwinder: a panic ends the worker, and the stand-ins of `offshoot-mux` take the place of the
+/// functions that std names.
+const WITHOUT_UNWINDER: [&str; 2] = ["-Cpanic=abort", "--cfg=offshoot_agent"];
+
 /// Settings of the caller's environment that would leak into the build.
 const LEAKS: [&str; 6] = [
     "RUSTFLAGS",
@@ -38,31 +43,49 @@ const LEAKS: [&str; 6] = [
     "RUSTC_WORKSPACE_WRAPPER",
 ];
 
-/// Builds the agent, and gives back its executable and the version of the compiler.
+/// What is to be built: one cargo build for one triple.
+#[derive(Clone, Debug)]
+pub(crate) struct Job<'a> {
+    /// The folder that cargo runs in: the workspace's.
+    pub(crate) root: &'a Path,
+    /// Where cargo builds; each recipe has a folder of its own in it.
+    pub(crate) folder: &'a Path,
+    /// `build`, or another of cargo's commands that takes the same words.
+    pub(crate) verb: &'static str,
+    /// `cargo`'s words for what to build, with its profile.
+    pub(crate) select: Vec<OsString>,
+    /// Where the executable is, below the folder of the triple unless it is a whole path.
+    pub(crate) executable: PathBuf,
+    /// What it is.
+    pub(crate) product: Product<'a>,
+}
+
+/// What a job makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Product<'a> {
+    /// The agent: as small as can be, and a panic aborts.
+    Agent,
+    /// A program image with its build's id: a panic unwinds, and is the caller's error.
+    Image(&'a str),
+}
+
+/// Builds it, and gives back its executable and the version of the compiler.
 ///
 /// # Errors
 ///
 /// When the build fails; cargo has said why.
-pub(super) fn build(
-    workspace: &Workspace,
-    triple: &Triple,
-    recipe: Recipe,
-    found: &Found,
-) -> Result<(PathBuf, String)> {
-    let target = super::folder(workspace).join(format!("build-{}", recipe.name()));
-    let mut command = run::cargo_in(&workspace.root);
+pub(crate) fn build(job: &Job<'_>, triple: &Triple, recipe: Recipe, found: &Found) -> Result<(PathBuf, String)> {
+    let target = job.folder.join(format!("build-{}", recipe.name()));
+    let mut command = run::cargo_in(job.root);
     for name in LEAKS {
         command.env_remove(name);
     }
-    command
-        .args(["build", "--package", "offshoot-agent", "--bin", "offshoot-agent"])
-        .args(["--profile", "agent", "--target", triple.name, "--target-dir"])
-        .arg(&target);
+    command.arg(job.verb).args(&job.select).args(["--target", triple.name, "--target-dir"]).arg(&target);
     if recipe != Recipe::A {
-        command.args(BUILD_STD).env("RUSTC_BOOTSTRAP", "1");
+        command.args(job.product.build_std(recipe)).env("RUSTC_BOOTSTRAP", "1");
     }
     let fallback = || found.fallback.as_ref().context("no rustc with library sources");
-    let (rust, flags) = match recipe {
+    let (rust, mut flags) = match recipe {
         Recipe::A | Recipe::APlus => (&found.rust, flags(["yes", "rust-lld"])),
         Recipe::B => {
             let rust = fallback()?;
@@ -79,15 +102,45 @@ pub(super) fn build(
             (rust, flags(["yes", &lld.to_string_lossy()]))
         }
     };
-    let mut flags = flags;
-    flags.extend(remaps(workspace, rust));
-    flags.extend(for_size(recipe, rust));
+    flags.extend(remaps(job.root, rust));
+    match job.product {
+        Product::Agent => {
+            command.env_remove(VARIABLE);
+            // Nothing unwinds in a program that aborts; its tables would be a sixth of it.
+            flags.push("-Cforce-unwind-tables=no".to_string());
+            flags.extend(for_size(recipe, rust));
+        }
+        Product::Image(id) => {
+            command.env(VARIABLE, id);
+            if recipe == Recipe::C {
+                flags.extend(WITHOUT_UNWINDER.map(String::from));
+            }
+        }
+    }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    println!("+ {} (recipe {})", run::line(&command), recipe.name());
-    run::check(&mut command)
-        .with_context(|| format!("cannot build the agent for {} by recipe {}", triple.name, recipe.name()))?;
-    let executable = target.join(triple.name).join("agent/offshoot-agent");
-    Ok((executable, rust.version.clone()))
+    eprintln!("+ {} (recipe {})", run::line(&command), recipe.name());
+    run::check(&mut command).with_context(|| {
+        let what = job.product.name();
+        format!("cannot build the {what} for {} by recipe {}", triple.name, recipe.name())
+    })?;
+    Ok((target.join(triple.name).join(&job.executable), rust.version.clone()))
+}
+
+impl Product<'_> {
+    /// What it is called in messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Product::Agent => "agent",
+            Product::Image(_) => "image",
+        }
+    }
+
+    fn build_std(self, recipe: Recipe) -> &'static [&'static str] {
+        match self {
+            Product::Image(_) if recipe != Recipe::C => &["-Zbuild-std=std,panic_unwind"],
+            Product::Agent | Product::Image(_) => &BUILD_STD,
+        }
+    }
 }
 
 fn flags([self_contained, linker]: [&str; 2]) -> Vec<String> {
@@ -96,8 +149,6 @@ fn flags([self_contained, linker]: [&str; 2]) -> Vec<String> {
         // An address is then five bytes and not seven on x86_64, the same wherever it is used, and nothing is relocated
         // at the start. Stack, heap and mappings lie at random places all the same.
         "-Crelocation-model=static".to_string(),
-        // Nothing unwinds in a program that aborts; its tables would be a sixth of it.
-        "-Cforce-unwind-tables=no".to_string(),
         format!("-Clink-self-contained={self_contained}"),
         format!("-Clinker={linker}"),
     ]
@@ -128,13 +179,13 @@ fn for_size(recipe: Recipe, rust: &Rust) -> Vec<String> {
 }
 
 /// Where things lie on this machine is nobody's business, and costs bytes.
-fn remaps(workspace: &Workspace, rust: &Rust) -> Vec<String> {
+fn remaps(root: &Path, rust: &Rust) -> Vec<String> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     let mut remaps = vec![
         format!("--remap-path-prefix={}=", rust.sysroot().display()),
-        format!("--remap-path-prefix={}=", workspace.root.display()),
+        format!("--remap-path-prefix={}=", root.display()),
     ];
     remaps.extend(home.map(|home| format!("--remap-path-prefix={}=", home.display())));
     remaps
@@ -178,7 +229,7 @@ fn sysroot_with_musl(rust: &Rust, target: &Path, triple: &Triple, musl: &Path) -
 /// # Errors
 ///
 /// When it would not run everywhere on its triple.
-pub(super) fn check_elf(bytes: &[u8], triple: &Triple) -> Result<()> {
+pub(crate) fn check_elf(bytes: &[u8], triple: &Triple) -> Result<()> {
     let elf = Elf::parse(bytes)?;
     ensure!(elf.machine == triple.machine, "its machine is {}, expected {}", elf.machine, triple.machine);
     ensure!(!elf.interpreter, "it names a program interpreter: it is not static");
@@ -195,7 +246,7 @@ const HELLO_LIMIT: Duration = Duration::from_secs(20);
 /// # Errors
 ///
 /// When it ran and did not name its triple.
-pub(super) fn hello(executable: &Path, triple: &Triple) -> Result<Option<String>> {
+pub(crate) fn hello(executable: &Path, triple: &Triple) -> Result<Option<String>> {
     let mut command = if triple.is_native() {
         Command::new(executable)
     } else {

@@ -1,7 +1,7 @@
 //! Zig as the linker of recipe B.
 //!
 //! rustc calls a linker by path alone, and with arguments that zig does not take. So the linker is a two-line script
-//! that calls `xtask zig-link`, which drops those and calls zig.
+//! that calls this very program as `zig-link`, which drops those and calls zig.
 
 use std::ffi::OsString;
 use std::fs::Permissions;
@@ -11,14 +11,14 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::triples::Triple;
 use crate::run;
+use crate::triples::Triple;
 
 /// Links with zig; what rustc calls through the script
 #[derive(Debug, clap::Args)]
 pub struct LinkArgs {
     /// Zig's name of the target
-    target: String,
+    target: OsString,
     /// The linker arguments of rustc
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<OsString>,
@@ -60,12 +60,12 @@ pub fn lld_script(folder: &Path) -> Result<PathBuf> {
 }
 
 /// As one word of a shell's line.
-pub(super) fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// An executable script that runs `line` with the script's own arguments after it.
-pub(super) fn written(path: PathBuf, line: &str) -> Result<PathBuf> {
+pub(crate) fn written(path: PathBuf, line: &str) -> Result<PathBuf> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -84,7 +84,8 @@ pub fn link(args: &LinkArgs) -> Result<()> {
     let zig = find().context("no zig (OFFSHOOT_ZIG)")?;
     let status = Command::new(&zig[0])
         .args(&zig[1..])
-        .args(["cc", "-target", &args.target])
+        .args(["cc", "-target"])
+        .arg(&args.target)
         .args(args.rest.iter().filter(|argument| !is_dropped(argument)))
         .status()
         .context("cannot start zig")?;

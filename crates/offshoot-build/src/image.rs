@@ -1,0 +1,155 @@
+//! The images of a user's program, one for each triple, and the one file that holds them with the agents.
+//!
+//! An image is the program itself, static, with the stamp of its build; so the master's own executable is the image for
+//! its triple. The one file is that executable with all of them behind its end, packed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use offshoot_connect::bundle::Bundle;
+use offshoot_image::onefile::{self, Appended, Kind};
+use offshoot_image::{elf, stamp};
+
+use crate::agent::bundle_name;
+use crate::build_id::build_id;
+use crate::metadata::{Metadata, Package, Program};
+use crate::recipe::{self, Job, Product};
+use crate::toolchain::{Found, Recipe};
+use crate::triples::Triple;
+use crate::write;
+
+/// How to build images.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// cargo's words for features: `--features`, `a,b`, `--no-default-features`, …
+    pub features: Vec<String>,
+    /// cargo's profile: `release`, `dev`, or one of the workspace's.
+    pub profile: String,
+    /// The recipe; by default [the best for images](Found::best_for_images).
+    pub recipe: Option<Recipe>,
+    /// Whether rustup may fetch what is missing.
+    pub install: bool,
+}
+
+/// One image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its triple.
+    pub triple: &'static str,
+    /// How it was built.
+    pub recipe: Recipe,
+    /// The file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: usize,
+}
+
+/// The images of one build of a program.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// The program.
+    pub program: Program,
+    /// The id that all of them carry.
+    pub id: String,
+    /// The images, in the order asked for.
+    pub all: Vec<Image>,
+}
+
+/// The file name of a program's image.
+pub fn image_name(program: &str, triple: &str) -> String {
+    format!("{program}-{triple}")
+}
+
+/// Builds the program for each triple, into `images` in cargo's folder. There a program that was built along with them
+/// finds them.
+///
+/// # Errors
+///
+/// At the first triple that the program cannot be built for here, which says what is missing; or when what came out is not static or not of the
+/// triple, or does not carry the id: then the program does not use offshoot.
+pub fn build(
+    metadata: &Metadata,
+    package: &Package,
+    program: &Program,
+    triples: &[&'static Triple],
+    options: &Options,
+) -> Result<Images> {
+    let id = build_id(metadata, package, program, &options.features)?;
+    let out = metadata.target_directory.join("images");
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let folder = metadata.target_directory.join("offshoot");
+    let mut all = Vec::new();
+    for &triple in triples {
+        let mut found = Found::look(triple)?;
+        if options.install {
+            found.install(triple);
+        }
+        let recipe = found.require("image", triple, options.recipe.or(found.best_for_images()))?;
+        let mut select = program.select();
+        select.extend(options.features.iter().map(Into::into));
+        select.extend(["--profile".into(), (&options.profile).into()]);
+        let mut executable = PathBuf::from(if options.profile == "dev" { "debug" } else { &options.profile });
+        if program.example {
+            executable.push("examples");
+        }
+        executable.push(&program.name);
+        let job = Job {
+            root: &metadata.workspace_root,
+            folder: &folder,
+            verb: "build",
+            select,
+            executable,
+            product: Product::Image(&id),
+        };
+        let (executable, _) = recipe::build(&job, triple, recipe, &found)?;
+        let linked = std::fs::read(&executable).with_context(|| format!("cannot read {}", executable.display()))?;
+        let image = elf::trimmed(linked);
+        let about = || format!("the image for {} by recipe {} is no good", triple.name, recipe.name());
+        recipe::check_elf(&image, triple).with_context(about)?;
+        check_stamp(&image, &id).with_context(about)?;
+        let path = out.join(image_name(&program.name, triple.name));
+        write(&path, &image, 0o755)?;
+        all.push(Image { triple: triple.name, recipe, path, bytes: image.len() });
+    }
+    Ok(Images { program: program.clone(), id, all })
+}
+
+fn check_stamp(image: &[u8], id: &str) -> Result<()> {
+    match stamp::find(image) {
+        Some(found) => ensure!(found == id, "it is stamped {found}, expected {id}"),
+        None => bail!(
+            "it has no stamp: the program does not use offshoot's remote functions\n\
+             fix: put `#[offshoot::main]` before `main`, or call `offshoot::init()` there"
+        ),
+    }
+    Ok(())
+}
+
+/// Puts the one file together: the image for `base`, which is the executable, and behind it all images, packed, and
+/// the agents for them from the folder `agents`.
+///
+/// # Errors
+///
+/// When there is no image for `base`, an agent is missing or damaged, or a file cannot be read or written.
+pub fn one_file(images: &Images, base: &Triple, agents: &Path, out: &Path) -> Result<usize> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let executable = images.all.iter().find(|image| image.triple == base.name);
+    let executable = executable.with_context(|| format!("no image for {} to put the others behind", base.name))?;
+    let mut parts = Vec::new();
+    for image in &images.all {
+        let path = agents.join(bundle_name(image.triple));
+        let bundle = read(&path)?;
+        Bundle::decode(bundle.clone()).with_context(|| format!("{} is no good", path.display()))?;
+        parts.push((Kind::Agent, image.triple, bundle));
+        // That for `base` too: packed it is a third as long to send as the executable itself.
+        parts.push((Kind::Image, image.triple, read(&image.path)?));
+    }
+    let appended: Vec<Appended<'_>> =
+        parts.iter().map(|(kind, triple, bytes)| Appended { kind: *kind, triple, bytes }).collect();
+    let file = onefile::append(&read(&executable.path)?, &appended)?;
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    write(out, &file, 0o755)?;
+    Ok(file.len())
+}

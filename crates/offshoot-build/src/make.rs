@@ -1,0 +1,226 @@
+//! A program for many machines, from the command line's words to the one file: what `cargo offshoot build` and
+//! `cargo xtask image` do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::agent::{self, Sources};
+use crate::image::{self, Options};
+use crate::metadata::Metadata;
+use crate::toolchain::Recipe;
+use crate::triples::{ALL, Triple};
+
+/// A recipe as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// The first that can be followed
+    Auto,
+    /// The std of the toolchain
+    A,
+    /// std built anew, for size
+    #[value(name = "a+")]
+    APlus,
+    /// Debian's rustc-web, linked by zig
+    B,
+    /// Debian's rustc-web, linked by rust-lld with a musl from elsewhere
+    C,
+}
+
+impl Choice {
+    /// The recipe; nothing for the first that can be followed.
+    pub fn recipe(self) -> Option<Recipe> {
+        match self {
+            Choice::Auto => None,
+            Choice::A => Some(Recipe::A),
+            Choice::APlus => Some(Recipe::APlus),
+            Choice::B => Some(Recipe::B),
+            Choice::C => Some(Recipe::C),
+        }
+    }
+}
+
+/// What to build, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The package; by default the one in this folder
+    #[arg(short, long, value_name = "PACKAGE")]
+    package: Option<String>,
+    /// The binary; by default the only one
+    #[arg(long, value_name = "NAME", conflicts_with = "example")]
+    bin: Option<String>,
+    /// An example instead of a binary
+    #[arg(long, value_name = "NAME")]
+    example: Option<String>,
+    /// A target triple; may be repeated. By default x86_64 and aarch64; that of this machine is always among them
+    #[arg(long = "triple", value_name = "TRIPLE")]
+    triples: Vec<String>,
+    /// Features to activate, separated by commas
+    #[arg(short = 'F', long, value_name = "FEATURES")]
+    features: Vec<String>,
+    /// Activate all features
+    #[arg(long)]
+    all_features: bool,
+    /// Do not activate the default feature
+    #[arg(long)]
+    no_default_features: bool,
+    /// cargo's profile
+    #[arg(long, value_name = "NAME", default_value = "release")]
+    profile: String,
+    /// How to build the images
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    recipe: Choice,
+    /// Let rustup fetch what is missing
+    #[arg(long)]
+    install: bool,
+    /// Take the agents from this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    agents: Option<PathBuf>,
+    /// Where the one file goes; by default target/offshoot/NAME
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Build the images alone: no agents, no one file
+    #[arg(long, conflicts_with_all = ["agents", "out"])]
+    images_only: bool,
+    /// Path to Cargo.toml
+    #[arg(long, value_name = "PATH")]
+    manifest_path: Option<PathBuf>,
+}
+
+/// Builds the images, the agents, and the one file of them, and gives back the latter's path; nothing when only images
+/// were asked for. What was built is told on stdout, a line each.
+///
+/// # Errors
+///
+/// When something cannot be built here, with what is missing and what to do.
+pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
+    let metadata = Metadata::load(folder, args.manifest_path.as_deref())?;
+    let beside = args.manifest_path.as_deref().and_then(Path::parent);
+    let package = metadata.package(args.package.as_deref(), &std::path::absolute(beside.unwrap_or(folder))?)?;
+    let program = metadata.program(package, args.bin.as_deref(), args.example.as_deref())?;
+    let base = Triple::of_this_machine().context("no image is known for this machine")?;
+    let triples = triples(&args.triples, base)?;
+    let options = Options {
+        features: features(args),
+        profile: args.profile.clone(),
+        recipe: args.recipe.recipe(),
+        install: args.install,
+    };
+    let images = image::build(&metadata, package, &program, &triples, &options)?;
+    let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    for image in &images.all {
+        let (triple, recipe) = (image.triple, image.recipe.name());
+        println!("image {triple}: recipe {recipe}, {:.1} KiB, {}", kib(image.bytes), relative(&image.path));
+    }
+    if args.images_only {
+        return Ok(None);
+    }
+    let agents = match &args.agents {
+        Some(agents) => agents.clone(),
+        None => build_agents(&metadata, &triples, args.install)?,
+    };
+    let out = args.out.clone().unwrap_or_else(|| metadata.target_directory.join("offshoot").join(&program.name));
+    let bytes = image::one_file(&images, base, &agents, &out)?;
+    println!("one file: {:.1} KiB, build {}, {}", kib(bytes), &images.id[..12], relative(&out));
+    Ok(Some(out))
+}
+
+fn kib(bytes: usize) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+/// Each once, and `base` among them.
+fn triples(names: &[String], base: &'static Triple) -> Result<Vec<&'static Triple>> {
+    let mut triples = vec![base];
+    let named = names.iter().map(|name| Triple::named(name)).collect::<Result<Vec<_>>>()?;
+    for triple in if named.is_empty() { ALL.iter().take(2).collect() } else { named } {
+        if !triples.contains(&triple) {
+            triples.push(triple);
+        }
+    }
+    Ok(triples)
+}
+
+/// The words for features, the same for the same ones: they go into the id.
+fn features(args: &Args) -> Vec<String> {
+    let mut features: Vec<&str> = args.features.iter().flat_map(|list| list.split([',', ' '])).collect();
+    features.retain(|feature| !feature.is_empty());
+    features.sort_unstable();
+    features.dedup();
+    let mut words = Vec::new();
+    if !features.is_empty() {
+        words.push(format!("--features={}", features.join(",")));
+    }
+    words.extend(args.all_features.then(|| "--all-features".to_string()));
+    words.extend(args.no_default_features.then(|| "--no-default-features".to_string()));
+    words
+}
+
+/// The agents of the very version that the program is built with.
+fn build_agents(metadata: &Metadata, triples: &[&'static Triple], install: bool) -> Result<PathBuf> {
+    const NODE: &str = "offshoot-node";
+    let node = metadata.packages.iter().find(|package| package.name == NODE);
+    let node = node.with_context(|| {
+        "the program does not depend on offshoot\nfix: cargo add offshoot, and see its documentation".to_string()
+    })?;
+    let own = env!("CARGO_PKG_VERSION");
+    ensure!(
+        node.version == own,
+        "the program is built with offshoot {}, this command makes agents of {own}\n\
+         fix: cargo install cargo-offshoot --version {}",
+        node.version,
+        node.version
+    );
+    // In a checkout, by path or from git, the agent lies beside.
+    let beside = node.folder().with_file_name("offshoot-agent");
+    let sources = if beside.join("Cargo.toml").is_file() {
+        Sources::Workspace(beside)
+    } else {
+        Sources::Registry(node.version.clone())
+    };
+    let folder = metadata.target_directory.join("agents");
+    let options = agent::Options { sources, folder: folder.clone(), out: folder, recipe: None, install };
+    for triple in triples {
+        let agent = agent::build(triple, &options)?;
+        println!("agent {}: recipe {}, {:.1} KiB as sent", agent.triple, agent.recipe.name(), kib(agent.sent));
+    }
+    Ok(options.out)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        Line::try_parse_from([&["x"], words].concat()).unwrap_or_else(|error| panic!("{error}")).args
+    }
+
+    #[test]
+    fn the_same_features_are_the_same_words_however_they_are_given() {
+        let one = features(&args(&["-F", "b,a", "--features", "a c"]));
+        assert_eq!(one, features(&args(&["--features", "c,b,a"])));
+        assert_eq!(one, ["--features=a,b,c"]);
+        assert!(features(&args(&[])).is_empty());
+        assert_ne!(features(&args(&["--all-features"])), features(&args(&["--no-default-features"])));
+    }
+
+    #[test]
+    fn the_triple_of_this_machine_is_always_built_and_each_once() {
+        let base = &ALL[0];
+        let names = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            triples(&words, base).map(|all| all.iter().map(|triple| triple.qemu).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).unwrap(), ["x86_64", "aarch64"]);
+        assert_eq!(names(&[ALL[2].name, ALL[2].name]).unwrap(), ["x86_64", "i386"]);
+        assert!(names(&["sparc"]).unwrap_err().to_string().contains("known: x86_64"));
+    }
+}
