@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: recipe.default_name(),
         path: recipe.default_name(),
         process_name: "offshoot:example".to_owned(),
+        log: 0,
     };
     let mut preamble = Vec::new();
     hello.put(&mut preamble);

@@ -49,6 +49,25 @@ pub fn detach_standard_streams() -> io::Result<()> {
     sys::fd::place(output.as_fd(), 1)
 }
 
+/// Copies what waits in a pipe to another pipe, at most `most` bytes, and leaves it where it is. Neither is waited for.
+///
+/// # Errors
+///
+/// What `tee(2)` reports, but EINTR; `WouldBlock` when nothing waits, or there is no room.
+pub fn tee(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
+    again(|| sys::fd::tee(from.as_fd(), to.as_fd(), most))
+}
+
+/// Puts descriptors in the places of standard output and error output.
+///
+/// # Errors
+///
+/// What `dup2(2)` reports.
+pub fn set_standard_outputs(output: impl AsFd, error: impl AsFd) -> io::Result<()> {
+    sys::fd::place(output.as_fd(), 1)?;
+    sys::fd::place(error.as_fd(), 2)
+}
+
 /// Writes some of the bytes and says how many.
 ///
 /// # Errors

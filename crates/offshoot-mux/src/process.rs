@@ -159,6 +159,15 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Bounds the address space of this process and of what it starts, in bytes: what is allocated beyond that fails.
+///
+/// # Errors
+///
+/// What `setrlimit(2)` reports: the hard limit may be lower already.
+pub fn limit_memory(bytes: u64) -> io::Result<()> {
+    facts::limit_memory(bytes)
+}
+
 /// The soft and hard limits for a child, when this process's own were raised.
 pub(crate) fn former_descriptor_limit() -> Option<(u64, u64)> {
     let former = *FORMER_LIMIT.get()?;

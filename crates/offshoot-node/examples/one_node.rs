@@ -34,6 +34,7 @@ fn run() -> Result<(), Error> {
         // Local contexts need no agent for another machine.
         payloads: None,
         process_name: process_name(),
+        workers: offshoot_node::WorkerLimits::default(),
     })?;
     let context = root.context().connect(Local::new())?;
     println!("{} is process {}", context.address(), context.info()?.hello.pid);

@@ -16,15 +16,16 @@ use offshoot_mux::{Interest, Poller, Signals, io as fd, wait_readable};
 use offshoot_route::{Node, Time};
 use offshoot_wire::{Hello, ParentHello, ParsedHello, parse_hello};
 
+use crate::home::{Home, Homecoming};
 use crate::image::Identity;
 use crate::link::LinkFds;
 use crate::links::NewLink;
-use crate::options::{CONNECTS, Options};
-use crate::services::{CallService, Calls, Identity as Own, Workshop};
+use crate::options::{CONNECTS, Options, WorkerLimits};
+use crate::services::{CallService, Calls, Identity as Own, Outlet, WORKING, Working, Workshop};
 use crate::shared::Shared;
 use crate::sources::Source;
 use crate::state::{State, Timer};
-use crate::{OwnImage, broker, identity, supervise};
+use crate::{OwnImage, broker, identity, records, supervise};
 
 /// How long the parent has for its hello: it sends it together with the agent itself.
 const HELLO: Duration = Duration::from_secs(10);
@@ -41,7 +42,18 @@ pub fn is_wanted() -> bool {
 trait Role {
     fn image(&self) -> OwnImage;
 
-    fn calls(&self) -> Option<Box<dyn CallService>>;
+    /// The service of calls; `outputs` are the reading ends of the standard streams, for a worker.
+    fn calls(&self, outputs: Option<[OwnedFd; 2]>) -> Option<Box<dyn CallService>>;
+
+    /// What takes the output of workers that this process starts.
+    fn home(&self, _shared: &Arc<Shared>) -> Option<Box<dyn Homecoming>> {
+        None
+    }
+
+    /// What only a worker does.
+    fn working(&self) -> Option<&'static Working> {
+        None
+    }
 
     /// Whether processes of the user's code run here, which waits for them itself: what they leave behind is adopted by
     /// the supervisor, and nothing else is reaped.
@@ -58,7 +70,7 @@ impl Role for Agent {
         OwnImage::new()
     }
 
-    fn calls(&self) -> Option<Box<dyn CallService>> {
+    fn calls(&self, _outputs: Option<[OwnedFd; 2]>) -> Option<Box<dyn CallService>> {
         None
     }
 }
@@ -84,8 +96,17 @@ impl Role for Copied<'_> {
         OwnImage::of_program(self.program.identity)
     }
 
-    fn calls(&self) -> Option<Box<dyn CallService>> {
-        self.worker.then(|| Box::new(Workshop::new(Arc::clone(&self.program.calls))) as Box<dyn CallService>)
+    fn calls(&self, outputs: Option<[OwnedFd; 2]>) -> Option<Box<dyn CallService>> {
+        let outlet = Outlet::new(outputs?);
+        self.worker.then(|| Box::new(Workshop::new(Arc::clone(&self.program.calls), outlet)) as Box<dyn CallService>)
+    }
+
+    fn home(&self, shared: &Arc<Shared>) -> Option<Box<dyn Homecoming>> {
+        self.worker.then(|| Box::new(Home::new(shared, false).0) as Box<dyn Homecoming>)
+    }
+
+    fn working(&self) -> Option<&'static Working> {
+        self.worker.then_some(&WORKING)
     }
 
     fn has_users_processes(&self) -> bool {
@@ -138,17 +159,41 @@ fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
     // As many contexts below as the system allows; what is started here gets the login's own limit back.
     let _ = process::raise_descriptor_limit();
     let guards = supervise::Guards::new()?;
+    let outputs = if role.has_users_processes() { Some(Outputs::new()?) } else { None };
     let supervisor = process::id();
     match process::fork_single_threaded()? {
         Fork::Parent(agent) => {
             drop(fds);
-            Ok(supervise::supervise(agent, guards))
+            // What a crashed worker had written last is still in its pipes: the guard has them too.
+            let rest = outputs.map(|outputs| outputs.read);
+            Ok(supervise::supervise(agent, guards, rest.as_ref().map_or(&[], |rest| &rest[..])))
         }
         Fork::Child => {
             let (watchdog, guard) = guards.agent(supervisor)?;
-            serve(fds, watchdog, guard, supervisor, role)?;
+            serve(fds, watchdog, guard, supervisor, outputs, role)?;
             Ok(0)
         }
+    }
+}
+
+/// The pipes that are a worker's standard output and error output, made before the fork.
+struct Outputs {
+    read: [OwnedFd; 2],
+    write: [OwnedFd; 2],
+}
+
+impl Outputs {
+    fn new() -> io::Result<Outputs> {
+        let (out, err) = (fd::pipe()?, fd::pipe()?);
+        fd::set_nonblocking(&out.0, true)?;
+        fd::set_nonblocking(&err.0, true)?;
+        Ok(Outputs { read: [out.0, err.0], write: [out.1, err.1] })
+    }
+
+    /// Puts the writing ends in their places, where nothing but this worker and what it starts holds them.
+    fn place(self) -> io::Result<[OwnedFd; 2]> {
+        fd::set_standard_outputs(&self.write[0], &self.write[1])?;
+        Ok(self.read)
     }
 }
 
@@ -170,6 +215,7 @@ fn serve(
     mut watchdog: supervise::Watchdog,
     guard: OwnedFd,
     supervisor: u32,
+    outputs: Option<Outputs>,
     role: &impl Role,
 ) -> io::Result<()> {
     process::setsid()?;
@@ -202,6 +248,7 @@ fn serve(
         image: Arc::new(role.image()),
         payloads: None,
         process_name: hello.process_name.clone(),
+        workers: WorkerLimits::default(),
     };
     let mut poller = Poller::new()?;
     let started = Instant::now();
@@ -209,7 +256,9 @@ fn serve(
     let mut state = State::new(core);
     state.services.connects.set_tree_tag(&hello.tree);
     state.services.identity = Some(Own { name: hello.name.clone(), path: hello.path.clone(), hello: own });
-    state.services.calls = role.calls();
+    let outputs = outputs.map(Outputs::place).transpose()?;
+    state.services.calls = role.calls(outputs);
+    state.services.working = role.working();
     state.services.reaper = (!role.has_users_processes()).then_some(offshoot_mux::Reaper);
     let registry = poller.registry();
     let token = state.sources.insert(Source::Signals);
@@ -217,11 +266,19 @@ fn serve(
     state.services.signals = Some(signals);
     let token = state.sources.insert(Source::Guard);
     registry.add(guard.as_fd(), token, Interest::Read)?;
+    if let Some(calls) = &mut state.services.calls {
+        for index in 0..2 {
+            let token = state.sources.insert(Source::Output(index));
+            registry.add(calls.outlet().fd(index), token, Interest::Read)?;
+        }
+    }
+    records::start(poller.waker(), hello.log);
     watchdog.set_silence(Duration::from_millis(u64::from(hello.silence_ms)));
     state.services.watchdog = Some(watchdog);
     state.after(Duration::ZERO, Timer::Watchdog);
 
     let shared = Arc::new(Shared::new(state, registry, poller.waker(), options, started));
+    shared.lock().services.home = role.home(&shared);
     let new = NewLink { fds, received, tool: None, child: None };
     shared.with(|state, now| state.adopt(&shared, link, new, now))?;
     let reason = broker::run(&shared, &mut poller);

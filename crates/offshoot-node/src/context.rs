@@ -75,8 +75,26 @@ impl Context {
         }))
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
     pub(crate) fn workers(&self) -> &Workers {
         &self.0.shared.workers
+    }
+
+    /// A context that this one has connected, which speaks under its path from now on.
+    fn joined(&self, reply: ConnectReply) -> Context {
+        let context = self.below(reply);
+        context.speaks_as(context.path());
+        context
+    }
+
+    /// Under which name this context's log records are shown.
+    pub(crate) fn speaks_as(&self, path: &str) {
+        if let Some(home) = &mut self.0.shared.lock().services.home {
+            home.name(&self.0.address, path);
+        }
     }
 
     fn below(&self, reply: ConnectReply) -> Context {
@@ -185,7 +203,7 @@ impl Context {
         let results = replies.into_iter().zip(paths);
         results
             .map(|(reply, path)| match reply {
-                Ok(reply) => Ok(self.below(reply)),
+                Ok(reply) => Ok(self.joined(reply)),
                 Err(failure) => Err(Error::new(failure, &*path)),
             })
             .collect()
@@ -205,7 +223,7 @@ impl Context {
             let (exchange, answers, path) = asked.as_ref().map_err(Clone::clone)?;
             let reply = asking::connected(exchange, answers, path, &self.0.path)?;
             self.check_below(&reply).map_err(|failure| exchange.error(failure))?;
-            Ok(self.below(reply))
+            Ok(self.joined(reply))
         };
         let asks = asked.iter().any(|asked| asked.as_ref().is_ok_and(|(_, answers, _)| !answers.is_none()));
         let threads = if asks { CONNECTS } else { 1 };
@@ -410,8 +428,15 @@ mod tests {
     fn a_context_that_comes_when_nobody_waits_for_it_any_more_is_ended() {
         let image = Arc::new(OwnImage::new());
         let route = Config::default();
-        let root =
-            Root::start(Options { route, connects: 1, image, payloads: None, process_name: "x".into() }).unwrap();
+        let root = Root::start(Options {
+            route,
+            connects: 1,
+            image,
+            payloads: None,
+            process_name: "x".into(),
+            workers: Default::default(),
+        })
+        .unwrap();
         for answered_before in [false, true] {
             let (context, mut played) = Played::below(&root);
             let recipe = Recipe::new("exec", "", Start::Local);

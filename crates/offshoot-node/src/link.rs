@@ -217,6 +217,11 @@ impl Link {
         }
     }
 
+    /// Whether the descriptor has taken all that was handed out for it.
+    pub(crate) fn is_written(&self) -> bool {
+        self.output.is_empty()
+    }
+
     /// Sets the watch for room again after a thread that read the link has handed it back.
     pub(crate) fn rearm(&mut self, registry: &Registry) -> Turn {
         match &self.io.fds {

@@ -335,7 +335,10 @@ impl State {
         tool.exited = Some(reason.clone());
         tool.close(shared, &mut self.sources);
         if !tool.tail.is_empty() {
-            log::debug!("the tool of a link ended, its last words: {}", tool.tail.escape_ascii());
+            // Of what crashed they are the only account.
+            let crashed = matches!(reason, LostReason::Signalled(_)) && !supervise::is_last_word(&tool.tail);
+            let level = if crashed { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "the tool of a link ended, its last words: {}", tool.tail.escape_ascii());
         }
         match &entry.link {
             // What it wrote before it ended is still to be read; the end of reading comes by itself, unless something

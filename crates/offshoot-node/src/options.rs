@@ -1,9 +1,11 @@
 //! What a node is told at its start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use offshoot_connect::{LocalImage, Payloads};
 use offshoot_route::Config;
+use offshoot_wire::AttendSpec;
 
 /// What a node is told at its start.
 #[derive(Clone)]
@@ -19,6 +21,34 @@ pub struct Options {
     pub payloads: Option<Arc<dyn Payloads>>,
     /// What the processes of new contexts are called in `ps`.
     pub process_name: String,
+    /// The limits of the workers that this process starts for its calls.
+    pub workers: WorkerLimits,
+}
+
+/// The limits of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerLimits {
+    /// How many calls run side by side in it, each on a thread of its own; more wait their turn. 64 by default, at most
+    /// 4096.
+    pub calls: u32,
+    /// How much memory it may have, in bytes of address space; what is allocated beyond that ends it. No limit by default.
+    pub memory: Option<u64>,
+    /// After how long without a call, a child or a connect it ends; the next call starts another, with fresh statics.
+    /// Five minutes by default; `None` is never.
+    pub idle: Option<Duration>,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> WorkerLimits {
+        WorkerLimits { calls: 64, memory: None, idle: Some(Duration::from_secs(300)) }
+    }
+}
+
+impl WorkerLimits {
+    pub(crate) fn spec(&self) -> AttendSpec {
+        let idle = self.idle.map_or(0, |idle| u32::try_from(idle.as_millis().max(1)).unwrap_or(u32::MAX));
+        AttendSpec { calls: self.calls.max(1), memory: self.memory.unwrap_or(0), idle_ms: idle }
+    }
 }
 
 impl std::fmt::Debug for Options {

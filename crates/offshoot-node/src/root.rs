@@ -12,6 +12,7 @@ use offshoot_route::{Node, Time};
 use offshoot_wire::{Failure, LostReason, ShutdownNotice};
 
 use crate::error::os_failure;
+use crate::home::{Closing, Home};
 use crate::options::Options;
 use crate::services::Identity;
 use crate::shared::Shared;
@@ -24,6 +25,7 @@ use crate::{Context, Error, broker, identity};
 pub struct Root {
     shared: Arc<Shared>,
     broker: Option<JoinHandle<LostReason>>,
+    home: Option<Closing>,
 }
 
 impl Root {
@@ -44,6 +46,8 @@ impl Root {
         let hello = identity::hello([0; 16]);
         state.services.identity = Some(Identity { name: String::new(), path: String::new(), hello });
         let shared = Arc::new(Shared::new(state, poller.registry(), poller.waker(), options, started));
+        let (home, closing) = Home::new(&shared, true);
+        shared.lock().services.home = Some(Box::new(home));
         let theirs = Arc::clone(&shared);
         let broker = std::thread::Builder::new()
             .name("offshoot-broker".into())
@@ -56,7 +60,7 @@ impl Root {
                 })
             })
             .map_err(os)?;
-        Ok(Root { shared, broker: Some(broker) })
+        Ok(Root { shared, broker: Some(broker), home: Some(closing) })
     }
 
     /// The root itself as a context: what it connects are the root's children.
@@ -93,6 +97,9 @@ impl Drop for Root {
         if let Some(broker) = self.broker.take() {
             // A panic of the broker was reported by its thread; here it must not become a second one.
             let _ = broker.join();
+        }
+        if let Some(home) = self.home.take() {
+            home.close();
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Source {
     ProcessIn(ExchangeId),
     /// The end of such a process.
     ProcessExit(ExchangeId),
+    /// What this worker writes itself: 0 is stdout, 1 is stderr.
+    Output(usize),
     /// Signals to this process.
     Signals,
     /// What ends when this agent's supervisor does.

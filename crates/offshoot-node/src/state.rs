@@ -16,6 +16,7 @@ use crate::ids::IdMap;
 use crate::link::{Readable, Spares, Turn};
 use crate::links::Links;
 use crate::pending::Unwanted;
+use crate::records;
 use crate::services::Services;
 use crate::shared::{Shared, Ticket};
 use crate::sources::{Source, Sources};
@@ -37,6 +38,10 @@ pub(crate) enum Timer {
     Shutdown,
     /// The guard wants a sign of life.
     Watchdog,
+    /// Log records wait for room, or a storm of them is over.
+    Records,
+    /// A worker may have had nothing to do for long.
+    Idle,
 }
 
 /// How far the node is with ending.
@@ -163,6 +168,11 @@ impl State {
             Some(Source::ProcessOut(id, index)) => self.process_readable(shared, id, index, now),
             Some(Source::ProcessIn(id)) => self.process_writable(shared, id, now),
             Some(Source::ProcessExit(id)) => self.process_exited(shared, id, now),
+            Some(Source::Output(index)) => {
+                if let Some(working) = self.services.working {
+                    (working.readable)(self, Some(shared), index, now);
+                }
+            }
             Some(Source::Signals) => self.signalled(now),
             Some(Source::Guard) => self.begin_end(LostReason::ParentLost, AT_ONCE, now),
             None => {}
@@ -184,8 +194,23 @@ impl State {
                 Timer::KillJobs => self.signal_jobs(9),
                 Timer::Shutdown => self.shutdown_overdue(shared),
                 Timer::Watchdog => self.services.feed_watchdog(&mut self.timers),
+                Timer::Records => {
+                    self.services.records_due = false;
+                    let again = records::count(&mut self.core, now);
+                    self.send_records_again(again);
+                }
+                Timer::Idle => {
+                    if let Some(working) = self.services.working {
+                        (working.idle)(self, now);
+                    }
+                }
             }
         }
+        if records::any() && !self.services.records_due {
+            let again = records::hand_over(&mut self.core, now);
+            self.send_records_again(again);
+        }
+        self.follow_log_level();
         for _ in 0..self.pending.len() {
             match self.pending.pop_front() {
                 Some(Pending::Read(link)) => self.broker_reads(shared, link, now),
@@ -379,14 +404,19 @@ impl State {
                     self.core.cancel(id, now);
                     return result.map_or((), then);
                 }
-                self.on_asked(id, |asked| {
+                let asked = self.on_asked(id, |asked| {
                     asked.done = true;
                     asked.result = Some(result);
                 });
+                if !asked && let Some(home) = self.homecoming_of(id) {
+                    home.ended(id, None);
+                }
             }
             Event::Data { id, channel, data } => {
                 if self.asked.contains_key(&id) {
                     self.on_asked(id, |asked| asked.came(channel, data));
+                } else if self.homecoming_of(id).is_some() {
+                    self.attended_output(shared, id, channel, data, now);
                 } else {
                     self.served_data(shared, id, channel, data, now);
                 }
@@ -394,6 +424,8 @@ impl State {
             Event::End { id, channel, reason } => {
                 if self.asked.contains_key(&id) {
                     self.on_asked(id, |asked| asked.ended(channel, reason));
+                } else if let Some(home) = self.homecoming_of(id) {
+                    home.ended(id, Some(channel));
                 } else {
                     self.served_end(shared, id, channel, now);
                 }
@@ -418,8 +450,18 @@ impl State {
             Event::ParentLost { reason } => self.begin_end(reason, AT_ONCE, now),
             Event::ShutdownRequested(notice) => self.begin_end(LostReason::Shutdown, notice, now),
             Event::Room { link } => self.room(link),
-            Event::ChildGone { prefix, .. } | Event::Gone { prefix, .. } => shared.workers.gone(&prefix),
-            Event::Log { .. } => {}
+            Event::ChildGone { prefix, .. } | Event::Gone { prefix, .. } => {
+                shared.workers.gone(&prefix);
+                if let Some(home) = &mut self.services.home {
+                    home.gone(&prefix);
+                }
+            }
+            Event::LogLevel(level) => records::set_level(level),
+            Event::Log { from, body } => {
+                if let Some(home) = &mut self.services.home {
+                    home.record(from, body);
+                }
+            }
         }
     }
 

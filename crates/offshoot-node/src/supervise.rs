@@ -103,7 +103,9 @@ fn rouse(rouse: &Option<process::Rouse>, silence: Duration) {
 
 /// The supervisor: waits for its agent's end, ends it when it is silent for too long, and then everything that is left.
 /// Exits as the agent did; 128 and the signal's number when a signal ended it; with [`SILENT`] when the silence was the reason.
-pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
+///
+/// `outputs` is where a worker writes: what it had written last is said when it crashes.
+pub(crate) fn supervise(agent: Child, guards: Guards, outputs: &[OwnedFd]) -> u8 {
     let watchdog = guards.watchdog.0;
     drop(guards.watchdog.1);
     drop(guards.life.0);
@@ -163,11 +165,27 @@ pub(crate) fn supervise(agent: Child, guards: Guards) -> u8 {
         }
     };
     if code > 128 || code == SILENT {
+        say_rest(outputs);
         // To end what is left takes its time, and the parent wants to tell the reason at once.
         say(&format!("{LAST_WORDS}{code}\n"));
     }
     sweep();
     code
+}
+
+/// Says what is left in the pipes of a worker that crashed: its last words.
+fn say_rest(outputs: &[OwnedFd]) {
+    // As much as the parent keeps.
+    const MOST: usize = 4 * 1024;
+    for output in outputs {
+        let mut rest = vec![0; 64 * 1024];
+        let length = fd::read(output, &mut rest).unwrap_or(0);
+        let last = &rest[length.saturating_sub(MOST)..length];
+        last.chunks(256).for_each(|part| say(&String::from_utf8_lossy(part)));
+        if !last.is_empty() && !last.ends_with(b"\n") {
+            say("\n");
+        }
+    }
 }
 
 /// Says something on the standard error, whose reader may be gone or stopped: neither may keep a guard from its work.
@@ -182,6 +200,11 @@ const LAST_WORDS: &str = "offshoot agent: ended with status ";
 pub(crate) fn last_words(tail: &[u8]) -> Option<i32> {
     let line = tail.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
     std::str::from_utf8(line).ok()?.strip_prefix(LAST_WORDS)?.parse().ok()
+}
+
+/// Whether a guard said nothing but that.
+pub(crate) fn is_last_word(tail: &[u8]) -> bool {
+    tail.starts_with(LAST_WORDS.as_bytes())
 }
 
 fn exit_code(status: std::process::ExitStatus) -> u8 {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use offshoot_connect::methods::Method;
 use offshoot_wire::{Address, Recipe, Start};
@@ -14,6 +15,9 @@ use crate::{Context, Error};
 
 /// How many workers are started at once.
 const STARTS: usize = 32;
+
+/// How often is looked for room to attend a worker.
+const ROOM: Duration = Duration::from_millis(5);
 
 type Then = Box<dyn FnOnce(Result<Context, Error>) + Send>;
 
@@ -80,7 +84,16 @@ impl Context {
     /// As [`Context::connect`]; [`Unsupported`](offshoot_wire::FailureKind::Unsupported) when this context has no image
     /// of the program.
     pub fn new_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
-        self.connect(WorkerOf(program))
+        let worker = self.connect(WorkerOf(program))?;
+        // What a context's functions say is said by that context.
+        let path = self.path();
+        worker.speaks_as(path);
+        let spec = self.shared().options.workers.spec();
+        while !self.shared().with(|state, now| state.begin_attending(worker.address(), path, &spec, now)) {
+            // As many requests wait as may: those are answered, or lost with their link.
+            std::thread::sleep(ROOM);
+        }
+        Ok(worker)
     }
 
     /// Hands this process's worker in this context to `then`: at once when there is one, else when it is started, on

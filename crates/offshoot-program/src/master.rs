@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use offshoot_connect::methods::{Local as LocalMethod, Method, Ssh, Sudo};
-use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, agent, process_name};
+use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, WorkerLimits, agent, process_name};
 
 use crate::agents::Agents;
 use crate::identity::identity;
@@ -84,6 +84,7 @@ pub struct Builder {
     own_image: bool,
     connects: usize,
     process_name: Option<String>,
+    workers: WorkerLimits,
     route: offshoot_route::Config,
 }
 
@@ -117,6 +118,12 @@ impl Builder {
         self
     }
 
+    /// The limits of the workers in which remote functions run; see [`WorkerLimits`].
+    pub fn worker_limits(mut self, limits: WorkerLimits) -> Builder {
+        self.workers = limits;
+        self
+    }
+
     /// What the processes of all contexts are called in `ps`; `offshoot:USER@HOST:PID` of this process by default.
     /// Printable ASCII; other characters are replaced.
     pub fn process_name(mut self, name: impl Into<String>) -> Builder {
@@ -147,6 +154,7 @@ impl Builder {
             // Only a context that was started from the program can start workers of it.
             image: Arc::new(Local::new(Arc::clone(&agents), self.own_image || !FUNCTIONS.is_empty())),
             payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
+            workers: self.workers,
             process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
         })?;
         Ok(Master { context: root.context(), root, agents, images: Arc::new(Images::new()) })
@@ -169,6 +177,7 @@ impl Master {
             own_image: false,
             connects: CONNECTS,
             process_name: None,
+            workers: WorkerLimits::default(),
             route: offshoot_route::Config::default(),
         }
     }

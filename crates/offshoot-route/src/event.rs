@@ -165,6 +165,8 @@ pub enum Event {
         /// The link.
         link: LinkId,
     },
+    /// Down to which level log records are wanted from now on, as the parent says.
+    LogLevel(u8),
     /// A log record, at the root.
     Log {
         /// Who sent it, as the path that it came says.

@@ -281,6 +281,11 @@ impl Link {
         self.state == State::Up
     }
 
+    /// Whether frames may be sent on it.
+    pub(crate) fn is_greeted(&self) -> bool {
+        matches!(self.state, State::Greeted | State::Up)
+    }
+
     /// Whether an acknowledgement is due. Every 32 KiB: rare beside the data, and well under the least that may be in
     /// flight, so that the sender never waits for one that is not due yet.
     pub(crate) fn owes_ack(&self) -> bool {

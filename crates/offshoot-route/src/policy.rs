@@ -12,7 +12,7 @@ use offshoot_wire::{Authority, Limits, Verb, channel};
 /// fn granted(verb: Verb) -> bool {
 ///     match verb {
 ///         Verb::Echo | Verb::Info | Verb::Exec | Verb::Connect | Verb::Files | Verb::Call => true,
-///         Verb::Shutdown | Verb::Detach | Verb::Attach | Verb::Payload => true,
+///         Verb::Shutdown | Verb::Detach | Verb::Attach | Verb::Payload | Verb::Attend => true,
 ///         // Verb::Image has no policy here.
 ///     }
 /// }
@@ -32,6 +32,8 @@ pub fn permits(verb: Verb, authority: Authority) -> bool {
         // What a child needs to start a context of its own: served by hash or triple from what is public to the tree.
         Verb::Payload => (true, true),
         Verb::Image => (true, true),
+        // Whoever started the worker has full authority over it; nobody else sets its limits.
+        Verb::Attend => (false, false),
     };
     match authority {
         Authority::Full => true,
@@ -67,6 +69,7 @@ impl Channels {
             Verb::Exec | Verb::Files => (IN, OUT),
             Verb::Call => (1 << channel::STDIN, 1 << channel::STDOUT),
             Verb::Payload | Verb::Image => (0, 1 << channel::STDOUT),
+            Verb::Attend => (0, OUT | 1 << channel::QUESTION),
         };
         Channels { ask, answer }
     }
@@ -94,7 +97,8 @@ mod tests {
         for verb in Verb::ALL {
             assert!(permits(verb, Authority::Full), "{verb:?}");
             assert!(!permits(verb, Authority::None), "{verb:?}");
-            assert_eq!(permits(verb, Authority::Granted), verb != Verb::Attach, "{verb:?}");
+            let granted = !matches!(verb, Verb::Attach | Verb::Attend);
+            assert_eq!(permits(verb, Authority::Granted), granted, "{verb:?}");
             assert_eq!(permits(verb, Authority::Child), matches!(verb, Verb::Payload | Verb::Image), "{verb:?}");
         }
     }

@@ -29,6 +29,7 @@ fn ask(mut link: UnixStream) -> Result<(), Box<dyn std::error::Error>> {
         name: "socket".into(),
         path: "socket".into(),
         process_name: "peer".into(),
+        log: 0,
     };
     // The first request need not wait for the child's hello.
     let mut out = Vec::new();

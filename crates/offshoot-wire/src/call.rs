@@ -1,4 +1,5 @@
-//! The bodies of [`Verb::Call`](crate::Verb::Call): one of the user's functions, run by a worker.
+//! The bodies of [`Verb::Call`](crate::Verb::Call), one of the user's functions, run by a worker, and of
+//! [`Verb::Attend`](crate::Verb::Attend), by which whoever started the worker looks after it.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,4 +26,16 @@ pub struct CallReply {
     pub value: Vec<u8>,
     /// How many bytes of value came on the channel; 0 when they are here.
     pub came: u64,
+}
+
+/// What a worker is told by whoever started it. Its output comes on [`channel::STDOUT`](crate::channel::STDOUT) and
+/// [`channel::STDERR`](crate::channel::STDERR).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttendSpec {
+    /// How many calls run side by side; more wait their turn. 0 leaves it at the worker's own limit.
+    pub calls: u32,
+    /// How much memory the process may have, in bytes of address space; 0 is no limit.
+    pub memory: u64,
+    /// After how long without a call, child or connect it ends, in milliseconds; 0 is never.
+    pub idle_ms: u32,
 }

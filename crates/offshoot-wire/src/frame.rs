@@ -40,7 +40,7 @@ pub enum FrameKind {
     Stop = 0x07,
     /// The requester no longer waits; what was started for it ends.
     Cancel = 0x08,
-    /// A log record on its way to the root. Reserved.
+    /// A log record on its way to the root: a [`LogRecord`](crate::LogRecord). Upwards only.
     Log = 0x09,
     /// A heartbeat: [`Ping`](crate::Ping).
     Ping = 0x40,
@@ -56,11 +56,14 @@ pub enum FrameKind {
     Shutdown = 0x45,
     /// A subtree that is about to detach reports itself. Reserved.
     Detaching = 0x46,
+    /// Down to which level log records are wanted from now on: `u8`, as in [`LogRecord::level`](crate::LogRecord::level).
+    /// Downwards only; each context passes it on.
+    LogLevel = 0x47,
 }
 
 impl FrameKind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [FrameKind; 16] = [
+    pub const ALL: [FrameKind; 17] = [
         FrameKind::Request,
         FrameKind::Reply,
         FrameKind::Failure,
@@ -77,6 +80,7 @@ impl FrameKind {
         FrameKind::Bye,
         FrameKind::Shutdown,
         FrameKind::Detaching,
+        FrameKind::LogLevel,
     ];
 
     /// The kind of a wire number; `None` when there is none.
@@ -99,6 +103,7 @@ impl FrameKind {
             0x44 => FrameKind::Bye,
             0x45 => FrameKind::Shutdown,
             0x46 => FrameKind::Detaching,
+            0x47 => FrameKind::LogLevel,
             _ => return None,
         })
     }

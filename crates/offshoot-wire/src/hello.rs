@@ -54,6 +54,8 @@ pub struct ParentHello {
     pub path: String,
     /// What the child's process is called in `ps`.
     pub process_name: String,
+    /// Down to which level it sends log records, numbered as in [`LogRecord::level`](crate::LogRecord::level).
+    pub log: u8,
 }
 
 impl std::fmt::Debug for ParentHello {
@@ -175,6 +177,9 @@ impl Hello for ParentHello {
         }
         if self.address.depth() == 0 {
             return Err(HelloError::Bounds("address"));
+        }
+        if self.log > Limits::LOG_LEVEL {
+            return Err(HelloError::Bounds("log level"));
         }
         bounded(&self.name, "name")?;
         bounded(&self.process_name, "process name")?;

@@ -35,6 +35,7 @@ mod frame;
 mod grant;
 mod hello;
 mod limits;
+mod log;
 mod message;
 mod question;
 mod recipe;
@@ -44,7 +45,7 @@ mod varint;
 mod verb;
 
 pub use address::{Address, AddressError};
-pub use call::{CallReply, CallSpec};
+pub use call::{AttendSpec, CallReply, CallSpec};
 pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value};
 pub use content::{ContentRef, Packing};
 pub use failure::{
@@ -57,6 +58,7 @@ pub use hello::{
     parse_hello,
 };
 pub use limits::Limits;
+pub use log::LogRecord;
 pub use message::{
     Ack, Bye, ChannelEnd, CommandSpec, ConnectReply, ConnectSpec, Credit, EndReason, EnvChange, ExecControl, ExecReply,
     Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, Terminal,

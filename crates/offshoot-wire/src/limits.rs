@@ -52,6 +52,10 @@ impl Limits {
     pub const CALL: u64 = 64 * 1024 * 1024;
     /// Up to how many bytes of arguments or value travel in the request or answer itself: half a frame.
     pub const CALL_INLINE: usize = 32 * 1024;
+    /// The longest log record, in bytes: what a person reads of one, with room for a dump.
+    pub const LOG: usize = 16 * 1024;
+    /// The highest level of a log record: trace.
+    pub const LOG_LEVEL: u8 = 5;
     /// The highest channel number of an exchange, exclusive.
     pub const CHANNELS: u8 = 8;
     /// The window that each channel starts with: 128 KiB.

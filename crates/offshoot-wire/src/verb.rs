@@ -30,11 +30,14 @@ pub enum Verb {
     Payload = 10,
     /// Asks an ancestor for a program image by its hash. Reserved.
     Image = 11,
+    /// Looks after a worker for as long as the exchange is open: sets its limits, and streams what it and what it starts
+    /// write to stdout and stderr; see [`AttendSpec`](crate::AttendSpec). A worker that is no longer attended ends.
+    Attend = 12,
 }
 
 impl Verb {
     /// Every verb, in the order of the numbers.
-    pub const ALL: [Verb; 11] = [
+    pub const ALL: [Verb; 12] = [
         Verb::Echo,
         Verb::Info,
         Verb::Exec,
@@ -46,6 +49,7 @@ impl Verb {
         Verb::Attach,
         Verb::Payload,
         Verb::Image,
+        Verb::Attend,
     ];
 
     /// The wire number.

@@ -147,6 +147,7 @@ fn the_page_and_the_crate_agree_on_every_vector() {
             name: "ssh:web1".into(),
             path: "ssh:jump -> ssh:web1".into(),
             process_name: "offshoot".into(),
+            log: 3,
         },
     );
     page.hello("hello-child", &child_hello());
@@ -210,6 +211,18 @@ fn the_page_and_the_crate_agree_on_every_vector() {
     let bye = Bye { reason: LostReason::Violation("flags".into()) };
     page.frame("frame-bye", &Frame::link(FrameKind::Bye, encode(&bye).into()));
     let notice = ShutdownNotice { grace_ms: 5000, kill_ms: 2000 };
+    page.frame("frame-log-level", &Frame::link(FrameKind::LogLevel, vec![4].into()));
+    let record = LogRecord {
+        seq: 7,
+        level: 2,
+        unix_us: 1_000_000,
+        module: "main".into(),
+        thread: "t".into(),
+        text: "low on \u{1b}".into(),
+    };
+    let mut log = Frame::routed(FrameKind::Log, Address::ROOT, at(&[3, 1]), 0);
+    log.body = encode(&record).into();
+    page.frame("frame-log", &log);
     page.frame("frame-shutdown", &Frame::link(FrameKind::Shutdown, encode(&notice).into()));
 
     page.value("body-exec-signal", &ExecControl::Signal(15));
@@ -238,6 +251,7 @@ fn the_page_and_the_crate_agree_on_every_vector() {
     page.value("body-info-reply", &info);
     page.value("body-call", &CallSpec { function: "main::usage".into(), args: vec![0x02, 0x2f, 0x76], follow: 0 });
     page.value("body-call-reply", &CallReply { value: Vec::new(), came: 1_000_000 });
+    page.value("body-attend", &AttendSpec { calls: 64, memory: 1 << 30, idle_ms: 60_000 });
     page.value("body-payload", &PayloadSpec { triple: "aarch64-unknown-linux-musl".into() });
     page.value("body-payload-reply", &PayloadReply { length: 100_000, sha256: [0x55; 32] });
 
@@ -288,6 +302,7 @@ fn the_page_states_the_limits_that_the_crate_has() {
         ("message, hint", Limits::MESSAGE.to_string()),
         ("links of a grant", Limits::GRANT_LINKS.to_string()),
         ("arguments or value of a call", Limits::CALL.to_string()),
+        ("log record", Limits::LOG.to_string()),
         ("channels", Limits::CHANNELS.to_string()),
         ("first window", Limits::WINDOW_START.to_string()),
         ("largest window", Limits::WINDOW_MAX.to_string()),
@@ -298,5 +313,5 @@ fn the_page_states_the_limits_that_the_crate_has() {
     ] {
         assert_eq!(limits.get(name), Some(&value), "{name}");
     }
-    assert_eq!(limits.len(), 20, "a limit on the page that is not checked here");
+    assert_eq!(limits.len(), 21, "a limit on the page that is not checked here");
 }

@@ -390,7 +390,7 @@ proptest! {
         if address.depth() > 0 {
             let parent = ParentHello {
                 nonce: hello.nonce, tree: hello.nonce, address, key, tree_ms, frame: hello.frame, heartbeat_ms: 5000,
-                silence_ms: 15000, name: hello.host.clone(), path: hello.user.clone(), process_name: String::new(),
+                silence_ms: 15000, name: hello.host.clone(), path: hello.user.clone(), process_name: String::new(), log: 5,
             };
             let mut bytes = Vec::new();
             parent.put(&mut bytes);

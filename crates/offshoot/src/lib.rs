@@ -56,11 +56,13 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod log;
+
 pub use offshoot_connect::{Answers, Asking, Responder, Target, TargetError, methods};
 pub use offshoot_macros::{main, remote};
 pub use offshoot_node::{
     Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE,
-    Terminal, TerminalSize, VERSION, Via,
+    Terminal, TerminalSize, VERSION, Via, WorkerLimits,
 };
 #[doc(hidden)]
 pub use offshoot_program::expansion as __expansion;

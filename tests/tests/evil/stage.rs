@@ -157,6 +157,7 @@ fn options(director: &Director) -> Options {
         image: Arc::new(Program(PROGRAM.into())),
         payloads: None,
         process_name: director.name.clone(),
+        workers: offshoot_node::WorkerLimits::default(),
     }
 }
 

@@ -41,6 +41,15 @@ pub(crate) fn set_descriptor_limit(soft: u64, hard: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Both limits: what runs here could raise a soft one again.
+pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
+    let bytes = libc::rlim_t::try_from(bytes).unwrap_or(libc::RLIM_INFINITY);
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the kernel reads the live struct.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) })?;
+    Ok(())
+}
+
 pub(crate) fn setsid() -> io::Result<()> {
     // SAFETY: takes nothing.
     check(unsafe { libc::setsid() })?;

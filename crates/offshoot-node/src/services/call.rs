@@ -5,18 +5,19 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_route::{ExchangeId, Node, Time};
 use offshoot_wire::{CallReply, CallSpec, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode};
 
+use super::Outlet;
 use crate::Context;
 use crate::ids::IdMap;
 use crate::shared::Shared;
 
-/// How many functions run side by side; more wait their turn. Each has a thread.
+/// How many functions run side by side unless the attendant says otherwise; more wait their turn. Each has a thread.
 const AT_ONCE: usize = 64;
 
 /// How many calls may be here in all: those that run, that wait, and whose value is on its way.
@@ -59,6 +60,13 @@ pub(crate) trait CallService: Send {
     fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time);
     fn done(&mut self, core: &mut Node, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time);
     fn cancel(&mut self, id: ExchangeId);
+    /// What the worker writes to its standard streams.
+    fn outlet(&mut self) -> &mut Outlet;
+    /// How many functions run side by side from now on.
+    fn set_limit(&mut self, limit: usize);
+    fn is_idle(&self) -> bool;
+    /// When a call last came or ended.
+    fn last(&self) -> Option<Instant>;
 }
 
 enum Stage {
@@ -80,14 +88,19 @@ pub(crate) struct Workshop {
     calls: IdMap<ExchangeId, Call>,
     gathered: u64,
     pool: Arc<Pool>,
+    outlet: Outlet,
+    last: Option<Instant>,
 }
 
 impl Workshop {
-    pub(crate) fn new(functions: Arc<dyn Calls>) -> Workshop {
+    pub(crate) fn new(functions: Arc<dyn Calls>, outlet: Outlet) -> Workshop {
+        let work = Mutex::new(Work { limit: AT_ONCE, ..Work::default() });
         Workshop {
             calls: IdMap::default(),
             gathered: 0,
-            pool: Arc::new(Pool { functions, work: Mutex::default(), came: Condvar::new() }),
+            pool: Arc::new(Pool { functions, work, came: Condvar::new() }),
+            outlet,
+            last: None,
         }
     }
 
@@ -107,6 +120,7 @@ impl Workshop {
 
     fn forget(&mut self, id: ExchangeId) -> Option<Call> {
         let call = self.calls.remove(&id)?;
+        self.last = Some(Instant::now());
         self.gathered -= match &call.stage {
             Stage::Gathering { length, .. } => *length,
             Stage::Running { gathered } => *gathered,
@@ -198,6 +212,23 @@ impl CallService for Workshop {
             call.cancelled.store(true, Ordering::Relaxed);
         }
     }
+
+    fn outlet(&mut self) -> &mut Outlet {
+        &mut self.outlet
+    }
+
+    fn set_limit(&mut self, limit: usize) {
+        self.pool.lock().limit = limit.clamp(1, CALLS);
+    }
+
+    fn is_idle(&self) -> bool {
+        // A function whose caller gave up may still run.
+        self.calls.is_empty() && self.pool.is_idle()
+    }
+
+    fn last(&self) -> Option<Instant> {
+        self.last
+    }
 }
 
 struct Job {
@@ -219,15 +250,26 @@ struct Work {
     queue: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// How many threads there may be.
+    limit: usize,
 }
 
 impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_idle(&self) -> bool {
+        let work = self.lock();
+        work.queue.is_empty() && work.idle == work.threads
+    }
+
     fn push(self: &Arc<Self>, shared: &Arc<Shared>, job: Job) -> std::io::Result<()> {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut work = self.lock();
         work.queue.push_back(job);
         if work.queue.len() <= work.idle {
             self.came.notify_one();
-        } else if work.threads < AT_ONCE {
+        } else if work.threads < work.limit {
             let (pool, shared) = (Arc::clone(self), Arc::clone(shared));
             let spawned = std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared));
             match spawned {
@@ -244,7 +286,7 @@ impl Pool {
     }
 
     fn next(&self) -> Option<Job> {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut work = self.lock();
         loop {
             if let Some(job) = work.queue.pop_front() {
                 return Some(job);

@@ -176,6 +176,7 @@ impl State {
         if self.phase != Phase::Running {
             return Err(Failure::new(FailureKind::Cancelled, "the context is ending"));
         }
+        self.follow_log_level();
         let (link, address, _key) = self.core.reserve_child(now)?;
         let name = spec.name.clone().unwrap_or_else(|| spec.recipe.default_name());
         let path = match &self.services.identity {

@@ -2,10 +2,12 @@
 //!
 //! Runs under the node's lock. By the time a request arrives here the core has checked that its sender may ask it.
 
+mod attend;
 mod call;
 mod connect;
 mod ending;
 mod exec;
+mod outlet;
 mod payload;
 
 use std::sync::Arc;
@@ -19,15 +21,18 @@ use offshoot_wire::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::home::Homecoming;
 use crate::ids::IdMap;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
 use crate::supervise::Watchdog;
+pub(crate) use attend::{WORKING, Working};
 pub(crate) use call::{CallService, Workshop};
 pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use exec::Job;
+pub(crate) use outlet::Outlet;
 pub(crate) use payload::{AskParent, PayloadCache};
 
 /// The services' own state.
@@ -39,6 +44,13 @@ pub(crate) struct Services {
     endings: ending::Endings,
     /// Only in a worker.
     pub(crate) calls: Option<Box<dyn CallService>>,
+    pub(crate) attendance: attend::Attendance,
+    /// Only in a worker.
+    pub(crate) working: Option<&'static Working>,
+    /// Where logs and the output of workers come home to: only in a root and in a worker.
+    pub(crate) home: Option<Box<dyn Homecoming>>,
+    /// Whether the time of [`Timer::Records`] is set.
+    pub(crate) records_due: bool,
     /// Where the output of processes is read into.
     pub(crate) pool: Pool,
     /// What this process is, for `Info`; set at the start.
@@ -100,7 +112,14 @@ impl State {
                     calls.request(&mut self.core, shared, id, &body, now);
                 }
             }
-            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image => {
+            Verb::Attend if self.services.working.is_some() => {
+                if let (Some(working), Ok(spec)) = (self.services.working, decode(&body)) {
+                    (working.attend)(self, shared, id, spec, now);
+                } else {
+                    self.core.fail(id, Failure::new(FailureKind::Malformed, "the limits cannot be decoded"), now);
+                }
+            }
+            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image | Verb::Attend => {
                 let message = format!("{from} asked for something that this version does not do ({verb:?})");
                 self.core.fail(id, Failure::new(FailureKind::Unsupported, message), now);
             }
@@ -151,6 +170,10 @@ impl State {
         if let Some(calls) = &mut self.services.calls {
             calls.cancel(id);
         }
+        let now = shared.now();
+        if let Some(working) = self.services.working {
+            (working.over)(self, id, now);
+        }
     }
 
     /// A function has ended.
@@ -178,6 +201,9 @@ impl State {
     pub(crate) fn served_writable(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
         self.job_output_wanted(shared, id, channel, now);
         self.payload_wanted(id, now);
+        if let Some(working) = self.services.working {
+            (working.wanted)(self, shared, id, channel, now);
+        }
         if let Some(calls) = &mut self.services.calls {
             calls.wanted(&mut self.core, id, now);
         }
@@ -236,6 +262,9 @@ impl State {
             && self.links.is_clear()
         {
             let reason = reason.clone();
+            if self.services.working.is_some_and(|working| !(working.last_words)(self)) {
+                return;
+            }
             self.enter(Phase::Ended(reason));
         }
     }

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use bytes::{Buf, Bytes, BytesMut};
 use offshoot_wire::{
-    Ack, Address, Bye, Failure, FailureKind, FrameHeader, FrameKind, Gone, LostReason, Ping, Ran, ShutdownNotice,
-    decode, parse_frame,
+    Ack, Address, Bye, Failure, FailureKind, FrameHeader, FrameKind, Gone, Limits, LostReason, Ping, Ran,
+    ShutdownNotice, decode, parse_frame,
 };
 
 use super::Node;
@@ -199,6 +199,15 @@ impl Node {
                 self.events.push_back(Event::ShutdownRequested(notice));
                 Ok(())
             }
+            FrameKind::LogLevel => {
+                let level: u8 = decode(body).map_err(|error| fault("log level", &error))?;
+                if link.role != Role::Parent || level > Limits::LOG_LEVEL {
+                    return Err("a log level that it may not set".into());
+                }
+                self.set_log_level(level);
+                self.events.push_back(Event::LogLevel(level));
+                Ok(())
+            }
             _ => Err(format!("a frame of the reserved kind {kind:?}").into()),
         }
     }
@@ -222,7 +231,7 @@ impl Node {
             return Err("a log record from above".into());
         }
         let length = body.as_slice().len();
-        if length > super::local::LOG_MAX || !link.log_rate.take(length as u32 + 64, rate, now) {
+        if length > Limits::LOG || !link.log_rate.take(length as u32 + 64, rate, now) {
             link.stats.logs_dropped += 1;
             return Ok(());
         }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use offshoot_wire::{
-    Address, ChannelEnd, Credit, EndReason, Failure, FailureKind, FrameHeader, FrameKind, Grant, Limits, RequestHead,
-    Verb, encode, encode_into,
+    Address, ChannelEnd, Credit, EndReason, Failure, FailureKind, Frame, FrameHeader, FrameKind, Grant, Limits,
+    RequestHead, Verb, encode, encode_into,
 };
 
 use super::Node;
@@ -14,9 +14,6 @@ use crate::link::Role;
 use crate::outbox::{find, find_mut};
 use crate::policy::{Channels, is_framed};
 use crate::time::Time;
-
-/// The longest log record, in bytes.
-pub(super) const LOG_MAX: usize = 16 * 1024;
 
 impl Node {
     /// Asks `dst` for `verb`. The answer is an [`Event::Done`].
@@ -45,8 +42,8 @@ impl Node {
         let readable = u64::from(channels.answer.count_ones());
         let window = if readable == 0 {
             0
-        } else if verb == Verb::Connect {
-            // A few questions: no reason to take room from streams.
+        } else if matches!(verb, Verb::Connect | Verb::Attend) {
+            // A few questions, or lines: no reason to take room from streams.
             Limits::WINDOW_FLOOR
         } else if self.granted + readable * Limits::WINDOW_START <= Limits::WINDOW_SUM {
             Limits::WINDOW_START
@@ -310,10 +307,43 @@ impl Node {
     /// Sends a log record to the root; at the root, it is an event. Logs never stop work: what is longer than 16 KiB or
     /// finds no room is dropped and counted.
     pub fn log(&mut self, body: Bytes, _now: Time) {
-        if body.len() <= LOG_MAX {
+        if body.len() <= Limits::LOG {
             self.pass_log(self.address.clone(), body);
         } else if let Some(link) = self.parent.and_then(|parent| find_mut(&mut self.links, parent)) {
             link.stats.logs_dropped += 1;
+        }
+    }
+
+    /// How many bytes of log records find room now, each counted with 64 bytes more. Without a bound at the root.
+    pub fn log_room(&self) -> usize {
+        match self.parent.and_then(|parent| find(&self.links, parent)) {
+            Some(link) => self.config.log_budget.saturating_sub(link.log_bytes),
+            None => usize::MAX,
+        }
+    }
+
+    /// Down to which level this context and those below it send log records.
+    pub fn log_level(&self) -> u8 {
+        self.log_level
+    }
+
+    /// Sets [`log_level`](Self::log_level), here and in all contexts below. It is what the parent says, in all contexts but
+    /// the root.
+    pub fn set_log_level(&mut self, level: u8) {
+        if level == self.log_level {
+            return;
+        }
+        self.log_level = level;
+        let mut frame = Vec::new();
+        Frame::link(FrameKind::LogLevel, Bytes::copy_from_slice(&[level])).encode(&mut frame);
+        let children: Vec<LinkId> = self.children.values().copied().collect();
+        for child in children {
+            // One that was not greeted yet is told by its hello.
+            if let Some(link) = find_mut(&mut self.links, child).filter(|link| link.is_greeted()) {
+                link.raw_bytes += frame.len();
+                link.raw.push_back(frame.clone());
+                self.mark_ready(child);
+            }
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Node {
     /// Bytes that came on exchanges that this node asked, which are done, and that the application has not consumed.
     unread: HashMap<u64, u64, Seeded>,
     scratch: Vec<u8>,
+    /// Down to which level log records are wanted here and below.
+    log_level: u8,
 }
 
 impl std::fmt::Debug for Node {
@@ -99,6 +101,7 @@ impl Node {
         let id = node.insert_link(Role::Parent, State::Up, address, limits, now);
         node.links[id.index].frame = hello.frame.min(limits.frame);
         node.parent = Some(id);
+        node.log_level = hello.log;
         node.schedule(id);
         (node, id)
     }
@@ -129,6 +132,7 @@ impl Node {
             granted: 0,
             unread: HashMap::with_hasher(seed),
             scratch: Vec::with_capacity(256),
+            log_level: 0,
         }
     }
 
@@ -231,6 +235,7 @@ impl Node {
             name,
             path,
             process_name,
+            log: self.log_level,
         })
     }
 

@@ -325,3 +325,24 @@ fn noise_behind_the_hello_ends_the_link_and_is_told_with_its_first_bytes() {
     let told = lab.closed(&evil).expect("it is closed");
     assert!(told.contains("-bash: \\x1b[31mno job"), "{told}");
 }
+
+#[test]
+fn r2_the_log_level_comes_from_above_and_reaches_everything_below() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let b = lab.add(a);
+    lab.nodes[0].set_log_level(4);
+    lab.settle();
+    assert_eq!([a, b].map(|node| lab.nodes[node].log_level()), [4, 4]);
+    assert!(lab.take(b).iter().any(|event| matches!(event, Event::LogLevel(4))), "its owner was not told");
+    // One that joins later is told by its hello, and one that is greeted meanwhile behind it.
+    let c = lab.add(b);
+    assert_eq!(lab.nodes[c].log_level(), 4);
+    for forged in [vec![5], vec![6], vec![]] {
+        let evil = lab.evil(b);
+        lab.inject(&evil, &Frame::link(FrameKind::LogLevel, forged.into()));
+        assert_eq!([0, a, b].map(|node| lab.nodes[node].log_level()), [4, 4, 4]);
+        let closed = |event: &Event| matches!(event, Event::CloseLink { reason: LostReason::Violation(_), .. });
+        assert!(lab.take(b).iter().any(closed), "it goes on");
+    }
+}

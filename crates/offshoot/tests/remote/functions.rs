@@ -180,3 +180,53 @@ pub(crate) mod inner {
         Err(super::wire::EncodeError)
     }
 }
+
+#[offshoot::remote]
+pub(crate) fn say(level: u8, text: String) {
+    let level = log::Level::iter().nth(usize::from(level) - 1).unwrap_or(log::Level::Trace);
+    log::log!(level, "{text}");
+}
+
+/// Connects a context below, has it say something, and tells that one's address.
+#[offshoot::remote]
+pub(crate) fn say_below(here: &Here, text: String) -> Result<String, Box<dyn Error>> {
+    let below = here.context().local().connect()?;
+    say::on(&below, 3, text)?;
+    // What it says is on its way when it has answered, and goes no further than this process when that ends it.
+    std::thread::sleep(Duration::from_millis(200));
+    Ok(below.address().to_string())
+}
+
+#[offshoot::remote]
+pub(crate) fn log_level() -> u8 {
+    log::max_level() as u8
+}
+
+#[offshoot::remote]
+pub(crate) fn print_lines() -> io::Result<()> {
+    println!("one\n");
+    println!("two");
+    eprintln!("an error");
+    std::process::Command::new("sh").args(["-c", "echo of a child; echo of a child, too >&2"]).status().map(drop)
+}
+
+#[offshoot::remote]
+pub(crate) fn print_raw(bytes: Vec<u8>) -> io::Result<()> {
+    use std::io::Write;
+    let mut out = io::stdout().lock();
+    out.write_all(&bytes)?;
+    out.flush()
+}
+
+#[offshoot::remote]
+pub(crate) fn storm_of(records: u32) {
+    for number in 0..records {
+        log::info!("{number}");
+    }
+}
+
+#[offshoot::remote]
+pub(crate) fn abort_saying(text: String) {
+    eprintln!("{text}");
+    std::process::abort();
+}

@@ -3,6 +3,7 @@
 
 mod functions;
 mod life;
+mod logs;
 mod values;
 
 use std::io::Read;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     offshoot::init();
-    let checks: Vec<Check> = [values::CHECKS, life::CHECKS].concat();
+    let checks: Vec<Check> = [values::CHECKS, life::CHECKS, logs::CHECKS].concat();
     if let Ok(name) = std::env::var(NAME) {
         return run(&checks, &name);
     }

@@ -1,0 +1,403 @@
+//! What comes home: the log records of all contexts below the root, and the output of the workers that this process
+//! started, into this process's `log`.
+//!
+//! Owns the inbox and the one thread that empties it; that thread calls the user's logger, which may take its time, so
+//! nothing of the node is locked meanwhile. Records that find no room are dropped and counted. Output is never dropped:
+//! credit for it is given when the logger has taken it. Who said something is set here, by the address that it came from,
+//! and what was said is escaped (S8). Only a root and a worker have this: the stock agent does not link it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+use log::kv::{Key, Source, Value, VisitSource};
+use log::{Level, Record};
+use offshoot_route::ExchangeId;
+use offshoot_wire::escape::escaped;
+use offshoot_wire::{Address, LogRecord, channel, decode};
+
+use crate::ids::IdMap;
+use crate::shared::Shared;
+
+/// How many bytes of records wait for the logger.
+const RECORDS: usize = 1024 * 1024;
+
+/// The longest line of output; longer ones go on in the next record. Escaped it is four times that at most.
+const LINE: usize = 8 * 1024;
+
+/// Of how many contexts that are gone the names are kept: their last records may come behind the news of their end.
+const GONE: usize = 1024;
+
+/// How many senders are told apart that this process did not connect itself. A hostile context can make up as many
+/// addresses below its own as it likes.
+const STRANGERS: usize = 4096;
+
+/// How often it is told at most, of one context, that records of it were lost.
+const LOSSES: Duration = Duration::from_secs(1);
+
+/// How long the end of a tree waits for the logger.
+const LAST: Duration = Duration::from_secs(2);
+
+enum Item {
+    /// A context was connected, or a worker started: the name under which it speaks.
+    Name(Address, String),
+    /// A context is gone, with all below it.
+    Gone(Address),
+    Record(Address, Bytes),
+    /// Output of the worker that is attended by this exchange.
+    Output(ExchangeId, u8, Bytes),
+    /// The end of one of its channels, or of all.
+    End(ExchangeId, Option<u8>),
+    /// A worker is attended.
+    Attended(ExchangeId, String),
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// Bytes of records among them.
+    records: usize,
+    running: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Inbox {
+    queue: Mutex<Queue>,
+    came: Condvar,
+    ended: Condvar,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a node does with what comes home. A trait, so that what does not construct it does not link it.
+pub(crate) trait Homecoming: Send {
+    /// Down to which level records are wanted, where this process decides that.
+    fn level(&self) -> Option<u8>;
+    fn name(&mut self, address: &Address, path: &str);
+    fn gone(&mut self, prefix: &Address);
+    fn record(&mut self, from: Address, body: Bytes);
+    fn attended(&mut self, id: ExchangeId, worker: &Address, path: &str);
+    fn attends(&self, id: ExchangeId) -> bool;
+    /// The worker that is attended by this exchange.
+    fn worker(&self, id: ExchangeId) -> Option<Address>;
+    fn output(&mut self, id: ExchangeId, channel: u8, data: Bytes);
+    fn ended(&mut self, id: ExchangeId, channel: Option<u8>);
+}
+
+/// Brings logs and output into this process's `log`.
+pub(crate) struct Home {
+    inbox: Arc<Inbox>,
+    shared: Weak<Shared>,
+    root: bool,
+    /// The exchanges by which workers are attended.
+    workers: IdMap<ExchangeId, Address>,
+}
+
+/// The end of it: waits until the logger has all that came.
+pub(crate) struct Closing(Arc<Inbox>);
+
+impl Home {
+    pub(crate) fn new(shared: &Arc<Shared>, root: bool) -> (Home, Closing) {
+        let inbox = Arc::new(Inbox::default());
+        let closing = Closing(Arc::clone(&inbox));
+        (Home { inbox, shared: Arc::downgrade(shared), root, workers: IdMap::default() }, closing)
+    }
+
+    fn push(&self, item: Item) {
+        let mut queue = self.inbox.lock();
+        if let Item::Record(_, body) = &item {
+            if queue.records >= RECORDS {
+                return;
+            }
+            queue.records += body.len() + 64;
+        }
+        let news = matches!(item, Item::Name(..) | Item::Gone(_)) && queue.items.len() < GONE;
+        queue.items.push_back(item);
+        if queue.running {
+            self.inbox.came.notify_one();
+        } else if !queue.closed && !news {
+            let (inbox, shared) = (Arc::clone(&self.inbox), Weak::clone(&self.shared));
+            let thread = std::thread::Builder::new().name("offshoot-log".into());
+            // Without a thread it waits for the next one that can be had: what comes asks again.
+            queue.running = thread.spawn(move || serve(&inbox, &shared)).is_ok();
+        }
+    }
+}
+
+impl Homecoming for Home {
+    fn level(&self) -> Option<u8> {
+        self.root.then(|| log::max_level() as u8)
+    }
+
+    fn name(&mut self, address: &Address, path: &str) {
+        if self.root {
+            self.push(Item::Name(address.clone(), speaker(path)));
+        }
+    }
+
+    fn gone(&mut self, prefix: &Address) {
+        if self.root {
+            self.push(Item::Gone(prefix.clone()));
+        }
+    }
+
+    fn record(&mut self, from: Address, body: Bytes) {
+        self.push(Item::Record(from, body));
+    }
+
+    fn attended(&mut self, id: ExchangeId, worker: &Address, path: &str) {
+        self.workers.insert(id, worker.clone());
+        self.push(Item::Attended(id, speaker(path)));
+    }
+
+    fn attends(&self, id: ExchangeId) -> bool {
+        self.workers.contains_key(&id)
+    }
+
+    fn worker(&self, id: ExchangeId) -> Option<Address> {
+        self.workers.get(&id).cloned()
+    }
+
+    fn output(&mut self, id: ExchangeId, channel: u8, data: Bytes) {
+        self.push(Item::Output(id, channel, data));
+    }
+
+    fn ended(&mut self, id: ExchangeId, channel: Option<u8>) {
+        if channel.is_none() {
+            self.workers.remove(&id);
+        }
+        self.push(Item::End(id, channel));
+    }
+}
+
+impl Closing {
+    /// Waits until all that came has been logged, for two seconds at most: a logger may be stuck.
+    pub(crate) fn close(self) {
+        let end = Instant::now() + LAST;
+        let mut queue = self.0.lock();
+        queue.closed = true;
+        self.0.came.notify_all();
+        while queue.running {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            queue = self.0.ended.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// How a context is called in the log: its path, which its users chose, shown on one line.
+fn speaker(path: &str) -> String {
+    escaped(path.replace(" -> ", "/").as_bytes()).to_string()
+}
+
+/// The thread: takes what came and logs it, until the node has ended.
+fn serve(inbox: &Inbox, shared: &Weak<Shared>) {
+    let mut desk = Desk::default();
+    loop {
+        let mut queue = inbox.lock();
+        while queue.items.is_empty() && !queue.closed {
+            queue = inbox.came.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        if queue.items.is_empty() {
+            queue.running = false;
+            inbox.ended.notify_all();
+            return;
+        }
+        let item = queue.items.pop_front();
+        if let Some(Item::Record(_, body)) = &item {
+            queue.records -= body.len() + 64;
+        }
+        drop(queue);
+        let Some(item) = item else { continue };
+        let read = match &item {
+            Item::Output(id, number, data) => Some((*id, *number, data.len())),
+            _ => None,
+        };
+        // A logger is the user's: its panic, which its hook has reported, costs that record alone.
+        let _ = catch_unwind(AssertUnwindSafe(|| desk.take(item)));
+        if let (Some((id, number, length)), Some(shared)) = (read, shared.upgrade()) {
+            shared.with(|state, now| state.core.consumed(id, number, length, now));
+        }
+    }
+}
+
+struct Speaker {
+    name: String,
+    /// The number of its last record.
+    seq: u64,
+    missing: u64,
+    told: Option<Instant>,
+}
+
+/// What the thread knows.
+#[derive(Default)]
+struct Desk {
+    speakers: BTreeMap<Address, Speaker>,
+    strangers: usize,
+    gone: VecDeque<Address>,
+    workers: HashMap<ExchangeId, Worker>,
+}
+
+struct Worker {
+    name: String,
+    /// What came of a line that has not ended, of stdout and of stderr.
+    lines: [Vec<u8>; 2],
+}
+
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
+
+impl Desk {
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Name(address, name) => {
+                self.speakers.insert(address, Speaker { name, seq: 0, missing: 0, told: None });
+            }
+            Item::Gone(prefix) => self.gone(prefix),
+            Item::Record(from, body) => self.record(&from, &body),
+            Item::Attended(id, name) => drop(self.workers.insert(id, Worker { name, lines: Default::default() })),
+            Item::Output(id, number, data) => {
+                let index = usize::from(number == channel::STDERR);
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.write(index, &data);
+                }
+            }
+            Item::End(id, number) => {
+                let Some(worker) = self.workers.get_mut(&id) else { return };
+                let over = |index: usize| number.is_none_or(|number| (number == channel::STDERR) == (index == 1));
+                (0..2).filter(|index| over(*index)).for_each(|index| worker.flush(index));
+                if number.is_none() {
+                    self.workers.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn gone(&mut self, prefix: Address) {
+        self.gone.push_back(prefix);
+        if self.gone.len() > GONE
+            && let Some(prefix) = self.gone.pop_front()
+        {
+            self.speakers.retain(|address, _| !address.is_under(&prefix));
+            self.strangers = self.strangers.min(self.speakers.len());
+        }
+    }
+
+    fn record(&mut self, from: &Address, body: &[u8]) {
+        let Ok(record) = decode::<LogRecord>(body) else { return };
+        if !self.speakers.contains_key(from) {
+            if self.strangers >= STRANGERS {
+                return;
+            }
+            self.strangers += 1;
+            let name = self.stranger(from);
+            self.speakers.insert(from.clone(), Speaker { name, seq: 0, missing: 0, told: None });
+        }
+        let Some(speaker) = self.speakers.get_mut(from) else { return };
+        speaker.missing = speaker.missing.saturating_add(record.seq.saturating_sub(speaker.seq.saturating_add(1)));
+        speaker.seq = speaker.seq.max(record.seq);
+        let level = match record.level {
+            1 => Some(Level::Error),
+            2 => Some(Level::Warn),
+            3 => Some(Level::Info),
+            4 => Some(Level::Debug),
+            5 => Some(Level::Trace),
+            _ => None,
+        };
+        let due = speaker.told.is_none_or(|told| told.elapsed() >= LOSSES) || level.is_none();
+        if speaker.missing > 0 && due {
+            speaker.told = Some(Instant::now());
+            let missing = std::mem::take(&mut speaker.missing);
+            let text = format!("{missing} lines dropped");
+            emit(&speaker.name, Level::Warn, "log", &text, None);
+        }
+        let Some(level) = level else { return };
+        let module = escaped(record.module.as_bytes()).to_string();
+        let text = escaped(record.text.as_bytes()).to_string();
+        let thread = escaped(record.thread.as_bytes()).to_string();
+        emit(&speaker.name, level, &module, &text, Some((record.unix_us, &thread)));
+    }
+
+    /// The name of a context that another one connected: that of the next above that is known, and its address.
+    fn stranger(&self, address: &Address) -> String {
+        let mut above = address.parent();
+        while let Some(at) = above {
+            if let Some(known) = self.speakers.get(&at) {
+                return format!("{}+{address}", known.name);
+            }
+            above = at.parent();
+        }
+        address.to_string()
+    }
+}
+
+impl Worker {
+    fn write(&mut self, index: usize, mut data: &[u8]) {
+        while let Some(at) = data.iter().position(|byte| *byte == b'\n') {
+            self.append(index, &data[..at]);
+            self.end_line(index);
+            data = &data[at + 1..];
+        }
+        self.append(index, data);
+    }
+
+    fn append(&mut self, index: usize, mut part: &[u8]) {
+        while self.lines[index].len() + part.len() > LINE {
+            let (now, later) = part.split_at(LINE - self.lines[index].len());
+            self.lines[index].extend_from_slice(now);
+            self.end_line(index);
+            part = later;
+        }
+        self.lines[index].extend_from_slice(part);
+    }
+
+    fn end_line(&mut self, index: usize) {
+        let line = std::mem::take(&mut self.lines[index]);
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        emit(&self.name, Level::Info, STREAMS[index], &escaped(line).to_string(), None);
+    }
+
+    fn flush(&mut self, index: usize) {
+        if !self.lines[index].is_empty() {
+            self.end_line(index);
+        }
+    }
+}
+
+/// The time and the thread of a record, for loggers that show such values: `time` in seconds since 1970, `thread`.
+struct Origin<'a>(Option<(u64, &'a str)>);
+
+impl Source for Origin<'_> {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), log::kv::Error> {
+        let Some((unix_us, thread)) = self.0 else { return Ok(()) };
+        visitor.visit_pair(Key::from("time"), Value::from(unix_us as f64 / 1e6))?;
+        visitor.visit_pair(Key::from("thread"), Value::from(thread))
+    }
+}
+
+fn emit(speaker: &str, level: Level, module: &str, text: &str, origin: Option<(u64, &str)>) {
+    if level > log::max_level() {
+        return;
+    }
+    // What is made here is as old as it is.
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_micros() as u64;
+    let origin = Origin(Some(origin.unwrap_or((now, ""))));
+    let target = format!("ctx.{speaker}::{module}");
+    log::logger().log(
+        &Record::builder()
+            .target(&target)
+            .level(level)
+            .module_path(Some(module))
+            .key_values(&origin)
+            .args(format_args!("{text}"))
+            .build(),
+    );
+}
