@@ -41,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "hostile_parent", longest: 8192, run: targets::core::hostile_parent },
     Target { name: "two_nodes", longest: 4096, run: targets::pair::two_nodes },
     Target { name: "bootstrap", longest: 8192, run: targets::connect::bootstrap },
+    Target { name: "prompts", longest: 2048, run: targets::prompt::prompts },
     Target { name: "bundle", longest: 8192, run: targets::connect::bundle },
     Target { name: "unpack", longest: 4096, run: targets::connect::unpack },
     Target { name: "filters", longest: 1024, run: targets::connect::filters },

@@ -79,6 +79,6 @@ macro_rules! replays {
 }
 
 replays! {
-    frames values untrusted hello escape grants hostile_child hostile_parent two_nodes bootstrap bundle unpack filters
-    target_paths node_sets
+    frames values untrusted hello escape grants hostile_child hostile_parent two_nodes bootstrap prompts bundle unpack
+    filters target_paths node_sets
 }
