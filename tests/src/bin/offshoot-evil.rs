@@ -1,5 +1,5 @@
-//! The program that the contexts of the evil-agent tests are started from: an honest agent, or a process that hands its
-//! link to the test, which then says on it whatever it likes.
+//! The program that the contexts of the evil-agent tests are started from: an honest agent, an honest worker with some
+//! functions, or a process that hands its link to the test, which then says on it whatever it likes.
 //!
 //! Which of the two it is, the test decides at each start, at every depth of its tree: this process is named after an
 //! abstract unix socket of the test's and asks there. Where nobody listens it is an honest agent. Runs on one thread,
@@ -14,7 +14,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
+use offshoot_node::agent::{self, Program};
+use offshoot_node::{Calls, Invocation};
+use offshoot_wire::{Failure, FailureKind};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 fn main() -> ExitCode {
@@ -26,10 +31,29 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Ok(None) => ExitCode::from(offshoot_node::agent::run()),
+        Ok(None) if std::env::args().nth(1).as_deref() == Some("offshoot-worker") => {
+            ExitCode::from(agent::run_program(&Program { identity: || Ok([1; 32]), calls: Arc::new(Functions) }))
+        }
+        Ok(None) => ExitCode::from(agent::run()),
         Err(error) => {
             eprintln!("offshoot-evil: the test has gone while it was asked: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What an honest worker can be asked for.
+struct Functions;
+
+impl Calls for Functions {
+    fn call(&self, call: &Invocation) -> Result<Vec<u8>, Failure> {
+        match call.function.as_str() {
+            "echo" => Ok(call.args.to_vec()),
+            "large" => Ok(vec![b'v'; 8 << 20]),
+            "never" => loop {
+                std::thread::sleep(Duration::from_secs(600));
+            },
+            name => Err(Failure::new(FailureKind::Unsupported, format!("no function {name:?}"))),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Above {
     pub(crate) link: Link,
     pub(crate) agent: Address,
     pub(crate) director: Director,
-    process: Child,
+    pub(crate) process: Child,
     stderr: ChildStderr,
     /// The core of a root, for hellos, keys and grants.
     pub(crate) core: Node,
@@ -39,11 +39,20 @@ pub(crate) const AT: Time = Time::ZERO;
 
 impl Above {
     pub(crate) fn unborn() -> Above {
+        Above::started_as("offshoot-agent")
+    }
+
+    /// A worker, which is started as an agent is: only its link is two pipes elsewhere.
+    pub(crate) fn worker() -> Above {
+        Above::started_as("offshoot-worker").greeted()
+    }
+
+    fn started_as(role: &str) -> Above {
         let director = Director::new();
         let (ours, theirs) = UnixStream::pair().expect("a socket");
         let mut process = Command::new(PROGRAM)
             .arg0(&director.name)
-            .args(["offshoot-agent", "socket"])
+            .args([role, "socket"])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -65,11 +74,14 @@ impl Above {
     }
 
     pub(crate) fn new() -> Above {
-        let mut above = Above::unborn();
-        let hello = above.hello();
-        above.link.send_hello(&hello);
-        assert_eq!(above.link.child_hello().nonce, [5; 16]);
-        above
+        Above::unborn().greeted()
+    }
+
+    fn greeted(mut self) -> Above {
+        let hello = self.hello();
+        self.link.send_hello(&hello);
+        assert_eq!(self.link.child_hello().nonce, [5; 16]);
+        self
     }
 
     /// Another child of the root, which lateral requests are said to come from.
@@ -91,7 +103,7 @@ impl Above {
     }
 
     /// A frame of an exchange of the master's, from the side that asked.
-    fn of(&mut self, kind: FrameKind, number: u64, body: impl Into<Bytes>) {
+    pub(crate) fn of(&mut self, kind: FrameKind, number: u64, body: impl Into<Bytes>) {
         let frame = Frame::routed(kind, self.agent.clone(), Address::ROOT, number).with_body(body.into());
         self.link.send(&frame);
     }

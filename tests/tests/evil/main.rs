@@ -14,6 +14,7 @@ mod addresses;
 mod authority;
 
 mod between;
+mod calls;
 mod case;
 mod damaged;
 mod exchanges;
@@ -26,3 +27,4 @@ mod link;
 mod payloads;
 mod records;
 mod stage;
+mod workers;

@@ -210,6 +210,7 @@ impl CallService for Workshop {
     fn cancel(&mut self, id: ExchangeId) {
         if let Some(call) = self.forget(id) {
             call.cancelled.store(true, Ordering::Relaxed);
+            self.pool.forget(id);
         }
     }
 
@@ -283,6 +284,12 @@ impl Pool {
             }
         }
         Ok(())
+    }
+
+    /// A call that waits its turn waits no more: while no thread comes to it, it would keep its arguments for ever.
+    fn forget(&self, id: ExchangeId) {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.queue.retain(|job| job.id != id);
     }
 
     fn next(&self) -> Option<Job> {

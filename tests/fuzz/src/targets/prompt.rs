@@ -73,7 +73,7 @@ fn tables(feed: &mut Feed<'_>) -> Prompts {
 pub(crate) fn prompts(data: &[u8]) {
     let mut feed = Feed::new(data);
     let table = tables(&mut feed);
-    let asks = feed.byte() % 8 != 0;
+    let asks = !feed.byte().is_multiple_of(8);
     let mut dialogue = Dialogue::new(&table, TOKEN, asks);
     // The same bytes in other pieces, never asked in between.
     let mut scanner = Scanner::new(&table, TOKEN);
