@@ -2,25 +2,38 @@
 //! away it is.
 //!
 //! Own and simple transformations, each its own inverse's mirror: they change the operands of what looks like a call and
-//! never what they recognize it by, so that any bytes whatsoever come back.
+//! never what they recognize it by, so that any bytes whatsoever come back. Those of x86 are [`split`](crate::split)'s.
 
 /// Bytes as they are.
 pub const NONE: u8 = 0;
-/// x86, 32 and 64 bits: operands of `call` and `jmp`.
-pub const X86: u8 = 1;
 /// AArch64: operands of `bl` and `adrp`.
 pub const ARM64: u8 = 2;
 /// ARM: operands of `bl`.
 pub const ARM: u8 = 3;
 /// Thumb-2: operands of `bl`.
 pub const THUMB: u8 = 4;
+/// x86, 32 bits: not in place, but by [`split`](crate::split).
+pub const X86: u8 = 5;
+/// x86, 64 bits: likewise.
+pub const X86_64: u8 = 6;
 
-/// Takes back what [`apply`] did; whether that is known here. An executable for a target knows that machine's alone.
+/// Whether the filter is [`split`](crate::split)'s, and if so whether for 64 bits.
+pub fn splits(filter: u8) -> Option<bool> {
+    match filter {
+        #[cfg(any(not(offshoot_stage), target_arch = "x86"))]
+        X86 => Some(false),
+        #[cfg(any(not(offshoot_stage), target_arch = "x86_64"))]
+        X86_64 => Some(true),
+        _ => None,
+    }
+}
+
+/// Takes back what [`apply`] did; whether that is known here and done in place. An executable for a target knows that machine's alone.
 pub fn undo(filter: u8, data: &mut [u8]) -> bool {
     run::<false>(filter, data)
 }
 
-/// Makes `data` easier to compress; whether the filter is known. At most 1 GiB of data.
+/// Makes `data` easier to compress; whether the filter is known and works in place. At most 1 GiB of data.
 #[cfg(not(offshoot_stage))]
 pub fn apply(filter: u8, data: &mut [u8]) -> bool {
     run::<true>(filter, data)
@@ -29,8 +42,6 @@ pub fn apply(filter: u8, data: &mut [u8]) -> bool {
 fn run<const APPLY: bool>(filter: u8, data: &mut [u8]) -> bool {
     match filter {
         NONE => {}
-        #[cfg(any(not(offshoot_stage), target_arch = "x86", target_arch = "x86_64"))]
-        X86 => x86::<APPLY>(data),
         #[cfg(any(not(offshoot_stage), target_arch = "aarch64"))]
         ARM64 => arm64::<APPLY>(data),
         #[cfg(any(not(offshoot_stage), target_arch = "arm"))]
@@ -40,38 +51,6 @@ fn run<const APPLY: bool>(filter: u8, data: &mut [u8]) -> bool {
         _ => return false,
     }
     true
-}
-
-#[cfg(any(not(offshoot_stage), target_arch = "x86", target_arch = "x86_64"))]
-fn x86<const APPLY: bool>(data: &mut [u8]) {
-    let len = data.len() as i32;
-    let mut at = 0;
-    while let Some([call, operand @ ..]) = data.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<5>()) {
-        at += 1;
-        if *call & 0xfe != 0xe8 {
-            continue;
-        }
-        at += 4;
-        // Distances that lead to somewhere in the data swap places with where they lead to, so that nothing is lost.
-        let here = at as i32;
-        let value = i32::from_le_bytes(*operand);
-        let value = if APPLY {
-            if (-here..len - here).contains(&value) {
-                value + here
-            } else if (len - here..len).contains(&value) {
-                value - len
-            } else {
-                value
-            }
-        } else if (0..len).contains(&value) {
-            value - here
-        } else if (-here..0).contains(&value) {
-            value + len
-        } else {
-            value
-        };
-        *operand = value.to_le_bytes();
-    }
 }
 
 /// Where a word is, counted in `1 << shift` of its units, to be added or taken away.
@@ -131,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [u8; 5] = [NONE, X86, ARM64, ARM, THUMB];
+    const ALL: [u8; 4] = [NONE, ARM64, ARM, THUMB];
 
     /// Bytes among which calls of all machines are frequent.
     fn codelike() -> impl Strategy<Value = Vec<u8>> {
@@ -179,7 +158,6 @@ mod tests {
     #[test]
     fn calls_of_one_function_become_alike() {
         // Each goes to 0x800; for ARM and Thumb the distance counts from further on, by the same for both.
-        check_alike(X86, 5, [(0x100, &[0xe8, 0xfb, 6, 0, 0]), (0xa00, &[0xe8, 0xfb, 0xfd, 0xff, 0xff])]);
         check_alike(ARM64, 4, [(0x100, &[0xc0, 1, 0, 0x94]), (0xa00, &[0x80, 0xff, 0xff, 0x97])]);
         check_alike(ARM, 4, [(0x100, &[0xbe, 1, 0, 0xeb]), (0xa00, &[0x7e, 0xff, 0xff, 0xeb])]);
         check_alike(THUMB, 4, [(0x100, &[0, 0xf0, 0x7e, 0xfb]), (0x200, &[0, 0xf0, 0xfe, 0xfa])]);
@@ -188,7 +166,7 @@ mod tests {
     #[test]
     fn an_unknown_filter_is_said_and_changes_nothing() {
         let mut data = vec![0xe8; 64];
-        assert!(!undo(THUMB + 1, &mut data) && !apply(255, &mut data));
+        assert!(!undo(1, &mut data) && !apply(255, &mut data));
         assert_eq!(data, vec![0xe8; 64]);
     }
 }

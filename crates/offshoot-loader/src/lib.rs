@@ -3,7 +3,7 @@
 //! Two static executables without an operating system's library, for Linux:
 //!
 //! - *stage 0* (about 1 KB) is what the start line carries as text. It reads stage 1 from its input and runs it.
-//! - *stage 1* (about 5 KiB) reads the header and the packed agent, unpacks it as it comes, checks its SHA-256 and runs it.
+//! - *stage 1* (about 6 KiB) reads the header and the packed agent, unpacks it as it comes, checks its SHA-256 and runs it.
 //!
 //! Both read exactly their bytes from descriptor 0, so that what follows is the agent's. Both are called
 //! `PATH NAME [ARG…]`: `NAME [ARG…]` becomes the agent's argument list; when `PATH` begins with `/` it is the loader's own
@@ -36,6 +36,7 @@ pub mod lzma;
 #[cfg(feature = "pack")]
 pub mod pack;
 pub mod sha256;
+pub mod split;
 pub mod unpack;
 
 #[cfg(offshoot_stage)]

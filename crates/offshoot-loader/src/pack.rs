@@ -1,10 +1,11 @@
 //! Packing an agent as stage 1 unpacks it: for whoever builds bundles. On any thread.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use lzma_rust2::{EncodeMode, LzmaOptions, LzmaWriter, MfType};
 
-use crate::filter;
+use crate::{filter, split};
 
 /// An agent as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +38,7 @@ pub fn pack(agent: &[u8]) -> io::Result<Packed> {
 pub fn pack_through(filters: &[u8], agent: &[u8]) -> io::Result<Packed> {
     let mut best: Option<Packed> = None;
     for filter in filters {
-        let mut data = agent.to_vec();
-        if !filter::apply(*filter, &mut data) {
-            break;
-        }
+        let Some(data) = filtered(*filter, agent) else { break };
         for (lc, lp, pb) in CHOICES {
             let bytes = encode(&data, lc, lp, pb)?;
             if best.as_ref().is_none_or(|best| bytes.len() < best.bytes.len()) {
@@ -55,11 +53,40 @@ pub fn pack_through(filters: &[u8], agent: &[u8]) -> io::Result<Packed> {
 fn filters(agent: &[u8]) -> &'static [u8] {
     let machine = agent.get(18..20).filter(|_| agent.starts_with(b"\x7fELF"));
     match machine {
-        Some([3 | 62, 0]) => &[filter::X86],
+        Some([3, 0]) => &[filter::X86],
+        Some([62, 0]) => &[filter::X86_64],
         Some([183, 0]) => &[filter::ARM64],
         Some([40, 0]) => &[filter::ARM, filter::THUMB],
         _ => &[filter::NONE],
     }
+}
+
+fn filtered(filter: u8, agent: &[u8]) -> Option<Vec<u8>> {
+    if let Some(wide) = filter::splits(filter) {
+        return Some(split::split(agent, code(agent).unwrap_or(0..agent.len()), wide));
+    }
+    let mut data = agent.to_vec();
+    filter::apply(filter, &mut data).then_some(data)
+}
+
+/// Where an ELF file has its code: the first segment that is executable.
+fn code(agent: &[u8]) -> Option<Range<usize>> {
+    let wide = *agent.get(4)? == 2;
+    let number = |at: usize, bytes: usize| {
+        let field = agent.get(at..at.checked_add(bytes)?)?;
+        field.iter().rev().try_fold(0usize, |sum, byte| Some(sum.checked_mul(256)? + usize::from(*byte)))
+    };
+    // Offsets of fields, then of the same in the longer form.
+    let at = |narrow: usize, long: usize| if wide { long } else { narrow };
+    let address = at(4, 8);
+    let (table, size, count) = (number(at(28, 32), address)?, number(at(42, 54), 2)?, number(at(44, 56), 2)?);
+    let executable = (0..count).map_while(|index| table.checked_add(index.checked_mul(size)?)).find(|segment| {
+        let flags = segment.checked_add(at(24, 4)).and_then(|at| number(at, 4));
+        number(*segment, 4) == Some(1) && flags.is_some_and(|flags| flags & 1 != 0)
+    })?;
+    let start = number(executable.checked_add(at(4, 8))?, address)?;
+    let len = number(executable.checked_add(at(16, 32))?, address)?;
+    Some(start..start.checked_add(len)?)
 }
 
 fn encode(data: &[u8], lc: u32, lp: u32, pb: u32) -> io::Result<Vec<u8>> {
@@ -93,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_was_packed_comes_back_for_every_machine() {
-        for (machine, filters) in [(62, 1..=1), (3, 1..=1), (183, 2..=2), (40, 3..=4), (243, 0..=0)] {
+        for (machine, filters) in [(62, 6..=6), (3, 5..=5), (183, 2..=2), (40, 3..=4), (243, 0..=0)] {
             let agent = executable(machine);
             let packed = pack(&agent).unwrap();
             assert!(filters.contains(&packed.filter), "machine {machine}: filter {}", packed.filter);

@@ -1,9 +1,15 @@
 //! From the packed agent to the agent: decoding, then undoing the filter.
 
 pub use crate::lzma::{Damaged, PROBABILITIES};
-use crate::{filter, lzma};
+use crate::{filter, lzma, split};
 
-/// Fills `dst` with the agent of that length. The arguments are [`lzma::decode`]'s and [`filter::undo`]'s.
+/// Bytes of `between` that an agent of `len` bytes may need.
+pub const fn room_between(len: usize) -> usize {
+    len + split::HEAD
+}
+
+/// Fills `dst` with the agent of that length. The arguments are [`lzma::decode`]'s and [`filter::undo`]'s. `between` is
+/// needed by filters that are not undone in place; [`room_between`] says how long it must be then.
 ///
 /// # Errors
 ///
@@ -13,13 +19,23 @@ pub fn unpack(
     filter: u8,
     next: impl FnMut() -> u8,
     probabilities: &mut [u16; PROBABILITIES],
+    between: &mut [u8],
     dst: &mut [u8],
 ) -> Result<(), Damaged> {
-    lzma::decode(properties, next, probabilities, dst)?;
-    if filter::undo(filter, dst) { Ok(()) } else { Err(Damaged) }
+    let splits = filter::splits(filter);
+    let between = match splits {
+        Some(_) => between.get_mut(..room_between(dst.len())).ok_or(Damaged)?,
+        None => &mut [],
+    };
+    lzma::decode(properties, next, probabilities, if splits.is_some() { &mut *between } else { &mut *dst })?;
+    let whole = match splits {
+        Some(wide) => split::join(between, dst, wide).is_some(),
+        None => filter::undo(filter, dst),
+    };
+    if whole { Ok(()) } else { Err(Damaged) }
 }
 
-/// The agent of `len` bytes whose packed form is `bytes`. Allocates `len` bytes and 28 KiB.
+/// The agent of `len` bytes whose packed form is `bytes`. Allocates at most twice `len` and 28 KiB.
 ///
 /// # Errors
 ///
@@ -27,6 +43,7 @@ pub fn unpack(
 #[cfg(not(offshoot_stage))]
 pub fn unpacked(properties: u8, filter: u8, bytes: &[u8], len: usize) -> Result<Vec<u8>, Damaged> {
     let mut agent = vec![0; len];
+    let mut between = vec![0; filter::splits(filter).map_or(0, |_| room_between(len))];
     let mut probabilities = Box::new([0; PROBABILITIES]);
     let mut rest = bytes.iter();
     let mut short = false;
@@ -36,6 +53,6 @@ pub fn unpacked(properties: u8, filter: u8, bytes: &[u8], len: usize) -> Result<
             0
         })
     };
-    unpack(properties, filter, next, &mut probabilities, &mut agent)?;
+    unpack(properties, filter, next, &mut probabilities, &mut between, &mut agent)?;
     if short || rest.len() > 0 { Err(Damaged) } else { Ok(agent) }
 }

@@ -254,7 +254,11 @@ fn stage_0_runs_stage_1() {
 fn the_32_bit_stages_run_on_a_64_bit_kernel() {
     let loader = loader("i686-unknown-linux-musl");
     let place = Place::new("i686", &loader.stage0);
-    let output = run(agent_args(&mut Command::new(place.loader())), &both(&loader));
+    // Another machine's code, but any bytes pass its filter.
+    let agent = &fixture().agent;
+    let payload = payload_of(pack_through(&[filter::X86], agent).unwrap(), agent);
+    let input = [&loader.stage1[..], &payload].concat();
+    let output = run(agent_args(&mut Command::new(place.loader())), &input);
     check_agent(&output, "/memfd:offshoot:test (deleted)");
     assert!(place.files().is_empty());
 }
@@ -425,9 +429,10 @@ fn garbage_as_input_never_crashes_a_stage() {
 #[test]
 fn the_stages_stay_small() {
     let Loader { stage0, stage1 } = &fixture().x86_64;
-    // As text in the start line a byte of stage 0 takes 2.3; stage 1 is sent before anything can run.
+    // As text in the start line a byte of stage 0 takes 2.3; stage 1 is sent before anything can run. What joins split code
+    // is 1,400 bytes of it, and saves ten times as many.
     assert!(stage0.len() <= 1_000, "stage 0 has {} bytes", stage0.len());
-    assert!(stage1.len() <= 5_100, "stage 1 has {} bytes", stage1.len());
+    assert!(stage1.len() <= 6_450, "stage 1 has {} bytes", stage1.len());
 }
 
 #[test]

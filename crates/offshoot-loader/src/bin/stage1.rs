@@ -7,7 +7,7 @@
 mod freestanding {
     use core::mem::MaybeUninit;
 
-    use offshoot_loader::unpack::{PROBABILITIES, unpack};
+    use offshoot_loader::unpack::{PROBABILITIES, room_between, unpack};
     use offshoot_loader::{executable, place, sha256, start, sys};
 
     executable!(stack: true);
@@ -72,7 +72,7 @@ mod freestanding {
     #[unsafe(no_mangle)]
     unsafe fn loader_main(stack: *const usize) -> ! {
         // SAFETY: the caller's promise; any bytes are a header, and any probabilities; and the memory asked for is as long
-        // as its three parts, of which the first begins a page.
+        // as its four parts, of which the first begins a page.
         unsafe {
             let args = start::args(stack);
             let mut header = MaybeUninit::<Header>::uninit();
@@ -88,17 +88,20 @@ mod freestanding {
             if packed > 64 << 20 || agent > 256 << 20 {
                 start::fail(b'A', 0);
             }
-            let memory = sys::memory(size_of::<[u16; PROBABILITIES]>() + CHUNK + sha256::padded(agent));
+            let between = room_between(agent);
+            let lengths = [size_of::<[u16; PROBABILITIES]>(), CHUNK, between, sha256::padded(agent)];
+            let memory = sys::memory(lengths.iter().sum());
             // Errors are the last page of addresses, and a 32-bit address can look negative.
             if memory as usize > -4096isize as usize {
                 start::fail(b'A', memory);
             }
             let probabilities = &mut *(memory as *mut [u16; PROBABILITIES]);
             let buffer = (memory as *mut u8).add(size_of::<[u16; PROBABILITIES]>());
-            let output = buffer.add(CHUNK);
+            let between = core::slice::from_raw_parts_mut(buffer.add(CHUNK), between);
+            let output = buffer.add(CHUNK + between.len());
             let mut input = Packed { buffer, at: 0, have: 0, left: packed };
             let dst = core::slice::from_raw_parts_mut(output, agent);
-            let unpacked = unpack(header.properties, header.filter, || input.next(), probabilities, dst);
+            let unpacked = unpack(header.properties, header.filter, || input.next(), probabilities, between, dst);
             // What is left over is damage too, but not the agent's to read.
             if unpacked.is_err() || input.left > 0 || input.at < input.have {
                 start::fail(b'Z', 0);

@@ -147,7 +147,7 @@ pub(crate) fn bundle(data: &[u8]) {
 /// asks for no more bytes than it says.
 pub(crate) fn unpack(data: &[u8]) {
     let mut feed = Feed::new(data);
-    let (properties, filter) = (feed.byte(), feed.byte() % 6);
+    let (properties, filter) = (feed.byte(), feed.byte() % 8);
     let len = usize::from(feed.byte()) << feed.below(6);
     let bytes = feed.rest();
     let mut calls = 0;
@@ -158,8 +158,9 @@ pub(crate) fn unpack(data: &[u8]) {
     };
     let mut probabilities = Box::new([0; PROBABILITIES]);
     let mut ours = vec![0xaa; len];
-    let result = offshoot_loader::unpack::unpack(properties, filter, next, &mut probabilities, &mut ours);
-    assert!(calls <= 5 + 50 * len, "{calls} bytes were asked for, for {len}");
+    let mut between = vec![0x55; offshoot_loader::unpack::room_between(len)];
+    let result = offshoot_loader::unpack::unpack(properties, filter, next, &mut probabilities, &mut between, &mut ours);
+    assert!(calls <= 5 + 50 * between.len(), "{calls} bytes were asked for, for {len}");
     let whole = offshoot_loader::unpack::unpacked(properties, filter, bytes, len);
     if let Ok(agent) = whole {
         assert_eq!((result, &agent), (Ok(()), &ours), "two ways to unpack differ");
@@ -179,10 +180,21 @@ pub(crate) fn unpack(data: &[u8]) {
 /// Each filter is its own mirror: any bytes come back.
 pub(crate) fn filters(data: &[u8]) {
     let Some((&filter, data)) = data.split_first() else { return };
-    let filter = filter % 6;
+    let filter = filter % 8;
+    if let Some(wide) = offshoot_loader::filter::splits(filter) {
+        let (start, end) = (data.len() / 8, data.len() - data.len() / 16);
+        let split = offshoot_loader::split::split(data, start..end, wide);
+        let mut joined = vec![0xaa; data.len()];
+        assert!(offshoot_loader::split::join(&split, &mut joined, wide).is_some(), "filter {filter} is no mirror");
+        assert_eq!(joined, data, "filter {filter} lost something");
+        // What was never split.
+        let mut other = vec![0; data.len().saturating_sub(offshoot_loader::split::HEAD)];
+        let _ = offshoot_loader::split::join(data, &mut other, wide);
+        return;
+    }
     let mut there = data.to_vec();
     let known = offshoot_loader::filter::apply(filter, &mut there);
-    assert_eq!(known, filter <= 4);
+    assert_eq!(known, matches!(filter, 0 | 2..=4));
     assert_eq!(there.len(), data.len());
     assert_eq!(offshoot_loader::filter::undo(filter, &mut there), known);
     assert_eq!(there, data, "filter {filter} lost something");
