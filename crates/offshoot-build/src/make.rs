@@ -41,7 +41,9 @@ impl Choice {
 }
 
 /// What to build, and how.
+// Without a group of its own: whoever takes these arguments in has one of that name.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// The package; by default the one in this folder
     #[arg(short, long, value_name = "PACKAGE")]

@@ -43,6 +43,11 @@ impl Stamp {
         Some(Stamp { mark: MARK, id, end: END })
     }
 
+    /// The stamp as it lies in an executable.
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.mark[..], &self.id, &[self.end]].concat()
+    }
+
     /// The id's digits.
     pub fn id(&self) -> &[u8; DIGITS] {
         &self.id
@@ -88,20 +93,16 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn bytes(stamp: &Stamp) -> Vec<u8> {
-        [&stamp.mark[..], &stamp.id, &[stamp.end]].concat()
-    }
-
     #[test]
     fn a_stamp_is_found_wherever_it_lies() {
         let stamp = Stamp::new(Some(ID)).unwrap();
-        let decoys = [&MARK[..], b"no digits", &bytes(&stamp)[..40], &[MARK[0]; 20]].concat();
+        let decoys = [&MARK[..], b"no digits", &stamp.bytes()[..40], &[MARK[0]; 20]].concat();
         for before in [0, 1, 4095] {
-            let file = [&vec![MARK[0]; before][..], &decoys, &bytes(&stamp), b"behind"].concat();
+            let file = [&vec![MARK[0]; before][..], &decoys, &stamp.bytes(), b"behind"].concat();
             assert_eq!(find(&file), Some(ID), "{before}");
         }
         assert_eq!(find(&decoys), None);
-        assert_eq!(find(&bytes(&stamp)[..80]), None);
+        assert_eq!(find(&stamp.bytes()[..80]), None);
         assert_eq!(find(b""), None);
     }
 

@@ -1,4 +1,4 @@
-//! Where agents come from: bundles in folders, one per target triple.
+//! Where agents come from: bundles in folders or in the one file, one per target triple.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use offshoot_connect::bundle::Bundle;
 use offshoot_connect::{Cancel, Payloads};
+use offshoot_image::onefile::{Kind, OneFile};
 use offshoot_wire::{Failure, FailureKind};
+
+use crate::own::Own;
 
 /// The variable that names a folder of agents.
 const FOLDER: &str = "OFFSHOOT_AGENTS";
@@ -24,6 +27,8 @@ pub enum Origin {
     Named,
     /// By the variable `OFFSHOOT_AGENTS`.
     Environment,
+    /// Behind the executable itself, in the one file.
+    OneFile,
     /// The folder of the executable, or `agents` in it.
     Beside,
     /// The build folder that the executable lies in.
@@ -35,6 +40,7 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Origin::Named => "named by the program",
             Origin::Environment => "OFFSHOOT_AGENTS",
+            Origin::OneFile => "in the one file",
             Origin::Beside => "beside the program",
             Origin::Build => "build folder",
         })
@@ -58,6 +64,19 @@ pub struct FoundAgent {
     pub origin: Origin,
 }
 
+impl FoundAgent {
+    fn of(bundle: &Bundle, path: &Path, origin: Origin) -> FoundAgent {
+        FoundAgent {
+            triple: bundle.triple().to_owned(),
+            sha256: bundle.agent().sha256,
+            size: u64::from(bundle.agent().len),
+            sent: bundle.payload_after_line().len() as u64,
+            path: path.to_owned(),
+            origin,
+        }
+    }
+}
+
 /// The agents at hand. The first folder that has one for a triple wins; each is read once.
 #[derive(Debug)]
 pub struct Agents {
@@ -66,8 +85,8 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// Looks, in this order, in `named`, in the folder that `OFFSHOOT_AGENTS` names, beside the executable, and in the
-    /// build folder that the executable lies in.
+    /// Looks, in this order, in `named`, in the folder that `OFFSHOOT_AGENTS` names, behind the executable when it is one
+    /// file, beside it, and in the build folder that it lies in.
     pub fn new(named: Option<PathBuf>) -> Agents {
         let mut folders = Vec::new();
         folders.extend(named.map(|folder| (Origin::Named, folder)));
@@ -79,6 +98,7 @@ impl Agents {
         if let Ok(program) = std::env::current_exe()
             && let Some(folder) = program.parent()
         {
+            folders.push((Origin::OneFile, program.clone()));
             folders.push((Origin::Beside, folder.to_owned()));
             folders.push((Origin::Beside, folder.join("agents")));
             // target/debug/program, target/debug/deps/test, target/TRIPLE/release/program
@@ -105,24 +125,31 @@ impl Agents {
         if triple.is_empty() || !triple.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
             return Err(Failure::new(FailureKind::NoAgent(triple.into()), "the target names no triple"));
         }
-        for (_, folder) in &self.folders {
-            let path = folder.join(Agents::file_name(triple));
-            if path.is_file() {
-                let bundle = load(&path)?;
-                if bundle.triple() != triple {
-                    let message = format!("{} holds an agent for {}", path.display(), bundle.triple());
-                    return Err(Failure::new(FailureKind::NoAgent(triple.into()), message));
-                }
-                read.insert(triple.to_owned(), bundle.clone());
-                return Ok(bundle);
+        for (origin, folder) in &self.folders {
+            let path = if *origin == Origin::OneFile { folder.clone() } else { folder.join(Agents::file_name(triple)) };
+            let bundle = match origin {
+                Origin::OneFile => appended(&path, triple)?,
+                _ if path.is_file() => Some(load(&path)?),
+                _ => None,
+            };
+            let Some(bundle) = bundle else { continue };
+            if bundle.triple() != triple {
+                let message = format!("{} holds an agent for {}", path.display(), bundle.triple());
+                return Err(Failure::new(FailureKind::NoAgent(triple.into()), message));
             }
+            read.insert(triple.to_owned(), bundle.clone());
+            return Ok(bundle);
         }
         Err(self.missing(triple))
     }
 
     /// The executable itself, uncompressed, where the build left one beside the bundle: for local contexts.
     pub(crate) fn executable(&self, triple: &str) -> Option<PathBuf> {
-        let (_, folder) = self.folders.iter().find(|(_, folder)| folder.join(Agents::file_name(triple)).is_file())?;
+        let has = |(origin, folder): &&(Origin, PathBuf)| match origin {
+            Origin::OneFile => one_file().is_some_and(|one| one.find(Kind::Agent, triple).is_some()),
+            _ => folder.join(Agents::file_name(triple)).is_file(),
+        };
+        let (_, folder) = self.folders.iter().find(has)?;
         let path = folder.join(format!("offshoot-agent-{triple}"));
         path.is_file().then_some(path)
     }
@@ -130,7 +157,8 @@ impl Agents {
     fn missing(&self, triple: &str) -> Failure {
         let looked: Vec<String> = self.folders.iter().map(|(_, folder)| folder.display().to_string()).collect();
         Failure::new(FailureKind::NoAgent(triple.into()), format!("looked in {}", looked.join(", "))).hint(format!(
-            "build it with `cargo xtask agents --triple {triple}`, or name a folder that has it: --agents DIR, or {FOLDER}"
+            "build it with `cargo xtask agents --triple {triple}`, or into the program with `cargo offshoot build --triple \
+             {triple}`, or name a folder that has it: --agents DIR, or {FOLDER}"
         ))
     }
 
@@ -138,6 +166,18 @@ impl Agents {
     pub fn list(&self) -> (Vec<FoundAgent>, Vec<(PathBuf, Failure)>) {
         let (mut found, mut broken): (Vec<FoundAgent>, _) = (Vec::new(), Vec::new());
         for (origin, folder) in &self.folders {
+            if *origin == Origin::OneFile {
+                for part in one_file().into_iter().flat_map(|one| one.parts()).filter(|part| part.kind == Kind::Agent) {
+                    if found.iter().any(|agent| agent.triple == part.triple) {
+                        continue;
+                    }
+                    match appended(folder, &part.triple) {
+                        Ok(bundle) => found.extend(bundle.map(|bundle| FoundAgent::of(&bundle, folder, *origin))),
+                        Err(failure) => broken.push((folder.clone(), failure)),
+                    }
+                }
+                continue;
+            }
             let Ok(entries) = std::fs::read_dir(folder) else { continue };
             for entry in entries.flatten() {
                 let name = entry.file_name();
@@ -150,14 +190,12 @@ impl Agents {
                     continue;
                 }
                 match load(&entry.path()) {
-                    Ok(bundle) => found.push(FoundAgent {
-                        triple: triple.to_owned(),
-                        sha256: bundle.agent().sha256,
-                        size: u64::from(bundle.agent().len),
-                        sent: bundle.payload_after_line().len() as u64,
-                        path: entry.path(),
-                        origin: *origin,
-                    }),
+                    Ok(bundle) => {
+                        found.push(FoundAgent {
+                            triple: triple.to_owned(),
+                            ..FoundAgent::of(&bundle, &entry.path(), *origin)
+                        });
+                    }
                     Err(failure) => broken.push((entry.path(), failure)),
                 }
             }
@@ -167,11 +205,30 @@ impl Agents {
     }
 }
 
-fn load(path: &Path) -> Result<Bundle, Failure> {
-    let unusable = |why: String| {
-        Failure::new(FailureKind::Malformed, format!("the agent in {} cannot be used: {why}", path.display()))
-            .hint("build it again with `cargo xtask agents`")
+/// What is appended to this program, when it is one file.
+fn one_file() -> Option<&'static OneFile> {
+    Own::program().ok()?.one_file()
+}
+
+/// The agent for a triple in the one file, when it has one.
+fn appended(path: &Path, triple: &str) -> Result<Option<Bundle>, Failure> {
+    if let Ok(Own { appended: Err(why), .. }) = Own::program() {
+        return Err(unusable(path, why));
+    }
+    let Some((one, part)) = one_file().and_then(|one| Some((one, one.find(Kind::Agent, triple)?))) else {
+        return Ok(None);
     };
+    let bytes = one.read(part).map_err(|error| unusable(path, &error.to_string()))?;
+    Bundle::decode(bytes).map(Some).map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, why: &str) -> Failure {
+    Failure::new(FailureKind::Malformed, format!("the agent in {} cannot be used: {why}", path.display()))
+        .hint("build it again with `cargo xtask agents`")
+}
+
+fn load(path: &Path) -> Result<Bundle, Failure> {
+    let unusable = |why: String| unusable(path, &why);
     let size = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?.len();
     if size > LARGEST {
         return Err(unusable(format!("{size} bytes, expected at most {LARGEST}")));

@@ -2,15 +2,22 @@
 //!
 //! Owns the search order. Must not know how an image is sent. On any thread.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use offshoot_image::elf::Elf;
+use offshoot_image::onefile::Kind;
 use offshoot_node::{Image, TRIPLE};
 use offshoot_wire::{ContentRef, Failure, FailureKind, Packing};
 use sha2::{Digest, Sha256};
+
+use crate::identity::stamp;
+use crate::own::Own;
 
 /// Why there is no image of the program for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +40,7 @@ impl ImageMissing {
     /// The command that makes what is missing.
     pub fn hint(&self) -> String {
         let triple = self.triple.escape_debug();
-        format!("build the program static for {triple}, or for this machine with `--target {triple}`")
+        format!("build it with `cargo offshoot build --triple {triple}`, which stamps all images of one build")
     }
 }
 
@@ -45,24 +52,44 @@ impl From<ImageMissing> for Failure {
     }
 }
 
-/// The images of this program at hand: its own executable where it is static and of the target's triple, or where the
-/// target is this machine.
-#[derive(Debug, Default)]
+/// The images of this program at hand.
+///
+/// The first of these that serves is taken: what is in the one file; the file `PROGRAM-TRIPLE` beside the executable, or in
+/// `images` there; that in the build folder that the executable lies in; the executable itself, where it is static and of
+/// the triple. On this machine the executable itself serves first, static or not.
+///
+/// A file is an image of this program when it is stamped with the same build. A program without a stamp has no other
+/// image than itself.
+#[derive(Debug)]
 pub struct Images {
-    own: OnceLock<Result<Own, String>>,
+    folders: Vec<PathBuf>,
+    name: String,
+    stamp: Option<&'static str>,
+    found: Mutex<HashMap<String, Image>>,
+    own: OnceLock<Result<Image, String>>,
 }
 
-/// The executable that this process runs.
-#[derive(Clone, Debug)]
-struct Own {
-    image: Image,
-    is_static: bool,
+/// The longest file that is taken for an image: 256 MiB, as in one file.
+const LARGEST: u64 = offshoot_image::onefile::PART_MAX;
+
+impl Default for Images {
+    fn default() -> Images {
+        Images::new()
+    }
 }
 
 impl Images {
     /// Nothing is looked at before an image is asked for.
     pub fn new() -> Images {
-        Images::default()
+        let path = Own::path().unwrap_or_default();
+        let mut folders = Vec::new();
+        if let Some(folder) = path.parent() {
+            folders.extend([folder.to_owned(), folder.join("images")]);
+            // target/debug/program, target/debug/examples/program, target/TRIPLE/release/program
+            folders.extend(folder.ancestors().skip(1).take(3).map(|above| above.join("images")));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Images { folders, name, stamp: stamp(), found: Mutex::default(), own: OnceLock::new() }
     }
 
     /// The image for a target of a triple. `here` says that the target is this machine and sees the same files: local
@@ -71,19 +98,117 @@ impl Images {
     /// # Errors
     /// [`ImageMissing`], which says what was looked at.
     pub fn find(&self, triple: &str, here: bool) -> Result<Image, ImageMissing> {
-        let missing = |why: String| ImageMissing { triple: triple.to_owned(), looked: vec![why] };
-        let own = self.own.get_or_init(|| own().map_err(|error| error.to_string()));
-        let own = own.as_ref().map_err(|error| missing(format!("the program itself cannot be read: {error}")))?;
-        if here && machine(triple) == machine(TRIPLE) {
-            return Ok(own.image.clone());
+        let mut looked = Vec::new();
+        let missing = |looked| ImageMissing { triple: triple.to_owned(), looked };
+        // It comes from a target: it must not lead out of the folders.
+        if triple.is_empty() || !triple.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+            return Err(missing(vec!["the target names no triple".into()]));
         }
-        if machine(triple) != machine(TRIPLE) {
-            return Err(missing(format!("the program itself is for {TRIPLE}")));
+        let own = match Own::program() {
+            Ok(own) => own,
+            Err(error) => return Err(missing(vec![format!("the program itself cannot be read: {error}")])),
+        };
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = found.get(triple) {
+            return Ok(image.clone());
         }
-        if !own.is_static {
-            return Err(missing(format!("the program itself, for {TRIPLE}, is not static")));
+        let same = machine(triple) == machine(TRIPLE);
+        if here && same && own.one_file().is_none() {
+            return self.own(own).map_err(|error| missing(vec![error]));
         }
-        Ok(own.image.clone())
+        let other = self.embedded(own, triple, &mut looked).or_else(|| self.in_folders(triple, &mut looked));
+        if let Some(image) = other {
+            found.insert(triple.to_owned(), image.clone());
+            return Ok(image);
+        }
+        let itself = if !same {
+            Err(format!("the program itself is for {TRIPLE}"))
+        } else if !here && !own.elf.as_ref().is_some_and(Elf::is_static) {
+            Err(format!("the program itself, for {TRIPLE}, is not static"))
+        } else {
+            self.own(own)
+        };
+        itself.map_err(|why| {
+            looked.push(why);
+            missing(looked)
+        })
+    }
+
+    fn own(&self, own: &Own) -> Result<Image, String> {
+        let image = || whole(Arc::clone(&own.file), own.len).map_err(|error| format!("the program itself: {error}"));
+        self.own.get_or_init(image).clone()
+    }
+
+    /// What is in the one file. All of it is of one build: it was made in one go, and its index is sealed.
+    fn embedded(&self, own: &Own, triple: &str, looked: &mut Vec<String>) -> Option<Image> {
+        let one = match &own.appended {
+            Ok(Some(one)) => one,
+            Ok(None) => {
+                looked.push("nothing is behind the executable: it is not one file".into());
+                return None;
+            }
+            Err(why) => {
+                looked.push(format!("the one file cannot be used: {why}"));
+                return None;
+            }
+        };
+        let Some(part) = one.find(Kind::Image, triple) else {
+            looked.push("the one file has none".into());
+            return None;
+        };
+        let packing = match part.packed {
+            None => Packing::Stored,
+            Some((properties, filter)) => Packing::Lzma { properties, filter, length: part.len },
+        };
+        let content = ContentRef { hash: part.sha256, length: part.stored, packing };
+        Some(Image { content, file: Arc::clone(&own.file), offset: part.at })
+    }
+
+    fn in_folders(&self, triple: &str, looked: &mut Vec<String>) -> Option<Image> {
+        for folder in &self.folders {
+            let path = folder.join(format!("{}-{triple}", self.name));
+            match self.file(&path, triple) {
+                Ok(Some(image)) => return Some(image),
+                Ok(None) => looked.push(format!("{} is not there", path.display())),
+                Err(why) => looked.push(format!("{} {why}", path.display())),
+            }
+        }
+        None
+    }
+
+    /// The image in a file, when there is one.
+    fn file(&self, path: &Path, triple: &str) -> Result<Option<Image>, String> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot be opened: {error}")),
+        };
+        let unreadable = |error: io::Error| format!("cannot be read: {error}");
+        let about = file.metadata().map_err(unreadable)?;
+        if !about.is_file() || about.len() > LARGEST {
+            return Err(format!("is no file of at most {LARGEST} bytes"));
+        }
+        let mut bytes = vec![0; about.len() as usize];
+        file.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
+        let elf = Elf::parse(&bytes).map_err(|error| format!("is no image: {error}"))?;
+        if offshoot_image::elf::machine(triple).is_some_and(|machine| machine != elf.machine) {
+            return Err(format!("is for {}", elf.triple().unwrap_or("another machine")));
+        }
+        if !elf.is_static() {
+            return Err("is not static".into());
+        }
+        match (self.stamp, offshoot_image::stamp::find(&bytes)) {
+            (None, _) => {
+                return Err("is another file than this program, which has no stamp to know its build by".into());
+            }
+            (_, None) => return Err("has no stamp of its build".into()),
+            (Some(own), Some(other)) if own != other => {
+                return Err(format!("is of the build {}, this program of {}", &other[..12], &own[..12]));
+            }
+            _ => {}
+        }
+        let content = ContentRef { hash: Sha256::digest(&bytes).into(), length: about.len(), packing: Packing::Stored };
+        Ok(Some(Image { content, file: Arc::new(file), offset: 0 }))
     }
 }
 
@@ -99,15 +224,14 @@ fn machine(triple: &str) -> Option<&str> {
     rest.split('-').any(|part| part == "linux").then_some(processor)
 }
 
-/// This program, as it runs: by its open file, whatever becomes of its name.
-fn own() -> io::Result<Own> {
-    let file = File::open("/proc/self/exe")?;
-    let length = file.metadata()?.len();
+/// The first `length` bytes of a file, as they are.
+fn whole(file: Arc<File>, length: u64) -> io::Result<Image> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut at = 0;
     while at < length {
-        let n = file.read_at(&mut buffer, at)?;
+        let wanted = buffer.len().min(usize::try_from(length - at).unwrap_or(usize::MAX));
+        let n = file.read_at(&mut buffer[..wanted], at)?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -115,38 +239,18 @@ fn own() -> io::Result<Own> {
         at += n as u64;
     }
     let content = ContentRef { hash: hash.finalize().into(), length, packing: Packing::Stored };
-    let is_static = is_static(&file)?;
-    Ok(Own { image: Image { content, file: Arc::new(file), offset: 0 }, is_static })
-}
-
-/// Whether an executable names no interpreter, and so needs nothing of the machine that it runs on.
-fn is_static(file: &File) -> io::Result<bool> {
-    const INTERPRETER: u32 = 3;
-    let mut head = [0; 64];
-    file.read_exact_at(&mut head, 0)?;
-    let little = head[5] == 1;
-    let number = |bytes: &[u8]| {
-        let shift = |at: usize| if little { 8 * at } else { 8 * (bytes.len() - 1 - at) };
-        bytes.iter().enumerate().fold(0u64, |sum, (at, byte)| sum | u64::from(*byte) << shift(at))
-    };
-    let (table, size, count) = match (&head[..4], head[4]) {
-        (b"\x7fELF", 1) => (number(&head[28..32]), number(&head[42..44]), number(&head[44..46])),
-        (b"\x7fELF", 2) => (number(&head[32..40]), number(&head[54..56]), number(&head[56..58])),
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "no ELF file")),
-    };
-    for index in 0..count {
-        let mut kind = [0; 4];
-        file.read_exact_at(&mut kind, table.saturating_add(index * size))?;
-        if number(&kind) == u64::from(INTERPRETER) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(Image { content, file, offset: 0 })
 }
 
 #[cfg(test)]
 mod tests {
+    use offshoot_image::onefile::{self, Appended};
+    use offshoot_image::stamp::Stamp;
+
     use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const ARM: &str = "aarch64-unknown-linux-musl";
 
     #[test]
     fn this_program_is_its_own_image_on_this_machine() {
@@ -154,15 +258,91 @@ mod tests {
         let image = images.find(TRIPLE, true).expect("an image");
         assert_eq!(image.content.length, std::fs::metadata("/proc/self/exe").expect("metadata").len());
         // What is tested here is linked to what the machine has.
-        assert_eq!(images.find(TRIPLE, false).is_ok(), is_static(&image.file).expect("an executable"));
+        let own = Own::program().expect("the program");
+        let is_static = own.elf.as_ref().is_some_and(Elf::is_static);
+        assert_eq!(images.find(TRIPLE, false).is_ok(), is_static);
     }
 
     #[test]
     fn another_processor_is_told_with_what_was_looked_at_and_what_to_do() {
-        let missing = Images::new().find("mips-unknown-linux-musl", true).expect_err("no image");
-        assert!(missing.looked[0].contains(TRIPLE), "{missing}");
+        let missing = Images::new().find(ARM, true).expect_err("no image");
+        assert!(missing.looked.iter().any(|why| why.contains(TRIPLE)), "{missing}");
+        assert!(missing.looked.iter().any(|why| why.contains("not one file")), "{missing}");
+        assert!(missing.looked.iter().any(|why| why.contains(&format!("-{ARM} is not there"))), "{missing}");
         let failure = Failure::from(missing);
-        assert_eq!(failure.kind, FailureKind::NoImage("mips-unknown-linux-musl".into()));
-        assert!(failure.hint.contains("mips-unknown-linux-musl"), "{}", failure.hint);
+        assert_eq!(failure.kind, FailureKind::NoImage(ARM.into()));
+        assert!(failure.hint.contains(&format!("cargo offshoot build --triple {ARM}")), "{}", failure.hint);
+    }
+
+    #[test]
+    fn a_triple_from_a_target_cannot_lead_out_of_the_folders() {
+        for triple in ["", "../x", "a/b", "x\0", "x.y"] {
+            let missing = Images::new().find(triple, false).expect_err("no image");
+            assert_eq!(missing.looked, ["the target names no triple"], "{triple:?}");
+        }
+    }
+
+    /// The least that reads as a static executable for aarch64, with a stamp.
+    fn image(id: Option<&str>) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        bytes[18] = 183;
+        if let Some(stamp) = Stamp::new(id) {
+            bytes.extend(stamp.bytes());
+        }
+        bytes
+    }
+
+    fn images(folder: &Path, stamp: Option<&'static str>) -> Images {
+        let (name, folders) = ("program".into(), vec![folder.to_owned()]);
+        Images { folders, name, stamp, found: Mutex::default(), own: OnceLock::new() }
+    }
+
+    #[test]
+    fn s11_only_a_file_of_the_same_build_is_an_image() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(format!("program-{ARM}"));
+        let other: String = ID.chars().rev().collect();
+        let cases: [(Option<&str>, Option<&'static str>, &str); 4] = [
+            (None, Some(ID), "has no stamp"),
+            (Some(&other), Some(ID), "is of the build fedcba987654, this program of 0123456789ab"),
+            (Some(ID), None, "this program, which has no stamp"),
+            (None, None, "this program, which has no stamp"),
+        ];
+        for (file, own, why) in cases {
+            std::fs::write(&path, image(file)).expect("written");
+            let missing = images(folder.path(), own).find(ARM, false).expect_err(why);
+            assert!(missing.looked.iter().any(|looked| looked.contains(why)), "{missing}");
+        }
+        let bytes = image(Some(ID));
+        std::fs::write(&path, &bytes).expect("written");
+        let found = images(folder.path(), Some(ID)).find(ARM, false).expect("an image");
+        assert_eq!(found.content.hash, <[u8; 32]>::from(Sha256::digest(&bytes)));
+        let wrong = images(folder.path(), Some(ID));
+        std::fs::rename(&path, folder.path().join("program-i686-unknown-linux-musl")).expect("renamed");
+        let missing = wrong.find("i686-unknown-linux-musl", false).expect_err("for another machine");
+        assert!(missing.looked.iter().any(|why| why.contains(&format!("is for {ARM}"))), "{missing}");
+    }
+
+    #[test]
+    fn an_image_in_the_one_file_is_taken_before_any_other_as_it_lies_there() {
+        use std::io::Write as _;
+
+        let bytes = image(Some(ID));
+        let part = Appended { kind: Kind::Image, triple: ARM, bytes: &bytes };
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&onefile::append(b"program", &[part]).expect("one file")).expect("written");
+        let own = Own::of(file).expect("readable");
+        let images = images(Path::new("/nonexistent"), Some(ID));
+        let found = images.embedded(&own, ARM, &mut Vec::new()).expect("an image");
+        let mut stored = vec![0; found.content.length as usize];
+        found.file.read_exact_at(&mut stored, found.offset).expect("the bytes");
+        assert_eq!(found.content.hash, <[u8; 32]>::from(Sha256::digest(&stored)));
+        let length = bytes.len() as u64;
+        assert!(matches!(found.content.packing, Packing::Lzma { length: unpacked, .. } if unpacked == length));
+        let mut looked = Vec::new();
+        assert!(images.embedded(&own, "i686-unknown-linux-musl", &mut looked).is_none());
+        assert_eq!(looked, ["the one file has none"]);
+        assert_eq!(whole(Arc::clone(&own.file), own.len).expect("the executable").content.length, 7);
     }
 }

@@ -14,6 +14,7 @@ mod identity;
 pub mod images;
 mod local;
 mod master;
+mod own;
 mod registry;
 mod remote;
 mod select;

@@ -1,0 +1,75 @@
+//! The executable that this process runs, whatever becomes of its name, with what is appended to it.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use offshoot_image::elf::Elf;
+use offshoot_image::onefile::OneFile;
+
+/// The own executable. Read once: it does not change while it runs.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) file: Arc<File>,
+    /// The length of the executable without what is appended, in bytes.
+    pub(crate) len: u64,
+    pub(crate) elf: Option<Elf>,
+    /// What is appended; an error when it is damaged.
+    pub(crate) appended: Result<Option<OneFile>, String>,
+}
+
+/// How much of an executable is read for its headers: they lie at its beginning, and 64 KiB is far more than they take.
+const HEADERS: u64 = 64 << 10;
+
+impl Own {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When there is no `/proc`, or it cannot be read.
+    pub(crate) fn program() -> Result<&'static Own, &'static str> {
+        static OWN: OnceLock<Result<Own, String>> = OnceLock::new();
+        let own = OWN.get_or_init(|| File::open("/proc/self/exe").and_then(Own::of).map_err(|error| error.to_string()));
+        own.as_ref().map_err(String::as_str)
+    }
+
+    pub(crate) fn of(file: File) -> io::Result<Own> {
+        let whole = file.metadata()?.len();
+        let elf = headers(&file)?;
+        let appended = OneFile::open(file.try_clone()?).map_err(|error| error.to_string());
+        let len = match &appended {
+            Ok(Some(one)) => one.executable(),
+            _ => whole,
+        };
+        Ok(Own { file: Arc::new(file), len, elf, appended })
+    }
+
+    /// What is appended, when it can be used.
+    pub(crate) fn one_file(&self) -> Option<&OneFile> {
+        self.appended.as_ref().ok()?.as_ref()
+    }
+
+    /// Its name as a file, when it has one.
+    pub(crate) fn path() -> Option<PathBuf> {
+        std::env::current_exe().ok()
+    }
+}
+
+/// What an executable says of itself in its headers. A dynamic one's list of libraries may lie behind what is read: then it
+/// counts as unreadable, and so not as static.
+fn headers(file: &File) -> io::Result<Option<Elf>> {
+    use std::io::Read as _;
+    use std::os::unix::fs::FileExt as _;
+
+    struct At<'a>(&'a File, u64);
+    impl io::Read for At<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.read_at(buffer, self.1)?;
+            self.1 += n as u64;
+            Ok(n)
+        }
+    }
+    let mut bytes = Vec::new();
+    At(file, 0).take(HEADERS).read_to_end(&mut bytes)?;
+    Ok(Elf::parse(&bytes).ok())
+}
