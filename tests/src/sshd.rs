@@ -175,6 +175,11 @@ impl Sshd {
         (self.address, self.port)
     }
 
+    /// The process that listens.
+    pub fn pid(&self) -> i32 {
+        self.listener.pid
+    }
+
     /// Its public host key, as in a known_hosts line.
     pub fn public_key(&self) -> &str {
         &self.public_key

@@ -137,7 +137,7 @@ fn a_second_ctrl_c_ends_it_at_once() {
 }
 
 #[test]
-fn a_command_sees_exactly_three_descriptors_and_default_signals() {
+fn s15_s22_a_command_sees_exactly_three_descriptors_and_default_signals() {
     let tag = Tag::new("clean");
     // One more descriptor and an ignored SIGPIPE, which must reach neither agents nor commands. grep looks at itself: a
     // shell has all signals blocked for a moment while it starts something.

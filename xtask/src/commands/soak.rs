@@ -34,8 +34,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
     let mut command = run::cargo_in(&workspace.root);
+    // Contexts behind ssh are started from it.
+    agents::build_for_host(&workspace)?;
     if args.faults {
-        agents::build_for_host(&workspace)?;
         command.args([
             "test",
             "--package",

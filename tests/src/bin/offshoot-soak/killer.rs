@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use offshoot_tests::process::{self, Process, Signal};
+use offshoot_tests::process::{Process, Signal};
 
 use crate::judge::{Blow, Fault, Part};
 use crate::nodes::{Victim, id, shown};
 use crate::rng::Rng;
 use crate::run::Run;
+use crate::ssh;
 
 /// The deepest context.
 pub(crate) const DEEPEST: usize = 4;
@@ -53,7 +54,7 @@ pub(crate) fn work(run: &Run<'_>, mut rng: Rng) {
             continue;
         }
         next = now + Duration::from_millis(rng.between(run.options.every.0, run.options.every.1));
-        let below = process::descendants(std::process::id() as i32);
+        let below = ssh::below(run.options.login.as_ref());
         if let Some(victim) = run.nodes.victim(&mut rng, &below) {
             strike(run, &mut rng, victim, &below, &mut stopped, &mut doomed);
         }
@@ -75,9 +76,9 @@ fn blow(rng: &mut Rng) -> (Blow, Signal) {
     }
 }
 
-/// Of a list of processes those at and below one.
-fn below(root: i32, all: &[Process]) -> Vec<Process> {
-    let mut found: Vec<Process> = all.iter().filter(|process| process.pid == root).cloned().collect();
+/// Of a list of processes those at and below some.
+fn below(roots: &[i32], all: &[Process]) -> Vec<Process> {
+    let mut found: Vec<Process> = all.iter().filter(|process| roots.contains(&process.pid)).cloned().collect();
     let mut at = 0;
     while let Some(above) = found.get(at).map(|process| process.pid) {
         // Each once: a list that was read while it changed may hold a circle.
@@ -109,8 +110,9 @@ fn strike(
     };
     let until = now + Duration::from_millis(lasts);
     let Victim { address, part, process, root } = victim;
+    // Behind ssh nothing descends from what is above it: each context below is a root of its own.
+    let below = below(&[vec![root], run.nodes.roots(&address)].concat(), all);
     let fault = Fault { at: now, until, address, part, blow, process: id(&process) };
-    let below = below(root, all);
     let fault = run.nodes.hit(fault);
     let (part, address) = (fault.part, fault.address.clone());
     if !process.signal(signal) {

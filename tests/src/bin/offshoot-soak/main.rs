@@ -14,6 +14,7 @@ mod nodes;
 mod outer;
 mod rng;
 mod run;
+mod ssh;
 mod watch;
 mod work;
 
@@ -22,9 +23,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::run::Options;
+use crate::ssh::Login;
 
 const USAGE: &str = "usage: offshoot-soak run|soak|masters [--seconds N | --minutes N] [--seed S] [--every MS-MS] [--contexts N-N] [--long-stops PERCENT] \
-                     [--threads N] [--folder FOLDER]";
+                     [--threads N] [--ssh PERCENT] [--folder FOLDER] [--login CONFIG --sshd PID]";
 
 /// The mode, its options, and the folder for what programs in the tree write.
 struct Arguments {
@@ -45,7 +47,10 @@ fn arguments() -> Option<Arguments> {
         contexts: (20, 60),
         long_stops: 2,
         threads: 6,
+        ssh: 10,
+        login: None,
     };
+    let (mut config, mut sshd) = (None, None);
     let mut folder = None;
     let pair = |text: &str| text.split_once('-').and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
     while let Some(name) = words.next() {
@@ -58,10 +63,14 @@ fn arguments() -> Option<Arguments> {
             "--contexts" => options.contexts = pair(&value)?,
             "--long-stops" => options.long_stops = value.parse().ok()?,
             "--threads" => options.threads = value.parse().ok()?,
+            "--ssh" => options.ssh = value.parse().ok()?,
+            "--login" => config = Some(value),
+            "--sshd" => sshd = Some(value.parse().ok()?),
             "--folder" => folder = Some(value.into()),
             _ => return None,
         }
     }
+    options.login = config.zip(sshd).map(|(config, sshd)| Login { config, sshd });
     Some(Arguments { mode, options, folder })
 }
 

@@ -169,6 +169,13 @@ impl Nodes {
         Some(known.swap_remove(at as usize))
     }
 
+    /// What the processes of the contexts below that address descend from.
+    pub(crate) fn roots(&self, address: &[u32]) -> Vec<i32> {
+        let inner = self.lock();
+        let below = inner.nodes.iter().filter(|(other, _)| other.len() > address.len() && other.starts_with(address));
+        below.filter_map(|(_, node)| Some(node.supervisor.as_ref()?.pid)).collect()
+    }
+
     /// The faults above, at and below that address.
     pub(crate) fn concerning(&self, address: &[u32]) -> Vec<Fault> {
         let inner = self.lock();

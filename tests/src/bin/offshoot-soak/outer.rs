@@ -13,6 +13,7 @@ use offshoot_tests::tag::Tag;
 use crate::killer::DEEPEST;
 use crate::rng::Rng;
 use crate::run::Options;
+use crate::ssh;
 
 /// What a run takes beside its length: growing, emptying, the checks.
 const AROUND: Duration = Duration::from_secs(300);
@@ -21,8 +22,14 @@ const GONE: Duration = Duration::from_secs(3 * 2 * DEEPEST as u64);
 
 fn start(tag: &Tag, options: &Options, folder: &Path) -> std::io::Result<std::process::Child> {
     let pair = |(low, high): (u64, u64)| format!("{low}-{high}");
+    let login = options
+        .login
+        .as_ref()
+        .map(|login| ["--login".into(), login.config.clone(), "--sshd".into(), login.sshd.to_string()]);
     tag.command(std::env::current_exe()?)
         .arg("run")
+        .args(login.into_iter().flatten())
+        .args(["--ssh", &options.ssh.to_string()])
         .args(["--seconds", &options.length.as_secs().to_string(), "--seed", &options.seed.to_string()])
         .args(["--every", &pair(options.every), "--contexts", &pair(options.contexts)])
         .args(["--long-stops", &options.long_stops.to_string(), "--threads", &options.threads.to_string()])
@@ -36,6 +43,16 @@ fn start(tag: &Tag, options: &Options, folder: &Path) -> std::io::Result<std::pr
 pub(crate) fn soak(options: &Options) -> bool {
     let tag = Tag::new("soak");
     let folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
+    let sshd_folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
+    let (sshd, login) = match ssh::start(&tag, sshd_folder.path()) {
+        _ if options.ssh == 0 => (None, None),
+        Ok((sshd, login)) => (Some(sshd), Some(login)),
+        Err(missing) => {
+            println!("not run: contexts behind ssh: {missing}");
+            (None, None)
+        }
+    };
+    let options = &Options { login, ..options.clone() };
     let mut child = start(&tag, options, folder.path()).expect("this program can be started");
     let mut status = None;
     let ended = eventually(options.length + AROUND, || {
@@ -48,6 +65,7 @@ pub(crate) fn soak(options: &Options) -> bool {
         let _ = child.wait();
     }
     let took = tag.assert_nothing_left(GONE);
+    drop(sshd);
     println!("nothing is left {} ms after the end", took.as_millis());
     ended && status.is_some_and(|status| status.success())
 }

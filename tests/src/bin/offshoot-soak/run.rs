@@ -12,6 +12,7 @@ use crate::effects::Effects;
 use crate::history::History;
 use crate::judge::{self, Blow, Kind, Part};
 use crate::nodes::{Nodes, shown};
+use crate::ssh::Login;
 
 /// The most times that are kept of one kind, for percentiles.
 const TIMES: usize = 100_000;
@@ -32,6 +33,10 @@ pub(crate) struct Options {
     pub(crate) long_stops: u64,
     /// Threads that do short things.
     pub(crate) threads: u64,
+    /// How many percent of the connects go through ssh, where there is an sshd.
+    pub(crate) ssh: u64,
+    /// Where they log in.
+    pub(crate) login: Option<Login>,
 }
 
 /// What the threads of a run share.
@@ -133,10 +138,11 @@ impl<'a> Run<'a> {
                     .map(|fault| format!("{:?} {:?} of {}", fault.blow, fault.part, shown(&fault.address)))
                     .collect();
                 self.counts.slow(&format!(
-                    "{} ms until a hold at {}was told of {}",
+                    "{} ms until a hold at {}was told of {}; this process was late by up to {} ms meanwhile",
                     after.as_millis(),
                     shown(&target),
-                    on_path.join(", ")
+                    on_path.join(", "),
+                    self.history.late_since(lost).as_millis()
                 ));
             }
         }
@@ -190,6 +196,7 @@ struct Inner {
     gone: Vec<u32>,
     slow: Vec<String>,
     bytes: u64,
+    logins: u64,
 }
 
 fn milliseconds(time: Duration) -> u32 {
@@ -226,6 +233,11 @@ impl Counts {
     /// So many bytes of streams were compared.
     pub(crate) fn compared(&self, bytes: u64) {
         self.lock().bytes += bytes;
+    }
+
+    /// A context was connected through ssh.
+    pub(crate) fn logged_in(&self) {
+        self.lock().logins += 1;
     }
 
     fn told(&self, after: Duration) {
@@ -266,6 +278,7 @@ impl Counts {
         for (name, [well, badly]) in &inner.operations {
             let _ = writeln!(text, "operations  {name}: {well} well, {badly} told of a loss");
         }
+        let _ = writeln!(text, "logins      {} of the contexts were connected through ssh", inner.logins);
         let _ = writeln!(text, "streams     {} KiB compared", inner.bytes / 1024);
         let told = percentiles(&mut inner.told);
         let _ = writeln!(text, "told        {told} after a kill above, those who waited for its end");

@@ -13,6 +13,7 @@ use crate::history::History;
 use crate::killer;
 use crate::rng::Rng;
 use crate::run::{Counts, Options, Run};
+use crate::ssh;
 use crate::work;
 
 /// No operation lasts for that long, whatever happens: the longest promise is a silence and a shutdown, three times.
@@ -68,6 +69,7 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
     println!("seed {}", options.seed);
     let history = History::new(options.seed);
     let before = held();
+    let login = options.login.clone();
     let (length, mut report, mut memory) = (options.length, String::new(), Vec::new());
     let effects = Effects::new(&folder);
     let counts = Counts::default();
@@ -88,9 +90,8 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
             Err(error) => history.find("/", &format!("no master: {error}")),
         });
     });
-    let own = std::process::id() as i32;
     let left = || {
-        process::descendants(own)
+        ssh::below(login.as_ref())
             .into_iter()
             .filter(process::Process::is_live)
             .map(|process| process.to_string())

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use offshoot::methods::Ssh;
 use offshoot::wire::FailureKind;
 use offshoot::{Context, Error, Event, Stdio};
 
@@ -12,6 +13,7 @@ use crate::killer::DEEPEST;
 use crate::nodes::shown;
 use crate::rng::Rng;
 use crate::run::Run;
+use crate::ssh::HOST;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -65,7 +67,12 @@ pub(crate) fn connect(run: &Run<'_>, rng: &mut Rng) {
     let above = if rng.chance(15) { root } else { run.nodes.any(rng, DEEPEST - 1).unwrap_or(root) };
     let begun = run.begin(Kind::Connect, "connect", &at(&above));
     let since = Instant::now();
-    match above.local().connect() {
+    let ssh = run.options.login.as_ref().filter(|_| rng.chance(run.options.ssh));
+    let connected = match ssh {
+        Some(login) => above.connect(Ssh::to(HOST).config(&login.config)).inspect(|_| run.counts.logged_in()),
+        None => above.local().connect(),
+    };
+    match connected {
         Ok(context) => {
             run.nodes.add(context.clone(), since);
             run.end(begun, Ok(&format!("is {}", shown(context.address().path()))));

@@ -1,0 +1,98 @@
+//! Rules of the whole product that no part shows alone: nothing listens (S21), and nobody below has the user's terminal (S16).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::time::Duration;
+
+use offshoot_tests::process::Process;
+use offshoot_tests::{Fleet, Peer, Tag, or_not_run};
+
+const UP: Duration = Duration::from_secs(40);
+const GONE: Duration = Duration::from_secs(18);
+
+/// The sockets of a process by which somebody could reach it: TCP in the state of listening, any of UDP or raw, and unix
+/// sockets that listen or have a name.
+fn reachable(process: &Process) -> Vec<String> {
+    let open = process.descriptors();
+    let sockets = open.iter().filter_map(|(_, what)| what.strip_prefix("socket:[")?.strip_suffix(']'));
+    let own: BTreeSet<&str> = sockets.collect();
+    let mut found = Vec::new();
+    for kind in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6", "unix"] {
+        // The tables are those of the process' own network.
+        let table = fs::read_to_string(format!("/proc/{}/net/{kind}", process.pid)).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (inode, open) = match kind {
+                "unix" => (fields.get(6), fields.get(3) == Some(&"00010000") || fields.len() > 7),
+                "tcp" | "tcp6" => (fields.get(9), fields.get(3) == Some(&"0A")),
+                _ => (fields.get(9), true),
+            };
+            if open && inode.is_some_and(|inode| own.contains(inode)) {
+                found.push(format!("{kind}: {line}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn s21_nothing_of_a_tree_listens_on_any_socket() {
+    let name = "s21_nothing_of_a_tree_listens_on_any_socket";
+    // The looking finds what there is to be found.
+    let own = Process::read(std::process::id() as i32).expect("this process");
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(reachable(&own), Vec::<String>::new());
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let unix = UnixListener::bind(folder.path().join("listens")).expect("a name");
+    let named = UnixDatagram::bind(folder.path().join("named")).expect("a name");
+    assert_eq!(reachable(&own).len(), 4, "{:?}", reachable(&own));
+    drop((tcp, udp, unix, named));
+
+    let tag = Tag::new("listens");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
+    let targets = ["h1", "h1/h2", "h1/h2/local", "local", "local/local"];
+    let script = "echo up; exec sleep 600";
+    let mut running = fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", script]).start();
+    for target in targets {
+        running.await_output(&format!("{target}: up"), UP);
+    }
+    let tree = running.await_agents(5, UP);
+    let (mut looked, mut found) = (0, Vec::new());
+    for process in tree.supervisors.iter().chain(&tree.agents).chain([&running.master()]) {
+        looked += usize::from(!process.descriptors().is_empty());
+        found.extend(reachable(process).into_iter().map(|line| format!("{process}: {line}")));
+    }
+    assert_eq!(looked, 11, "not all could be looked at: {tree}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    running.master().signal(offshoot_tests::process::Signal::INT);
+    assert!(!running.finish_within(Duration::from_secs(21)).overdue);
+    drop(fleet);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn s16_nothing_below_the_command_has_its_terminal() {
+    let name = "s16_nothing_below_the_command_has_its_terminal";
+    let tag = Tag::new("noterminal");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
+    let targets = ["local", "local/local", "h1", "h1/h2"];
+    // The number of the controlling terminal is the seventh field: what TIOCSTI and a read of /dev/tty would reach.
+    let look = "read -r a b c d e f tty rest </proc/self/stat; (: </dev/tty) 2>/dev/null && tty=open; echo terminal=$tty; \
+                read -r a b c d e f tty rest </proc/$PPID/stat; echo agent=$tty";
+    let terminal =
+        fleet.offshoot_on_terminal(&tag, &["exec", "--color", "never", &targets.join(","), "--", "sh", "-c", look]);
+    let done = terminal.finish(UP);
+    done.expect_code(0);
+    for target in targets {
+        for part in ["terminal=0", "agent=0"] {
+            let line = |line: &str| line.starts_with(&format!("{target}:")) && line.trim_end().ends_with(part);
+            assert!(done.out().lines().any(line), "{target}: {part}\n{done}");
+        }
+    }
+    assert!(!done.out().contains("=open"), "{done}");
+    drop(fleet);
+    tag.assert_nothing_left(GONE);
+}
