@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
                     .map(|fault| format!("{:?} {:?} of {}", fault.blow, fault.part, shown(&fault.address)))
                     .collect();
                 self.counts.slow(&format!(
-                    "{} ms until a hold at {}was told of {}; this process was late by up to {} ms meanwhile",
+                    "{} ms until a hold at {}was told of {}; the machine was late by {} ms in all since then",
                     after.as_millis(),
                     shown(&target),
                     on_path.join(", "),
