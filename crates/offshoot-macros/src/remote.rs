@@ -23,6 +23,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
     let types: Vec<&Type> = arguments.iter().map(|(_, ty)| ty).collect();
     let here = here.then(|| quote! { __here, });
     let value = &returned.value;
+    let fallible = returned.fallible;
     let convert = returned.foreign.then(|| {
         quote! {
             let value = value.map_err(|error| {
@@ -72,7 +73,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
 
             #[doc = #call]
             pub fn call(#(#names: #types),*) -> ::offshoot::Call<#value> {
-                ::offshoot::__expansion::call(NAME, &(#(#names,)*))
+                ::offshoot::__expansion::call(NAME, &(#(#names,)*)).fallible(#fallible)
             }
 
             fn run(
@@ -185,11 +186,13 @@ struct Returned {
     value: TokenStream,
     /// Its error does not travel as itself.
     foreign: bool,
+    /// It is a `Result`, as far as its name tells.
+    fallible: bool,
 }
 
 fn returned(output: &ReturnType) -> Result<Returned> {
     let ty = match output {
-        ReturnType::Default => return Ok(Returned { value: quote! { () }, foreign: false }),
+        ReturnType::Default => return Ok(Returned { value: quote! { () }, foreign: false, fallible: false }),
         ReturnType::Type(_, ty) => &**ty,
     };
     match ty {
@@ -200,7 +203,9 @@ fn returned(output: &ReturnType) -> Result<Returned> {
         Type::Never(_) => return Err(Error::new_spanned(ty, "a remote function returns")),
         _ => {}
     }
-    let own = Returned { value: quote! { #ty }, foreign: false };
+    let named = |path: &syn::TypePath| path.path.segments.last().is_some_and(|last| last.ident == "Result");
+    let fallible = matches!(ty, Type::Path(path) if named(path));
+    let own = Returned { value: quote! { #ty }, foreign: false, fallible };
     let Type::Path(path) = ty else { return Ok(own) };
     let Some(last) = path.path.segments.last().filter(|last| last.ident == "Result") else { return Ok(own) };
     let PathArguments::AngleBracketed(parameters) = &last.arguments else { return Ok(own) };
@@ -218,7 +223,7 @@ fn returned(output: &ReturnType) -> Result<Returned> {
         _ => return Ok(own),
     };
     let value = quote! { ::core::result::Result<#value, ::offshoot::RemoteError> };
-    Ok(Returned { value, foreign: true })
+    Ok(Returned { value, foreign: true, fallible })
 }
 
 /// Whether an error is one of those that everyone uses and serde does not know.

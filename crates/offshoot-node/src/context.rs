@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_connect::Answers;
 use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
+use offshoot_route::ExchangeId;
 use offshoot_wire::{
     Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb,
     encode,
@@ -39,6 +40,23 @@ struct Inner {
     path: Arc<str>,
     hello: Option<ChildHello>,
     stages: Vec<(ConnectStage, Duration)>,
+    own_worker: Option<OwnWorker>,
+}
+
+/// A worker that belongs to its handles: it ends with the last of them.
+struct OwnWorker {
+    /// The exchange by which this process's log attends it; without one, that of its streams does.
+    attendance: Option<ExchangeId>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(OwnWorker { attendance: Some(id) }) = self.own_worker {
+            // Not here: a handle may be dropped under the lock.
+            self.shared.workers.let_go(id);
+            self.shared.waker.wake();
+        }
+    }
 }
 
 impl Context {
@@ -52,6 +70,7 @@ impl Context {
             path,
             hello: None,
             stages: Vec::new(),
+            own_worker: None,
         }))
     }
 
@@ -72,6 +91,7 @@ impl Context {
             path,
             hello,
             stages: Vec::new(),
+            own_worker: None,
         }))
     }
 
@@ -108,7 +128,28 @@ impl Context {
             path: Arc::from(path),
             hello: Some(reply.hello),
             stages: reply.stages.iter().map(|(stage, time)| (*stage, Duration::from_micros((*time).into()))).collect(),
+            own_worker: None,
         }))
+    }
+
+    /// This context as a worker that belongs to its handles.
+    pub(crate) fn as_own_worker(&self, attendance: Option<ExchangeId>) -> Context {
+        let Inner { shared, own, address, name, path, hello, stages, own_worker: _ } = &*self.0;
+        Context(Arc::new(Inner {
+            shared: Arc::clone(shared),
+            own: *own,
+            address: address.clone(),
+            name: name.clone(),
+            path: Arc::clone(path),
+            hello: hello.clone(),
+            stages: stages.clone(),
+            own_worker: Some(OwnWorker { attendance }),
+        }))
+    }
+
+    /// Whether it is a worker of its own, as [`own_worker`](Self::own_worker) makes them.
+    pub fn is_own_worker(&self) -> bool {
+        self.0.own_worker.is_some()
     }
 
     /// Its own name, by default `method:target`: `ssh:web1`. Empty for the root.

@@ -40,6 +40,8 @@ pub(crate) enum Timer {
     Watchdog,
     /// Log records wait for room, or a storm of them is over.
     Records,
+    /// More of this worker's output waits: 0 is stdout, 1 is stderr.
+    Output(usize),
     /// A worker may have had nothing to do for long.
     Idle,
 }
@@ -168,14 +170,16 @@ impl State {
             Some(Source::ProcessOut(id, index)) => self.process_readable(shared, id, index, now),
             Some(Source::ProcessIn(id)) => self.process_writable(shared, id, now),
             Some(Source::ProcessExit(id)) => self.process_exited(shared, id, now),
-            Some(Source::Output(index)) => {
-                if let Some(working) = self.services.working {
-                    (working.readable)(self, Some(shared), index, now);
-                }
-            }
+            Some(Source::Output(index)) => self.worker_wrote(shared, index, now),
             Some(Source::Signals) => self.signalled(now),
             Some(Source::Guard) => self.begin_end(LostReason::ParentLost, AT_ONCE, now),
             None => {}
+        }
+    }
+
+    fn worker_wrote(&mut self, shared: &Arc<Shared>, index: usize, now: Time) {
+        if let Some(working) = self.services.working {
+            (working.readable)(self, Some(shared), index, now);
         }
     }
 
@@ -199,6 +203,7 @@ impl State {
                     let again = records::count(&mut self.core, now);
                     self.send_records_again(again);
                 }
+                Timer::Output(index) => self.worker_wrote(shared, index, now),
                 Timer::Idle => {
                     if let Some(working) = self.services.working {
                         (working.idle)(self, now);
@@ -211,6 +216,9 @@ impl State {
             self.send_records_again(again);
         }
         self.follow_log_level();
+        if self.services.home.is_some() {
+            self.end_dropped(shared, now);
+        }
         for _ in 0..self.pending.len() {
             match self.pending.pop_front() {
                 Some(Pending::Read(link)) => self.broker_reads(shared, link, now),

@@ -4,14 +4,18 @@
 //! nothing more. A start blocks, so it has a thread; few at once, as many starts wait for the same login anyway.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use offshoot_connect::methods::Method;
-use offshoot_wire::{Address, Recipe, Start};
+use offshoot_route::ExchangeId;
+use offshoot_wire::{Address, Failure, FailureKind, Recipe, ShutdownNotice, Start, Verb, channel, encode};
 
 use crate::error::os_failure;
-use crate::{Context, Error};
+use crate::options::WorkerLimits;
+use crate::services::NoRoom;
+use crate::{Context, Error, Output};
 
 /// How many workers are started at once.
 const STARTS: usize = 32;
@@ -39,6 +43,8 @@ struct Table {
     entries: Vec<Entry>,
     queue: VecDeque<(Context, [u8; 32])>,
     threads: usize,
+    /// The attendances of workers whose last handle was dropped.
+    dropped: Vec<ExchangeId>,
 }
 
 /// The workers of this process.
@@ -48,6 +54,16 @@ pub(crate) struct Workers(Mutex<Table>);
 impl Workers {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody has a handle to the worker with this attendance any more.
+    pub(crate) fn let_go(&self, id: ExchangeId) {
+        self.lock().dropped.push(id);
+    }
+
+    /// The attendances that are to end.
+    pub(crate) fn take_dropped(&self) -> Vec<ExchangeId> {
+        std::mem::take(&mut self.lock().dropped)
     }
 
     /// Everything at or under an address has ended.
@@ -86,19 +102,75 @@ impl Context {
     pub fn new_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
         let worker = self.connect(WorkerOf(program))?;
         // What a context's functions say is said by that context.
-        let path = self.path();
-        worker.speaks_as(path);
-        let spec = self.shared().options.workers.spec();
-        while !self.shared().with(|state, now| state.begin_attending(worker.address(), path, &spec, now)) {
-            // As many requests wait as may: those are answered, or lost with their link.
-            std::thread::sleep(ROOM);
-        }
+        worker.speaks_as(self.path());
+        self.attend(&worker, self.path(), self.shared().options.workers);
         Ok(worker)
+    }
+
+    /// As [`new_worker`](Self::new_worker), for a worker of its own: calls on what this yields run in it and nowhere else,
+    /// its limits are given here, it is never idle for too long, and it ends when the last handle to it is dropped.
+    ///
+    /// # Errors
+    /// As [`new_worker`](Self::new_worker).
+    pub fn own_worker(&self, program: [u8; 32], limits: WorkerLimits) -> Result<Context, Error> {
+        let worker = self.connect(WorkerOf(program))?;
+        let attendance = self.attend(&worker, worker.path(), WorkerLimits { idle: None, ..limits });
+        Ok(worker.as_own_worker(attendance))
+    }
+
+    /// As [`own_worker`](Self::own_worker), with its stdout and stderr as streams instead of lines in the log. It ends when
+    /// both are dropped.
+    ///
+    /// # Errors
+    /// As [`new_worker`](Self::new_worker).
+    pub fn own_worker_streamed(
+        &self,
+        program: [u8; 32],
+        limits: WorkerLimits,
+    ) -> Result<(Context, Output, Output), Error> {
+        let worker = self.connect(WorkerOf(program))?;
+        let spec = WorkerLimits { idle: None, ..limits }.spec();
+        let exchange = Arc::new(worker.ask(Verb::Attend, encode(&spec).into())?);
+        let output = |channel| Output { exchange: Arc::clone(&exchange), channel, rest: Bytes::new() };
+        Ok((worker.as_own_worker(None), output(channel::STDOUT), output(channel::STDERR)))
+    }
+
+    /// Ends a worker of its own at once, with all that its functions started; their calls end with its loss.
+    ///
+    /// # Errors
+    /// [`Unsupported`](offshoot_wire::FailureKind::Unsupported) when this is no worker of its own.
+    pub fn end_worker(&self) -> Result<(), Error> {
+        if !self.is_own_worker() {
+            let failure = Failure::new(FailureKind::Unsupported, "only a worker of its own can be ended by a call");
+            return Err(self.error(failure));
+        }
+        let notice = ShutdownNotice { grace_ms: 0, kill_ms: 1500 };
+        // Not waited for, and not taken back. An error means that it is gone: that is what is wanted.
+        if let Ok(asked) = self.ask(Verb::Shutdown, encode(&notice).into()) {
+            drop(asked.unwanted(drop));
+        }
+        Ok(())
+    }
+
+    /// Attends a worker that was just started; `None` where nothing of it comes home.
+    fn attend(&self, worker: &Context, path: &str, limits: WorkerLimits) -> Option<ExchangeId> {
+        let spec = limits.spec();
+        loop {
+            let asked = self.shared().with(|state, now| state.begin_attending(worker.address(), path, &spec, now));
+            match asked {
+                Ok(id) => return id,
+                // As many requests wait as may: those are answered, or lost with their link.
+                Err(NoRoom) => std::thread::sleep(ROOM),
+            }
+        }
     }
 
     /// Hands this process's worker in this context to `then`: at once when there is one, else when it is started, on
     /// another thread. One is started however many ask.
     pub fn with_worker(&self, program: [u8; 32], then: impl FnOnce(Result<Context, Error>) + Send + 'static) {
+        if self.is_own_worker() {
+            return then(Ok(self.clone()));
+        }
         let workers = self.workers();
         let mut table = workers.lock();
         let at = match table.find(self.address(), &program) {

@@ -1,7 +1,7 @@
 //! What the attributes `remote` and `main` expand to. For them alone: it changes as they do.
 
 pub use linkme;
-use offshoot_wire::{Failure, FailureKind, Ran, decode_untrusted, encode_value};
+use offshoot_wire::{EncodeError, Failure, FailureKind, Ran, decode_untrusted, encode_value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,8 +29,11 @@ pub fn arguments<A: DeserializeOwned>(args: &[u8]) -> Result<A, Failure> {
 /// When it has no form on the wire.
 pub fn value<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
     encode_value(value).map_err(|error| {
-        Failure::new(FailureKind::Unsupported, format!("what the function returned cannot be sent: {error}"))
-            .ran(Ran::Executed)
+        let kind = match error {
+            EncodeError::NoForm => FailureKind::Unsupported,
+            EncodeError::TooLong => FailureKind::TooLarge,
+        };
+        Failure::new(kind, format!("what the function returned cannot be sent: {error}")).ran(Ran::Executed)
     })
 }
 

@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 mod agents;
+mod detached;
 #[doc(hidden)]
 pub mod expansion;
 mod identity;
@@ -19,9 +20,11 @@ mod registry;
 mod remote;
 mod select;
 mod thrown;
+mod worker;
 
 pub use agents::{Agents, FoundAgent, Origin};
 pub use master::{Builder, Master, init};
 pub use remote::{Call, Here, PendingCall};
 pub use select::{Completed, Select};
 pub use thrown::{RemoteError, RemoteErrorKind};
+pub use worker::Worker;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use offshoot_mux::lead::Slot;
 use offshoot_node::{Calling, Context, Error, Invocation};
-use offshoot_wire::{EncodeError, Failure, FailureKind, Ran, decode_untrusted};
+use offshoot_wire::{DecodeError, EncodeError, Failure, FailureKind, Ran, decode_untrusted};
 use serde::de::DeserializeOwned;
 
+use crate::detached::Outcome;
 use crate::identity::identity;
 
 /// Where a remote function runs: its first argument, when it takes `&Here`.
@@ -43,12 +44,18 @@ pub struct Call<T> {
     function: &'static str,
     args: Result<Vec<u8>, EncodeError>,
     timeout: Option<Duration>,
+    kill: bool,
+    /// The value is a `Result`.
+    fallible: bool,
     returns: PhantomData<fn() -> T>,
 }
 
+/// What a value is, by its bytes.
+type Decode<T> = fn(&Under, Vec<u8>) -> Result<T, DecodeError>;
+
 impl<T: DeserializeOwned> Call<T> {
     pub(crate) fn new(function: &'static str, args: Result<Vec<u8>, EncodeError>) -> Call<T> {
-        Call { function, args, timeout: None, returns: PhantomData }
+        Call { function, args, timeout: None, kill: false, fallible: false, returns: PhantomData }
     }
 
     /// How long the caller waits, from the start of the call on. Then it is cancelled: the wait ends with
@@ -56,6 +63,31 @@ impl<T: DeserializeOwned> Call<T> {
     pub fn timeout(mut self, timeout: Duration) -> Call<T> {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// For the attribute alone: what the function returns is a `Result`.
+    #[doc(hidden)]
+    pub fn fallible(mut self, fallible: bool) -> Call<T> {
+        self.fallible = fallible;
+        self
+    }
+
+    /// Ends the worker, with all that its functions started, when the call is cancelled: by its timeout, or by dropping it
+    /// before it has ended. It needs a [`Worker`](crate::Worker) of its own: others' calls would end with it.
+    pub fn kill_on_cancel(mut self) -> Call<T> {
+        self.kill = true;
+        self
+    }
+
+    /// Has it run in a context and goes on at once; nobody waits for its value. When it fails, or the function returns an
+    /// error, that is logged here, at level *error*.
+    pub fn detached(self, context: &Context) {
+        crate::detached::keep(self.begin(context, |call, value| {
+            // An `Err` is the second variant.
+            let failed = call.fallible && value.first() == Some(&1);
+            let error = failed.then(|| value[1..].to_vec());
+            Ok(Outcome { function: call.function, error })
+        }));
     }
 
     /// Runs it in a context and waits for its value.
@@ -72,21 +104,38 @@ impl<T: DeserializeOwned> Call<T> {
 
     /// Has it run in a context, without waiting. What stands in the way is told by the wait.
     pub fn start(self, context: &Context) -> PendingCall<T> {
+        self.begin(context, |_, value| decode_untrusted(&value))
+    }
+
+    fn begin<V>(self, context: &Context, decode: Decode<V>) -> PendingCall<V> {
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (args, program) = match (self.args, identity()) {
             (Ok(args), Ok(program)) => (args, Ok(program)),
             (Ok(args), Err(failure)) => (args, Err(failure)),
-            (Err(error), _) => (
-                Vec::new(),
-                Err(Failure::new(FailureKind::Malformed, format!("the arguments cannot be sent: {error}"))),
-            ),
+            (Err(error), _) => {
+                let kind = match error {
+                    EncodeError::NoForm => FailureKind::Malformed,
+                    EncodeError::TooLong => FailureKind::TooLarge,
+                };
+                let failure = Failure::new(kind, format!("the arguments of {} cannot be sent: {error}", self.function));
+                (Vec::new(), Err(failure.hint("send what is large in parts, or as the input of a command")))
+            }
         };
-        let call = Arc::new(Under { context: context.clone(), function: self.function, args, phase: Mutex::default() });
+        let kill = self.kill && context.is_own_worker();
+        let program = if self.kill && !kill {
+            Err(Failure::new(FailureKind::Unsupported, "a call may end its worker only where that is its own")
+                .hint("start one by `Worker::on(&context).start()` and call there"))
+        } else {
+            program
+        };
+        let (function, fallible, phase) = (self.function, self.fallible, Mutex::default());
+        let ended = AtomicBool::new(false);
+        let call = Arc::new(Under { context: context.clone(), function, args, kill, fallible, ended, phase });
         match program {
             Ok(program) => call.send(program),
             Err(failure) => call.enter(Phase::Refused(Error::new(failure, context.path()))),
         }
-        PendingCall { call, deadline, program: identity().unwrap_or_default(), returns: PhantomData }
+        PendingCall { call, deadline, program: identity().unwrap_or_default(), decode }
     }
 }
 
@@ -101,6 +150,11 @@ struct Under {
     context: Context,
     function: &'static str,
     args: Vec<u8>,
+    /// Its worker ends when it is given up.
+    kill: bool,
+    fallible: bool,
+    /// Its end has been told.
+    ended: AtomicBool,
     phase: Mutex<Phase>,
 }
 
@@ -173,10 +227,10 @@ pub struct PendingCall<T> {
     call: Arc<Under>,
     deadline: Option<Instant>,
     program: [u8; 32],
-    returns: PhantomData<fn() -> T>,
+    decode: Decode<T>,
 }
 
-impl<T: DeserializeOwned> PendingCall<T> {
+impl<T> PendingCall<T> {
     /// Waits for the value; see [`Call::on`]. It does end: with the value, the call's timeout, or the loss of the worker.
     ///
     /// # Errors
@@ -225,7 +279,8 @@ impl<T: DeserializeOwned> PendingCall<T> {
                 Err(ticket) => drop(ticket.wait(deadline)),
                 Ok((worker, calling)) => match calling.wait(deadline) {
                     Ok(value) => {
-                        return decode_untrusted(&value).map_err(|error| {
+                        self.call.ended.store(true, Ordering::Relaxed);
+                        return (self.decode)(&self.call, value).map_err(|error| {
                             let message = format!("the value of {} cannot be decoded: {error}", self.call.function);
                             Error::new(Failure::new(FailureKind::Malformed, message).ran(Ran::Executed), worker.path())
                         });
@@ -237,7 +292,11 @@ impl<T: DeserializeOwned> PendingCall<T> {
                         self.call.enter(Phase::default());
                         self.call.send(self.program);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        // Of a call that ends otherwise than by its time the worker knows.
+                        self.call.ended.store(*error.kind() != FailureKind::Timeout, Ordering::Relaxed);
+                        return Err(error);
+                    }
                 },
             }
         }
@@ -276,6 +335,10 @@ impl<T> PendingCall<T> {
 impl<T> Drop for PendingCall<T> {
     fn drop(&mut self) {
         self.call.enter(Phase::GivenUp);
+        if self.call.kill && !self.call.ended.load(Ordering::Relaxed) {
+            // It is one of its own: that was looked at when the call began.
+            let _ = self.call.context.end_worker();
+        }
     }
 }
 

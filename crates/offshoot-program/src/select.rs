@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use offshoot_mux::WakeFd;
 use offshoot_mux::lead::Slot;
 use offshoot_node::{Context, Error};
-use serde::de::DeserializeOwned;
 
 use crate::PendingCall;
 
@@ -39,7 +38,7 @@ struct Watched<T> {
     ticket: Option<Arc<Slot<()>>>,
 }
 
-impl<T: DeserializeOwned> Select<T> {
+impl<T> Select<T> {
     /// A selection of these calls. Those that have ended already are given out first.
     pub fn new(calls: impl IntoIterator<Item = PendingCall<T>>) -> Select<T> {
         let mut select = Select { calls: Vec::new(), wake: WakeFd::new().ok().map(Arc::new), added: 0 };
@@ -117,7 +116,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: DeserializeOwned> Iterator for Select<T> {
+impl<T> Iterator for Select<T> {
     type Item = Completed<T>;
 
     fn next(&mut self) -> Option<Completed<T>> {

@@ -2,6 +2,9 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use postcard::ser_flavors::Flavor;
+
+use crate::Limits;
 use crate::bounds::Budget;
 
 /// Bytes that are not the value they should be.
@@ -15,17 +18,53 @@ pub enum DecodeError {
     Trailing(usize),
 }
 
-/// A value that has no form on the wire: a list or map of unknown length, or a type that refuses to be encoded.
+/// A value that cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the value has no form on the wire: its type refuses it, or has a list of unknown length")]
-pub struct EncodeError;
+pub enum EncodeError {
+    /// It has no form on the wire: a list or map of unknown length, or a type that refuses to be encoded.
+    #[error("the value has no form on the wire: its type refuses it, or has a list of unknown length")]
+    NoForm,
+    /// It is longer than [`Limits::CALL`](crate::Limits::CALL). No more than that was encoded.
+    #[error("it is longer than {limit} bytes, the most that is held in memory on both sides", limit = Limits::CALL)]
+    TooLong,
+}
 
-/// Encodes a value of a user's type; read back by [`decode_untrusted`](crate::decode_untrusted).
+/// Encodes a value of a user's type, of at most [`Limits::CALL`](crate::Limits::CALL) bytes; read back by
+/// [`decode_untrusted`](crate::decode_untrusted).
 ///
 /// # Errors
 /// [`EncodeError`].
 pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    postcard::to_extend(value, Vec::new()).map_err(|_| EncodeError)
+    struct Bounded {
+        out: Vec<u8>,
+        full: bool,
+    }
+    impl Flavor for &mut Bounded {
+        type Output = ();
+
+        fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+            self.try_extend(&[byte])
+        }
+
+        fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+            self.full = (self.out.len() + bytes.len()) as u64 > Limits::CALL;
+            if self.full {
+                return Err(postcard::Error::SerializeBufferFull);
+            }
+            self.out.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn finalize(self) -> postcard::Result<()> {
+            Ok(())
+        }
+    }
+    let mut bounded = Bounded { out: Vec::new(), full: false };
+    match postcard::serialize_with_flavor(value, &mut bounded) {
+        Ok(()) => Ok(bounded.out),
+        Err(_) if bounded.full => Err(EncodeError::TooLong),
+        Err(_) => Err(EncodeError::NoForm),
+    }
 }
 
 /// Encodes a value of one of this crate's types.

@@ -68,7 +68,7 @@ pub use offshoot_node::{
 pub use offshoot_program::expansion as __expansion;
 pub use offshoot_program::{
     Agents, Builder, Call, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError, RemoteErrorKind,
-    Select, init,
+    Select, Worker, init,
 };
 pub use offshoot_wire as wire;
 pub use offshoot_wire::Secret;

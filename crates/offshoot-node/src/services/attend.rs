@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_route::{ExchangeId, Time};
-use offshoot_wire::{Address, AttendSpec, Failure, FailureKind, LostReason, channel};
+use offshoot_wire::{Address, AttendSpec, Failure, FailureKind, LostReason, Verb, channel, decode, encode};
 
 use super::outlet::Sent;
 use crate::home::Homecoming;
@@ -21,8 +21,14 @@ const RETIRING: Duration = Duration::from_secs(1);
 /// How long the end of a worker waits for its last words to leave, when all else is over.
 const FLUSH: Duration = Duration::from_millis(300);
 
+/// How many pieces of a worker's output are sent in one go.
+const TURNS: usize = 16;
+
 /// How often is looked whether they have.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// There is no room for a request now.
+pub(crate) struct NoRoom;
 
 /// What a worker knows of its attendance.
 #[derive(Debug, Default)]
@@ -36,10 +42,11 @@ pub(crate) struct Attendance {
 
 /// What only a worker does. A table, so that what does not name it does not link it (R8).
 pub(crate) struct Working {
-    pub(crate) attend: fn(&mut State, &Arc<Shared>, ExchangeId, AttendSpec, Time),
+    pub(crate) attend: fn(&mut State, &Arc<Shared>, ExchangeId, &[u8], Time),
     pub(crate) over: fn(&mut State, ExchangeId, Time),
     pub(crate) readable: fn(&mut State, Option<&Arc<Shared>>, usize, Time) -> bool,
     pub(crate) wanted: fn(&mut State, &Arc<Shared>, ExchangeId, u8, Time),
+    pub(crate) unread: fn(&mut State, &Arc<Shared>, ExchangeId, u8, Time),
     pub(crate) idle: fn(&mut State, Time),
     pub(crate) last_words: fn(&mut State) -> bool,
 }
@@ -50,6 +57,7 @@ pub(crate) static WORKING: Working = Working {
     over: State::attendance_over,
     readable: State::output_readable,
     wanted: State::output_wanted,
+    unread: State::output_unread,
     idle: State::look_idle,
     last_words: State::last_words_left,
 };
@@ -57,7 +65,11 @@ pub(crate) static WORKING: Working = Working {
 impl State {
     // ---- in a worker ----
 
-    fn attend(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: AttendSpec, now: Time) {
+    fn attend(&mut self, shared: &Arc<Shared>, id: ExchangeId, body: &[u8], now: Time) {
+        let Ok(spec) = decode::<AttendSpec>(body) else {
+            let failure = Failure::new(FailureKind::Malformed, "the limits cannot be decoded");
+            return self.core.fail(id, failure, now);
+        };
         let calls = self.services.calls.as_mut();
         let Some(calls) = calls.and_then(|calls| (!calls.outlet().is_attended()).then_some(calls)) else {
             let failure = Failure::new(FailureKind::Unsupported, "this context is not a worker, or attended already");
@@ -94,7 +106,7 @@ impl State {
     /// Sends what waits in one of the worker's outputs, as far as it goes now. Whether it is empty. With `shared` it is
     /// written to the link before it is taken out of its pipe.
     fn output_readable(&mut self, shared: Option<&Arc<Shared>>, index: usize, now: Time) -> bool {
-        loop {
+        for _ in 0..TURNS {
             let Some(calls) = &mut self.services.calls else { return true };
             let copied = match calls.outlet().send(&mut self.core, index, now) {
                 Sent::Empty => return true,
@@ -111,11 +123,23 @@ impl State {
                 calls.outlet().take_out(index, copied);
             }
         }
+        // Others have their turn.
+        self.after(Duration::ZERO, Timer::Output(index));
+        false
     }
 
     /// There is credit again for a worker's output.
     fn output_wanted(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
         if let Some(index) = self.services.calls.as_mut().and_then(|calls| calls.outlet().wanted(id, channel)) {
+            self.output_readable(Some(shared), index, now);
+        }
+    }
+
+    /// Nobody reads a worker's output any more: it is thrown away from now on.
+    fn output_unread(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
+        let Some(calls) = &mut self.services.calls else { return };
+        if let Some(index) = calls.outlet().wanted(id, channel) {
+            calls.outlet().discard(index);
             self.output_readable(Some(shared), index, now);
         }
     }
@@ -190,17 +214,34 @@ impl State {
         }
     }
 
-    /// A worker was started: asks for its output, and tells it its limits. `false` when there is no room for that now.
-    pub(crate) fn begin_attending(&mut self, worker: &Address, path: &str, spec: &AttendSpec, now: Time) -> bool {
-        let Some(home) = &mut self.services.home else { return true };
-        let body = Bytes::from(offshoot_wire::encode(spec));
-        match self.core.request(worker, offshoot_wire::Verb::Attend, body, None, now) {
-            Ok(id) => home.attended(id, worker, path),
-            Err(failure) if failure.kind == FailureKind::Busy => return false,
-            // It is gone: whoever calls it will be told.
-            Err(_) => {}
+    /// A worker was started: asks for its output, and tells it its limits. `None` when it is gone already: whoever calls it
+    /// will be told; or when nothing comes home here.
+    pub(crate) fn begin_attending(
+        &mut self,
+        worker: &Address,
+        path: &str,
+        spec: &AttendSpec,
+        now: Time,
+    ) -> Result<Option<ExchangeId>, NoRoom> {
+        let Some(home) = &mut self.services.home else { return Ok(None) };
+        match self.core.request(worker, Verb::Attend, Bytes::from(encode(spec)), None, now) {
+            Ok(id) => {
+                home.attended(id, worker, path);
+                Ok(Some(id))
+            }
+            Err(failure) if failure.kind == FailureKind::Busy => Err(NoRoom),
+            Err(_) => Ok(None),
         }
-        true
+    }
+
+    /// Workers of their own that nobody has a handle to any more end.
+    pub(crate) fn end_dropped(&mut self, shared: &Shared, now: Time) {
+        for id in shared.workers.take_dropped() {
+            self.core.cancel(id, now);
+            if let Some(home) = self.homecoming_of(id) {
+                home.ended(id, None);
+            }
+        }
     }
 
     // ---- logs ----

@@ -27,7 +27,7 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
 use crate::supervise::Watchdog;
-pub(crate) use attend::{WORKING, Working};
+pub(crate) use attend::{NoRoom, WORKING, Working};
 pub(crate) use call::{CallService, Workshop};
 pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
@@ -113,10 +113,8 @@ impl State {
                 }
             }
             Verb::Attend if self.services.working.is_some() => {
-                if let (Some(working), Ok(spec)) = (self.services.working, decode(&body)) {
-                    (working.attend)(self, shared, id, spec, now);
-                } else {
-                    self.core.fail(id, Failure::new(FailureKind::Malformed, "the limits cannot be decoded"), now);
+                if let Some(working) = self.services.working {
+                    (working.attend)(self, shared, id, &body, now);
                 }
             }
             Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image | Verb::Attend => {
@@ -211,6 +209,9 @@ impl State {
 
     pub(crate) fn served_stopped(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
         self.job_output_unwanted(shared, id, channel, now);
+        if let Some(working) = self.services.working {
+            (working.unread)(self, shared, id, channel, now);
+        }
     }
 
     // ---- the end of this context ----

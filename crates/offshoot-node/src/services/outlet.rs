@@ -25,6 +25,8 @@ pub(crate) struct Outlet {
     /// Those that the user's code has closed, and all that it started. Kept open: the guard holds them too, so the poller
     /// would not forget them by their end here.
     ended: [bool; 2],
+    /// Those that nobody reads: what comes is thrown away, so that nobody waits for it.
+    discarded: [bool; 2],
     to: Option<ExchangeId>,
     pool: Pool,
     /// A pipe to copy the error output by; without one it is read.
@@ -43,7 +45,14 @@ pub(crate) enum Sent {
 
 impl Outlet {
     pub(crate) fn new(pipes: [OwnedFd; 2]) -> Outlet {
-        Outlet { pipes, ended: [false; 2], to: None, pool: Pool::default(), copy: fd::pipe().ok() }
+        Outlet {
+            pipes,
+            ended: [false; 2],
+            discarded: [false; 2],
+            to: None,
+            pool: Pool::default(),
+            copy: fd::pipe().ok(),
+        }
     }
 
     pub(crate) fn fd(&self, index: usize) -> BorrowedFd<'_> {
@@ -75,6 +84,10 @@ impl Outlet {
         if self.ended[index] {
             return Sent::Empty;
         }
+        if self.discarded[index] {
+            let read = self.pool.fill(BUFFER, |buffer| fd::read(&self.pipes[index], buffer));
+            return if read.is_ok_and(|read| !read.is_empty()) { Sent::Some(0) } else { Sent::Empty };
+        }
         let number = CHANNELS[index];
         let room = core.writable(id, number).min(BUFFER);
         if room == 0 {
@@ -101,6 +114,11 @@ impl Outlet {
                 Sent::Empty
             }
         }
+    }
+
+    /// Nobody reads one of them any more.
+    pub(crate) fn discard(&mut self, index: usize) {
+        self.discarded[index] = true;
     }
 
     /// Takes what was copied out of its pipe.

@@ -177,7 +177,7 @@ pub(crate) mod inner {
 
     #[offshoot::remote]
     pub(crate) fn alias() -> Result<u8> {
-        Err(super::wire::EncodeError)
+        Err(super::wire::EncodeError::NoForm)
     }
 }
 
@@ -229,4 +229,32 @@ pub(crate) fn storm_of(records: u32) {
 pub(crate) fn abort_saying(text: String) {
     eprintln!("{text}");
     std::process::abort();
+}
+
+/// How many of these ran at once at most, so far.
+#[offshoot::remote]
+pub(crate) fn crowd() -> u32 {
+    static NOW: AtomicU32 = AtomicU32::new(0);
+    static MOST: AtomicU32 = AtomicU32::new(0);
+    let now = NOW.fetch_add(1, Ordering::SeqCst) + 1;
+    let most = MOST.fetch_max(now, Ordering::SeqCst).max(now);
+    std::thread::sleep(Duration::from_millis(20));
+    NOW.fetch_sub(1, Ordering::SeqCst);
+    most
+}
+
+#[offshoot::remote]
+pub(crate) fn allocate(bytes: usize) -> usize {
+    let memory = vec![1u8; bytes];
+    memory.iter().map(|byte| usize::from(*byte)).sum()
+}
+
+/// Starts a process that lives for long, and goes on for ever.
+#[offshoot::remote]
+pub(crate) fn sleep_beside(file: PathBuf) -> io::Result<()> {
+    let child = std::process::Command::new("sleep").arg("600").spawn()?;
+    std::fs::write(file, format!("{} {}", std::process::id(), child.id()))?;
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 #[derive(Clone, Debug)]
-struct Seen {
+pub(crate) struct Seen {
     level: Level,
     target: String,
     text: String,
@@ -33,7 +33,7 @@ struct Seen {
 }
 
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     seen: Mutex<Vec<Seen>>,
     held: Mutex<bool>,
     released: Condvar,
@@ -45,8 +45,8 @@ impl Log for Kept {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // This process's own are not looked at.
-        if !record.target().starts_with("ctx.") {
+        // This process's own are not looked at, but for those of calls that nobody waits for.
+        if !record.target().starts_with("ctx.") && !record.target().ends_with("detached") {
             return;
         }
         let text = record.args().to_string();
@@ -79,12 +79,12 @@ impl Kept {
         seen.iter().filter(|seen| seen.target.ends_with(end)).cloned().collect()
     }
 
-    fn texts(&self, end: &str) -> Vec<String> {
+    pub(crate) fn texts(&self, end: &str) -> Vec<String> {
         self.of(end).into_iter().map(|seen| seen.text).collect()
     }
 }
 
-fn keep(level: LevelFilter) -> &'static Kept {
+pub(crate) fn keep(level: LevelFilter) -> &'static Kept {
     static KEPT: OnceLock<Kept> = OnceLock::new();
     let kept = KEPT.get_or_init(Kept::default);
     log::set_logger(kept).expect("the first logger of this process");

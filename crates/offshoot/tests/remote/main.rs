@@ -5,6 +5,7 @@ mod functions;
 mod life;
 mod logs;
 mod values;
+mod workers;
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     offshoot::init();
-    let checks: Vec<Check> = [values::CHECKS, life::CHECKS, logs::CHECKS].concat();
+    let checks: Vec<Check> = [values::CHECKS, life::CHECKS, logs::CHECKS, workers::CHECKS].concat();
     if let Ok(name) = std::env::var(NAME) {
         return run(&checks, &name);
     }
