@@ -1,0 +1,98 @@
+//! The examples, as their first lines say to run them: on this machine, without any server.
+
+use std::time::Duration;
+
+use offshoot_tests::bounded::{self, Finished};
+use offshoot_tests::{Tag, product};
+
+/// Three times the two seconds in which everything must be gone after a normal end.
+const GONE: Duration = Duration::from_secs(6);
+
+/// Runs an example in an empty folder.
+fn run(tag: &Tag, name: &str, arguments: &[&str]) -> Finished {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = tag.command(product::example(name));
+    command.args(arguments).current_dir(folder.path());
+    let done = bounded::run(&mut command, None, Duration::from_secs(120));
+    done.expect_code(0);
+    done
+}
+
+#[test]
+fn install_app_puts_the_application_into_a_folder_and_runs_it_there() {
+    let tag = Tag::new("install");
+    let folder = tempfile::tempdir().expect("a folder");
+    let into = folder.path().join("deep/er");
+    let done = run(&tag, "install_app", &[&into.display().to_string(), "local", "local/local"]);
+    for host in ["local", "local/local"] {
+        let line = format!("{host}: the application runs as ");
+        assert_eq!(done.out().lines().filter(|l| l.starts_with(&line)).count(), 2, "{done}");
+    }
+    assert!(done.out().contains(&format!(" in {} (first call", into.display())), "{done}");
+    let files: Vec<_> = std::fs::read_dir(into.join("bin")).expect("the folder").flatten().collect();
+    assert_eq!(files.len(), 1, "nothing but the application: {files:?}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn disk_usage_sums_what_every_context_found_and_tells_the_errors_of_the_others() {
+    let tag = Tag::new("usage");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("sub")).expect("a folder");
+    for (name, bytes) in [("one", 1_000), ("sub/two", 234)] {
+        std::fs::write(folder.path().join(name), vec![b'x'; bytes]).expect("a file");
+    }
+    let done = run(&tag, "disk_usage", &[&folder.path().display().to_string()]);
+    for host in ["local", "local/local", "local/local/local"] {
+        let line = format!("{host}: 1234 bytes in ");
+        assert_eq!(done.out().lines().filter(|l| l.starts_with(&line)).count(), 2, "{done}");
+    }
+    assert!(done.out().contains("total: 3702 bytes on 3 hosts (second round"), "{done}");
+    assert_eq!(done.out().matches("link to local").count(), 3, "{done}");
+    let done = run(&tag, "disk_usage", &["/does/not/exist", "local"]);
+    assert!(done.out().contains("local: No such file or directory"), "{done}");
+    assert!(done.out().contains("total: 0 bytes on 1 hosts"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn billing_runs_at_the_end_of_a_chain_of_contexts() {
+    let tag = Tag::new("billing");
+    let done = run(&tag, "billing", &[]);
+    assert!(done.out().contains("3 customers, 4590 in all, billed by "), "{done}");
+    assert!(done.out().trim_end().ends_with("local -> local -> local -> local -> worker"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn ping_pong_throws_the_ball_from_one_to_the_other() {
+    let tag = Tag::new("ball");
+    let done = run(&tag, "ping_pong", &["200"]);
+    assert!(done.out().starts_with("202 throws, "), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn select_loop_asks_again_whoever_has_answered() {
+    let tag = Tag::new("select");
+    let done = run(&tag, "select_loop", &["2"]);
+    let counts: Vec<u32> = done
+        .out()
+        .lines()
+        .filter_map(|line| line.strip_prefix("local: ")?.split_once(" answers")?.0.parse().ok())
+        .collect();
+    // The first one answers three times as often as the last; asked one after the other, all would be alike.
+    assert!(counts.len() == 3 && counts[2] > 1 && counts[0] > counts[2], "{counts:?}\n{done}");
+    assert!(done.out().contains("; 3 calls are dropped"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn the_basics_are_what_they_say() {
+    let tag = Tag::new("basics");
+    let done = run(&tag, "the_basics", &[]);
+    for part in ["hello from process ", "its own error, as it travels", "attempt to divide by zero", "it goes on: 25"] {
+        assert!(done.out().contains(part), "{part:?} is missing\n{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}
