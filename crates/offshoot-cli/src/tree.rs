@@ -301,6 +301,7 @@ fn connect_fault(error: &Error, after: Duration) -> Box<Fault> {
         FailureKind::HostKey(_) => "the host key was not accepted",
         FailureKind::NoExec => "no place can run an agent",
         FailureKind::NoAgent(_) => "no agent is at hand",
+        FailureKind::Damaged(_) => "what came is damaged",
         FailureKind::NoImage(_) => "no image of the program is at hand",
         _ => "cannot connect",
     };
@@ -440,6 +441,7 @@ fn word(kind: &FailureKind) -> &'static str {
         FailureKind::Exhausted(_) => "exhausted",
         FailureKind::NoExec => "no-exec",
         FailureKind::NoAgent(_) => "no-agent",
+        FailureKind::Damaged(_) => "damaged",
         FailureKind::NoImage(_) => "no-image",
         FailureKind::Remote(_) => "remote",
         FailureKind::Unsupported => "unsupported",

@@ -9,6 +9,7 @@
 #![allow(clippy::result_large_err)]
 
 mod classify;
+mod executable;
 mod local;
 mod pump;
 mod questions;
@@ -19,13 +20,15 @@ use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use offshoot_mux::Child;
-use offshoot_wire::{ChildHello, ConnectStage, Failure, FailureKind, Recipe, Start};
+use offshoot_wire::{ChildHello, ConnectStage, ContentRef, Failure, FailureKind, Recipe, Start};
 
 use crate::Cancel;
 use crate::bundle::Bundle;
+pub use executable::Executable;
 pub use questions::{Asker, Reply, Terminal};
 
 /// The first argument of a process that is to become an agent, whichever program it is. An argument and no variable of
@@ -33,7 +36,8 @@ pub use questions::{Asker, Reply, Terminal};
 pub const AGENT_ARGUMENT: &str = "offshoot-agent";
 
 /// The first argument of a process that is to become a worker: an agent of its own that also runs the user's functions.
-/// Its link is descriptors 0 and 1.
+/// Its link is descriptors 0 and 1. The second, where there is one, is the identity of the program that it must be, in 64
+/// hexadecimal digits.
 pub const WORKER_ARGUMENT: &str = "offshoot-worker";
 
 /// The second argument of an agent whose link is descriptor 0 in both directions; without it the link is 0 and 1.
@@ -90,6 +94,19 @@ pub trait Payloads: Send + Sync {
     /// login takes longer than that.
     fn at_hand(&self, _triple: Option<&str>) -> Option<Bundle> {
         None
+    }
+
+    /// An image of the user's program, fetched by its hash. Blocks as [`bundle`](Self::bundle) does.
+    ///
+    /// # Errors
+    /// As [`bundle`](Self::bundle).
+    fn executable(
+        &self,
+        _image: &ContentRef,
+        _deadline: Instant,
+        _cancel: &Cancel,
+    ) -> Result<Arc<Executable>, Failure> {
+        Err(Failure::new(FailureKind::Unsupported, "this context fetches no images of programs"))
     }
 }
 
@@ -190,14 +207,47 @@ fn run(connecting: &Connecting<'_>, clock: Clock) -> Result<Connected, Failure> 
     match &connecting.recipe.start {
         Start::Local => {
             let image = connecting.image.image()?;
-            local::connect(connecting, image, &connecting.image.arguments(), local::Ends::Socket, clock)
+            local::connect(connecting, image.into(), &connecting.image.arguments(), local::Ends::Socket, clock)
         }
-        Start::Worker { program } => {
-            let image = connecting.image.program(program)?;
-            local::connect(connecting, image, &[WORKER_ARGUMENT.into()], local::Ends::Pipes, clock)
+        Start::Worker { program, image } => {
+            let marker: OsString = WORKER_ARGUMENT.into();
+            match (connecting.image.program(program), image) {
+                // A copy of the program: nothing is to be fetched.
+                (Ok(own), _) => local::connect(connecting, own.into(), &[marker], local::Ends::Pipes, clock),
+                (Err(failure), None) => Err(failure),
+                (Err(_), Some(image)) => fetched_worker(connecting, program, image, marker, clock),
+            }
         }
         Start::Shell { argv, env } => shell::connect(connecting, clock, argv, env),
     }
+}
+
+/// A worker from an image that comes from above.
+fn fetched_worker(
+    connecting: &Connecting<'_>,
+    program: &[u8; 32],
+    image: &ContentRef,
+    marker: OsString,
+    mut clock: Clock,
+) -> Result<Connected, Failure> {
+    clock.enter(ConnectStage::Payload, Instant::now());
+    let executable = connecting.payloads.executable(image, clock.deadline, connecting.cancel);
+    if connecting.cancel.is_cancelled() {
+        return Err(classify::cancelled(clock.stage));
+    }
+    let executable = executable?;
+    clock.enter(ConnectStage::Agent, Instant::now());
+    let mut arguments = vec![marker];
+    // A build without a stamp is what its executable's hash says: that was compared when the image came.
+    if image.hash != *program {
+        arguments.push(hex(program).into());
+    }
+    local::connect(connecting, local::From::Made(&executable), &arguments, local::Ends::Pipes, clock)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// The deadlines of a connect and the times of its stages.

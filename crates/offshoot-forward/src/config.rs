@@ -72,3 +72,16 @@ pub struct LinkStats {
     /// Requests that came by it and are not over.
     pub open: u32,
 }
+
+impl std::ops::AddAssign for LinkStats {
+    fn add_assign(&mut self, other: LinkStats) {
+        self.requests += other.requests;
+        self.hits += other.hits;
+        self.joined += other.joined;
+        self.refused += other.refused;
+        self.asked += other.asked;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.open += other.open;
+    }
+}

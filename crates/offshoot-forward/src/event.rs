@@ -65,7 +65,8 @@ pub enum Event<X, L> {
         /// What is wanted.
         hash: ContentHash,
     },
-    /// Load what was promised and give it to [`loaded`](crate::Forwarder::loaded).
+    /// Load what was promised: give its bytes to [`arrived`](crate::Forwarder::arrived) and its end, or that it cannot be
+    /// loaded and is promised no longer, to [`finished`](crate::Forwarder::finished).
     Load {
         /// The name of what comes.
         fetch: FetchId,

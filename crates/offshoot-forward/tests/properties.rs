@@ -147,7 +147,10 @@ proptest! {
                     if let Some((fetch, hash, _)) = pick(&owner.fetches, by) {
                         let number = hashes.iter().position(|of| *of == hash).unwrap_or(0) as u8;
                         owner.fetches.retain(|(of, ..)| *of != fetch);
-                        forwarder.loaded(fetch, well.then(|| content(number).into()));
+                        if well {
+                            forwarder.arrived(fetch, content(number).into());
+                        }
+                        forwarder.finished(fetch, if well { Ok(()) } else { Err(Refusal::Lost) });
                     }
                 }
                 Call::Send(by, most) => {

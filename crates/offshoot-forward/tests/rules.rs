@@ -254,8 +254,8 @@ fn what_nobody_waits_for_stops_coming() {
 }
 
 #[test]
-fn what_is_promised_is_loaded_once_it_is_wanted_and_again_after_it_made_room() {
-    let mut root: Relay = Forwarder::new(Address::ROOT, Config { budget: 10_000, ..Config::default() });
+fn what_is_promised_is_loaded_in_pieces_once_it_is_wanted_and_takes_room_no_longer_than_that() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
     let (a, b) = (vec![1; 6000], vec![2; 6000]);
     for (content, exchange) in [(&a, 1), (&b, 2), (&a, 3)] {
         let hash = ContentHash::of(content);
@@ -263,11 +263,17 @@ fn what_is_promised_is_loaded_once_it_is_wanted_and_again_after_it_made_room() {
         assert_eq!(events(&mut root), []);
         root.serve(exchange, 1, hash);
         let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("nothing to load") };
-        root.loaded(fetch, Some(content.clone().into()));
-        assert_eq!(drain(&mut root, exchange), stream(content));
-        events(&mut root);
+        let (first, rest) = content.split_at(2500);
+        root.arrived(fetch, Bytes::copy_from_slice(first));
+        let mut sent = drain(&mut root, exchange);
+        assert_eq!(sent, stream(content)[..8 + 2500], "it is handed on while it is loaded");
+        root.arrived(fetch, Bytes::copy_from_slice(rest));
+        root.finished(fetch, Ok(()));
+        sent.extend(drain(&mut root, exchange));
+        assert_eq!(sent, stream(content));
+        assert!(matches!(events(&mut root).last(), Some(Event::End { outcome: Ok(()), .. })));
+        assert_eq!(root.stats().kept, 0);
     }
-    assert_eq!(root.stats().evictions, 2);
 }
 
 #[test]
@@ -278,7 +284,13 @@ fn a_promise_that_is_not_kept_is_refused_and_forgotten() {
         root.promise(hash, 5).expect("it fits");
         root.serve(1, 1, hash);
         let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("nothing to load") };
-        root.loaded(fetch, wrong);
+        match wrong {
+            None => root.finished(fetch, Err(Refusal::Lost)),
+            Some(wrong) => {
+                root.arrived(fetch, wrong);
+                root.finished(fetch, Ok(()));
+            }
+        }
         assert!(matches!(events(&mut root).last(), Some(Event::End { exchange: 1, outcome: Err(_) })));
         assert_eq!(root.stats().contents, 0);
     }

@@ -33,6 +33,7 @@ fn run() -> Result<(), Error> {
         image: Arc::new(OwnImage::new()),
         // Local contexts need no agent for another machine.
         payloads: None,
+        images: None,
         process_name: process_name(),
         workers: offshoot_node::WorkerLimits::default(),
     })?;

@@ -4,6 +4,7 @@
 //! wait for exactly that one; its child is the *agent*. Each watches the other, and whichever survives ends everything
 //! that descends from the two. Runs before any other thread of the process.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -133,7 +134,25 @@ pub fn run() -> u8 {
 /// arguments say.
 pub fn run_program(program: &Program) -> u8 {
     let worker = std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT);
+    if worker
+        && let Some(wanted) = std::env::args_os().nth(2)
+        && let Err(why) = is_build(program, &wanted)
+    {
+        // Seen by whoever asked for it: the connect fails with what is said here.
+        eprintln!("offshoot worker: {why}");
+        return FAILED;
+    }
     run_as(&Copied { program, worker })
+}
+
+/// Whether this is the build that is wanted, by the identity that the worker's parent was told (S11).
+fn is_build(program: &Program, wanted: &OsStr) -> Result<(), String> {
+    let own = (program.identity)().map_err(|failure| failure.message.clone())?;
+    let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+    if wanted == &*own {
+        return Ok(());
+    }
+    Err("the image is of another build of the program; build the program for all targets at once".into())
 }
 
 fn run_as(role: &impl Role) -> u8 {
@@ -247,6 +266,7 @@ fn serve(
         connects: CONNECTS,
         image: Arc::new(role.image()),
         payloads: None,
+        images: None,
         process_name: hello.process_name.clone(),
         workers: WorkerLimits::default(),
     };

@@ -12,6 +12,7 @@ use offshoot_route::Time;
 use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, parse_hello};
 
 use crate::asking;
+use crate::fetching::FromAbove;
 use crate::link::LinkFds;
 use crate::services::{self, Place, Running};
 use crate::shared::Shared;
@@ -59,10 +60,10 @@ fn connect(
     asker: Option<&dyn Asker>,
     place: &Place,
 ) -> Result<Arrival, Failure> {
-    let asking = services::AskParent::new(shared);
+    let above = FromAbove::new(shared);
     let payloads: &dyn Payloads = match &shared.options.payloads {
         Some(payloads) => payloads.as_ref(),
-        None => &asking,
+        None => &above,
     };
     let connected = offshoot_connect::connect(Connecting {
         recipe: &spec.recipe,

@@ -9,8 +9,8 @@ use offshoot_connect::Answers;
 use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
 use offshoot_route::ExchangeId;
 use offshoot_wire::{
-    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, NodeInfo, ShutdownNotice, Verb,
-    encode,
+    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, ContentStats, Failure, FailureKind, NodeInfo, Recipe,
+    ShutdownNotice, Start, Verb, encode,
 };
 
 use crate::command::Command;
@@ -28,13 +28,23 @@ use crate::{Error, asking, connecting};
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
-/// A connect that another context was asked for: its answers, and the path of the context to be.
-type Login = (Exchange, Answers, Arc<str>);
+/// A connect that another context was asked for: its answers, the path of the context to be, and whether it is near.
+type Login = (Exchange, Answers, Arc<str>, bool);
+
+/// Whether what a recipe leads to runs on the machine of the context that runs it, and sees the same files.
+fn is_near(recipe: &Recipe) -> bool {
+    match &recipe.start {
+        Start::Local | Start::Worker { .. } => true,
+        Start::Shell { .. } => matches!(&*recipe.method, "sudo" | "su" | "doas"),
+    }
+}
 
 struct Inner {
     shared: Arc<Shared>,
     /// It is the context of this process itself.
     own: bool,
+    /// It runs on the machine of this process and sees the same files.
+    here: bool,
     address: Address,
     name: String,
     path: Arc<str>,
@@ -65,6 +75,7 @@ impl Context {
         Context(Arc::new(Inner {
             shared,
             own: true,
+            here: true,
             address: Address::ROOT,
             name,
             path,
@@ -86,6 +97,7 @@ impl Context {
         Context(Arc::new(Inner {
             shared: Arc::clone(shared),
             own: true,
+            here: true,
             address,
             name,
             path,
@@ -103,9 +115,14 @@ impl Context {
         &self.0.shared.workers
     }
 
+    /// Whether it runs on the machine of this process and sees the same files.
+    pub(crate) fn is_here(&self) -> bool {
+        self.0.here
+    }
+
     /// A context that this one has connected, which speaks under its path from now on.
-    fn joined(&self, reply: ConnectReply) -> Context {
-        let context = self.below(reply);
+    fn joined(&self, reply: ConnectReply, near: bool) -> Context {
+        let context = self.below(reply, near);
         context.speaks_as(context.path());
         context
     }
@@ -117,12 +134,13 @@ impl Context {
         }
     }
 
-    fn below(&self, reply: ConnectReply) -> Context {
+    fn below(&self, reply: ConnectReply, near: bool) -> Context {
         let path =
             if self.0.path.is_empty() { reply.name.clone() } else { format!("{} -> {}", self.0.path, reply.name) };
         Context(Arc::new(Inner {
             shared: Arc::clone(&self.0.shared),
             own: false,
+            here: self.0.here && near,
             address: reply.address,
             name: reply.name,
             path: Arc::from(path),
@@ -134,9 +152,10 @@ impl Context {
 
     /// This context as a worker that belongs to its handles.
     pub(crate) fn as_own_worker(&self, attendance: Option<ExchangeId>) -> Context {
-        let Inner { shared, own, address, name, path, hello, stages, own_worker: _ } = &*self.0;
+        let Inner { shared, own, here, address, name, path, hello, stages, own_worker: _ } = &*self.0;
         Context(Arc::new(Inner {
             shared: Arc::clone(shared),
+            here: *here,
             own: *own,
             address: address.clone(),
             name: name.clone(),
@@ -238,13 +257,17 @@ impl Context {
 
     /// This process runs the recipes.
     fn connect_here(&self, specs: Vec<Result<(ConnectSpec, Answers), Failure>>) -> Vec<Result<Context, Error>> {
-        let paths: Vec<Arc<str>> =
-            specs.iter().map(|spec| spec.as_ref().map_or(Arc::from(""), |(spec, _)| self.path_below(spec))).collect();
+        let paths: Vec<(Arc<str>, bool)> = specs
+            .iter()
+            .map(|spec| {
+                spec.as_ref().map_or((Arc::from(""), false), |(spec, _)| (self.path_below(spec), is_near(&spec.recipe)))
+            })
+            .collect();
         let replies = connecting::connect_here(&self.0.shared, specs);
         let results = replies.into_iter().zip(paths);
         results
-            .map(|(reply, path)| match reply {
-                Ok(reply) => Ok(self.joined(reply)),
+            .map(|(reply, (path, near))| match reply {
+                Ok(reply) => Ok(self.joined(reply, near)),
                 Err(failure) => Err(Error::new(failure, &*path)),
             })
             .collect()
@@ -257,16 +280,17 @@ impl Context {
             .into_iter()
             .map(|spec| {
                 let (spec, answers) = spec.map_err(|failure| self.error(failure))?;
-                Ok((self.ask_connect(&spec)?, answers, self.path_below(&spec)))
+                let (path, near) = (self.path_below(&spec), is_near(&spec.recipe));
+                Ok((self.ask_connect(&spec)?, answers, path, near))
             })
             .collect();
         let answered = |asked: &Result<Login, Error>| {
-            let (exchange, answers, path) = asked.as_ref().map_err(Clone::clone)?;
+            let (exchange, answers, path, near) = asked.as_ref().map_err(Clone::clone)?;
             let reply = asking::connected(exchange, answers, path, &self.0.path)?;
             self.check_below(&reply).map_err(|failure| exchange.error(failure))?;
-            Ok(self.joined(reply))
+            Ok(self.joined(reply, *near))
         };
-        let asks = asked.iter().any(|asked| asked.as_ref().is_ok_and(|(_, answers, _)| !answers.is_none()));
+        let asks = asked.iter().any(|asked| asked.as_ref().is_ok_and(|(_, answers, ..)| !answers.is_none()));
         let threads = if asks { CONNECTS } else { 1 };
         let results = connecting::side_by_side(&asked, threads, answered);
         results
@@ -288,7 +312,7 @@ impl Context {
                 return;
             }
             // To ask may wait for room, and the lock is held here. Without a thread it lives until its parent ends.
-            let unwanted = via.below(reply);
+            let unwanted = via.below(reply, false);
             let end = move || drop(unwanted.shutdown());
             let _ = std::thread::Builder::new().name("offshoot-unwanted".into()).spawn(end);
         }))
@@ -347,6 +371,18 @@ impl Context {
     /// How the context was lost.
     pub fn info(&self) -> Result<NodeInfo, Error> {
         decoded(&self.call(Verb::Info, Bytes::new())?).map_err(|failure| self.error(failure))
+    }
+
+    /// What the context forwarded so far: agents and images of programs, from above it to those below. Of the context of
+    /// this process itself without asking anybody.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    pub fn content_stats(&self) -> Result<ContentStats, Error> {
+        if self.0.own {
+            return Ok(self.0.shared.lock().content_stats());
+        }
+        self.info().map(|info| info.contents)
     }
 
     /// Ends the context and everything below it: processes get TERM, after 5 s KILL. Returns when it is gone, after 7 s
@@ -439,7 +475,7 @@ mod tests {
             });
             fd::set_nonblocking(&theirs, true).unwrap();
             let (core, up) = Node::child(Config::default(), &hello, Time::from_micros(0));
-            (context.below(reply), Played { core, up, socket: theirs, started: Instant::now() })
+            (context.below(reply, false), Played { core, up, socket: theirs, started: Instant::now() })
         }
 
         fn now(&self) -> Time {
@@ -474,6 +510,7 @@ mod tests {
             connects: 1,
             image,
             payloads: None,
+            images: None,
             process_name: "x".into(),
             workers: Default::default(),
         })

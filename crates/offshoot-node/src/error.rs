@@ -110,6 +110,7 @@ fn title(kind: &FailureKind) -> String {
         FailureKind::Exhausted(Resource::Disk) => "out of disk space".into(),
         FailureKind::NoExec => "no place on the target can run a program".into(),
         FailureKind::NoAgent(triple) => format!("no agent for {}", triple.escape_debug()),
+        FailureKind::Damaged(by) => format!("{by} sent something else than was asked for"),
         FailureKind::NoImage(triple) => format!("no image of this program for {}", triple.escape_debug()),
         FailureKind::Remote(RemoteFailure::Panic) => "the remote function panicked".into(),
         FailureKind::Remote(_) => "the remote function failed".into(),

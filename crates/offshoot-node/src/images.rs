@@ -20,10 +20,10 @@ pub struct Image {
 
 /// Where the images of the program come from.
 pub trait Images: Send + Sync {
-    /// The image for a target triple; `here` says that the target is this machine and sees the same files, where an image
+    /// The image of the program with this identity for a target triple; `here` says that the target is this machine and sees the same files, where an image
     /// need not be static. May block for as long as reading and hashing a file takes.
     ///
     /// # Errors
     /// A [`Failure`] that says what was looked at and what to do; it is returned as it is.
-    fn image(&self, triple: &str, here: bool) -> Result<Image, Failure>;
+    fn image(&self, program: &[u8; 32], triple: &str, here: bool) -> Result<Image, Failure>;
 }

@@ -18,6 +18,7 @@ mod command;
 mod connecting;
 mod context;
 mod error;
+mod fetching;
 mod home;
 mod identity;
 mod ids;

@@ -315,6 +315,8 @@ impl State {
         // Who fell silent will not end by itself: it is stopped, or the way to it is cut.
         let patience = if reason == LostReason::Silent { Duration::ZERO } else { TOOL_ENDS[0] };
         self.core.link_down(id, reason, now);
+        self.contents_link_gone(shared, id, now);
+        let Some(entry) = self.links.entries.get(&id) else { return };
         match &entry.tool {
             Some(Tool { exited: None, .. }) => {
                 self.after(patience, Timer::ToolEnd(id, 0));

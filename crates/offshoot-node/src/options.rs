@@ -7,6 +7,8 @@ use offshoot_connect::{LocalImage, Payloads};
 use offshoot_route::Config;
 use offshoot_wire::AttendSpec;
 
+use crate::images::Images;
+
 /// What a node is told at its start.
 #[derive(Clone)]
 pub struct Options {
@@ -19,6 +21,9 @@ pub struct Options {
     pub image: Arc<dyn LocalImage>,
     /// Where the agents for other machines come from; `None` asks the parent.
     pub payloads: Option<Arc<dyn Payloads>>,
+    /// Where the images of the user's program come from, for workers in contexts that are no copies of it; `None` asks the
+    /// parent.
+    pub images: Option<Arc<dyn Images>>,
     /// What the processes of new contexts are called in `ps`.
     pub process_name: String,
     /// The limits of the workers that this process starts for its calls.

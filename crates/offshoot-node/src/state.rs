@@ -17,7 +17,7 @@ use crate::link::{Readable, Spares, Turn};
 use crate::links::Links;
 use crate::pending::Unwanted;
 use crate::records;
-use crate::services::Services;
+use crate::services::{Contents, Services};
 use crate::shared::{Shared, Ticket};
 use crate::sources::{Source, Sources};
 
@@ -71,6 +71,7 @@ pub(crate) struct State {
     spares: Spares,
     pub(crate) timers: Timers<Timer>,
     pub(crate) services: Services,
+    pub(crate) contents: Contents,
     pub(crate) phase: Phase,
     asked: IdMap<ExchangeId, Asked>,
     /// Exchanges that nobody waits for, whose answer matters all the same.
@@ -96,6 +97,7 @@ const FAR: Duration = Duration::from_secs(3600);
 
 impl State {
     pub(crate) fn new(core: Node) -> State {
+        let contents = Contents::of(&core);
         State {
             core,
             links: Links::default(),
@@ -103,6 +105,7 @@ impl State {
             spares: Spares::default(),
             timers: Timers::new(),
             services: Services::default(),
+            contents,
             phase: Phase::Running,
             asked: IdMap::default(),
             abandoned: IdMap::default(),
@@ -405,6 +408,7 @@ impl State {
     fn on_event(&mut self, shared: &Arc<Shared>, event: Event, now: Time) {
         match event {
             Event::Done { id, result } => {
+                let Some(result) = self.content_done(shared, id, result, now) else { return };
                 if !self.abandoned.is_empty()
                     && let Some(then) = self.abandoned.remove(&id)
                 {
@@ -448,8 +452,10 @@ impl State {
                     self.served_stopped(shared, id, channel, now);
                 }
             }
-            Event::Request { id, verb, from, body, .. } => self.serve(shared, id, verb, &from, body, now),
-            Event::Cancelled { id } => self.served_cancelled(shared, id),
+            Event::Request { id, verb, from, body, authority, .. } => {
+                self.serve(shared, id, verb, (&from, authority), body, now);
+            }
+            Event::Cancelled { id } => self.served_cancelled(shared, id, now),
             Event::CloseLink { link, reason } => {
                 // The core's last word (why it closes) goes out if the descriptor takes it now.
                 self.write_link(shared, link, now);

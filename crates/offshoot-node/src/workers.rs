@@ -5,17 +5,21 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use offshoot_connect::Cancel;
 use offshoot_connect::methods::Method;
 use offshoot_route::ExchangeId;
-use offshoot_wire::{Address, Failure, FailureKind, Recipe, ShutdownNotice, Start, Verb, channel, encode};
+use offshoot_wire::{
+    Address, ContentRef, Failure, FailureKind, ImageSpec, Recipe, ShutdownNotice, Start, Verb, channel, encode,
+};
 
 use crate::error::os_failure;
+use crate::fetching::FromAbove;
 use crate::options::WorkerLimits;
 use crate::services::NoRoom;
-use crate::{Context, Error, Output};
+use crate::{Context, Error, Output, TRIPLE};
 
 /// How many workers are started at once.
 const STARTS: usize = 32;
@@ -83,12 +87,23 @@ impl Table {
     }
 }
 
+/// How long a worker may take to start where its image has to come first: over any link that is of use.
+const WITH_IMAGE: Duration = Duration::from_secs(15 * 60);
+
 /// The recipe of a worker.
-struct WorkerOf([u8; 32]);
+struct WorkerOf {
+    program: [u8; 32],
+    image: Option<ContentRef>,
+}
 
 impl Method for WorkerOf {
     fn recipe(&self) -> Result<Recipe, offshoot_connect::methods::RecipeError> {
-        Ok(Recipe::new("worker", "", Start::Worker { program: self.0 }))
+        let start = Start::Worker { program: self.program, image: self.image };
+        let mut recipe = Recipe::new("worker", "", start);
+        if self.image.is_some() {
+            recipe.deadline_ms = WITH_IMAGE.as_millis() as u32;
+        }
+        Ok(recipe)
     }
 }
 
@@ -97,10 +112,10 @@ impl Context {
     /// identity. Each call makes another.
     ///
     /// # Errors
-    /// As [`Context::connect`]; [`Unsupported`](offshoot_wire::FailureKind::Unsupported) when this context has no image
-    /// of the program.
+    /// As [`Context::connect`]; [`NoImage`](FailureKind::NoImage) when there is no image of the program for this context,
+    /// [`Damaged`](FailureKind::Damaged) when a context on the way sent something else.
     pub fn new_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
-        let worker = self.connect(WorkerOf(program))?;
+        let worker = self.start_worker(program)?;
         // What a context's functions say is said by that context.
         worker.speaks_as(self.path());
         self.attend(&worker, self.path(), self.shared().options.workers);
@@ -113,7 +128,7 @@ impl Context {
     /// # Errors
     /// As [`new_worker`](Self::new_worker).
     pub fn own_worker(&self, program: [u8; 32], limits: WorkerLimits) -> Result<Context, Error> {
-        let worker = self.connect(WorkerOf(program))?;
+        let worker = self.start_worker(program)?;
         let attendance = self.attend(&worker, worker.path(), WorkerLimits { idle: None, ..limits });
         Ok(worker.as_own_worker(attendance))
     }
@@ -128,7 +143,7 @@ impl Context {
         program: [u8; 32],
         limits: WorkerLimits,
     ) -> Result<(Context, Output, Output), Error> {
-        let worker = self.connect(WorkerOf(program))?;
+        let worker = self.start_worker(program)?;
         let spec = WorkerLimits { idle: None, ..limits }.spec();
         let exchange = Arc::new(worker.ask(Verb::Attend, encode(&spec).into())?);
         let output = |channel| Output { exchange: Arc::clone(&exchange), channel, rest: Bytes::new() };
@@ -162,6 +177,46 @@ impl Context {
                 // As many requests wait as may: those are answered, or lost with their link.
                 Err(NoRoom) => std::thread::sleep(ROOM),
             }
+        }
+    }
+
+    fn start_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
+        if self.is_here() {
+            // A copy of the program, as local contexts are, needs no image; it says so when it is none.
+            let started = self.connect(WorkerOf { program, image: None });
+            match &started {
+                Err(error) if *error.kind() == FailureKind::Unsupported => {}
+                Ok(_) | Err(_) => return started,
+            }
+        }
+        let image = self.image(&program).map_err(|failure| self.error(failure))?;
+        self.connect(WorkerOf { program, image: Some(image) })
+    }
+
+    /// Has the image of the program with this identity brought to this context, so that the first call there need not wait
+    /// for it. A content that is there already costs a round trip; one that is not goes over each link once, however many
+    /// contexts behind it want it.
+    ///
+    /// # Errors
+    /// As [`new_worker`](Self::new_worker), and how the context was lost.
+    pub fn preload(&self, program: [u8; 32]) -> Result<(), Error> {
+        let image = self.image(&program).map_err(|failure| self.error(failure))?;
+        let spec = ImageSpec { hash: image.hash, keep: true };
+        self.ask(Verb::Image, encode(&spec).into())?.answer(None).map(drop)
+    }
+
+    /// The image for this context, which this process serves from now on, or asks for above.
+    fn image(&self, program: &[u8; 32]) -> Result<ContentRef, Failure> {
+        let triple = self.hello().map_or(TRIPLE, |hello| &hello.triple);
+        let shared = self.shared();
+        match &shared.options.images {
+            Some(images) => {
+                let image = images.image(program, triple, self.is_here())?;
+                let content = image.content;
+                shared.with(|state, _| state.serve_image(image))?;
+                Ok(content)
+            }
+            None => FromAbove::new(shared).image(program, triple, Instant::now() + WITH_IMAGE, &Cancel::new()),
         }
     }
 

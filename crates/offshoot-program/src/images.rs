@@ -16,7 +16,7 @@ use offshoot_node::{Image, TRIPLE};
 use offshoot_wire::{ContentRef, Failure, FailureKind, Packing};
 use sha2::{Digest, Sha256};
 
-use crate::identity::stamp;
+use crate::identity::{identity, stamp};
 use crate::own::Own;
 
 /// Why there is no image of the program for a target.
@@ -213,7 +213,14 @@ impl Images {
 }
 
 impl offshoot_node::Images for Images {
-    fn image(&self, triple: &str, here: bool) -> Result<Image, Failure> {
+    fn image(&self, program: &[u8; 32], triple: &str, here: bool) -> Result<Image, Failure> {
+        if identity()? != *program {
+            return Err(Failure::new(
+                FailureKind::NoImage(triple.into()),
+                "the master is another build of the program",
+            )
+            .hint("start the tree from one build"));
+        }
         Ok(self.find(triple, here)?)
     }
 }

@@ -147,6 +147,7 @@ impl Builder {
             std::process::exit(125);
         }
         let agents = Arc::new(Agents::new(self.agents_dir));
+        let images = Arc::new(Images::new());
         let name = self.process_name.unwrap_or_else(process_name);
         let root = Root::start(Options {
             route: self.route,
@@ -154,10 +155,11 @@ impl Builder {
             // Only a context that was started from the program can start workers of it.
             image: Arc::new(Local::new(Arc::clone(&agents), self.own_image || !FUNCTIONS.is_empty())),
             payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
+            images: Some(Arc::clone(&images) as Arc<dyn offshoot_node::Images>),
             workers: self.workers,
             process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
         })?;
-        Ok(Master { context: root.context(), root, agents, images: Arc::new(Images::new()) })
+        Ok(Master { context: root.context(), root, agents, images })
     }
 }
 

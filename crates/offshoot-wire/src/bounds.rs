@@ -88,6 +88,16 @@ where
     list::<{ usize::MAX }, T, D>(deserializer)
 }
 
+/// An array of bytes, or none.
+pub(crate) fn maybe_array<'de, const N: usize, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<[u8; N]>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Of<const N: usize>(#[serde(deserialize_with = "array")] [u8; N]);
+
+    Ok(Option::<Of<N>>::deserialize(deserializer)?.map(|Of(bytes)| bytes))
+}
+
 /// So many bytes. serde's own takes them in a row of as many steps as there are bytes, not in a loop.
 pub(crate) fn array<'de, const N: usize, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; N], D::Error> {
     struct Array<const N: usize>;

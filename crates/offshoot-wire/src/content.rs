@@ -1,8 +1,32 @@
-//! Contents that are named by their hash: agents and images of programs.
+//! The bodies of [`Verb::Payload`](crate::Verb::Payload) and [`Verb::Image`](crate::Verb::Image): contents that are named
+//! by their hash, agents and images of programs.
 
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+
+/// What [`Verb::Payload`](crate::Verb::Payload) asks for: which content it is that starts a target. Answered with a
+/// [`ContentRef`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PayloadSpec {
+    /// The target's triple.
+    #[serde(deserialize_with = "bounds::name")]
+    pub triple: String,
+    /// The identity of the user's program whose image is wanted; `None` for the agent.
+    #[serde(deserialize_with = "bounds::maybe_array")]
+    pub program: Option<[u8; 32]>,
+}
+
+/// What [`Verb::Image`](crate::Verb::Image) asks for. The content comes on [`channel::STDOUT`](crate::channel::STDOUT),
+/// behind its length in eight bytes, little-endian; the reply is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// The SHA-256 of the content.
+    #[serde(deserialize_with = "bounds::array")]
+    pub hash: [u8; 32],
+    /// The asked context is to have it, from above, and to send nothing but the reply.
+    pub keep: bool,
+}
 
 /// A content by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,4 +54,25 @@ pub enum Packing {
         /// The length of the executable in bytes.
         length: u64,
     },
+}
+
+/// What a context forwarded so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ContentStats {
+    /// Contents that it asked for above.
+    pub asked: u64,
+    /// Bytes of contents that came from above.
+    pub bytes_in: u64,
+    /// Contents that were asked of it from below.
+    pub requests: u64,
+    /// Of these, those that it had.
+    pub hits: u64,
+    /// Of these, those that were on their way to it.
+    pub joined: u64,
+    /// Of these, those that it did not send whole.
+    pub refused: u64,
+    /// Bytes of contents that it sent down.
+    pub bytes_out: u64,
+    /// Bytes that it keeps.
+    pub kept: u64,
 }

@@ -192,6 +192,8 @@ pub enum FailureKind {
     Os(i32),
     /// No image of the program is at hand for this target triple.
     NoImage(#[serde(deserialize_with = "bounds::name")] String),
+    /// What came under a hash is something else; this context sent it.
+    Damaged(Address),
 }
 
 /// A failure, as it crosses the tree.

@@ -47,7 +47,7 @@ mod verb;
 pub use address::{Address, AddressError};
 pub use call::{AttendSpec, CallReply, CallSpec};
 pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value};
-pub use content::{ContentRef, Packing};
+pub use content::{ContentRef, ContentStats, ImageSpec, Packing, PayloadSpec};
 pub use failure::{
     AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Report, Resource,
 };
@@ -61,8 +61,7 @@ pub use limits::Limits;
 pub use log::LogRecord;
 pub use message::{
     Ack, Bye, ChannelEnd, CommandSpec, ConnectReply, ConnectSpec, Credit, EndReason, EnvChange, ExecControl, ExecReply,
-    Gone, NodeInfo, PayloadReply, PayloadSpec, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, Terminal,
-    TerminalSize, channel,
+    Gone, NodeInfo, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, Terminal, TerminalSize, channel,
 };
 pub use question::{Answer, AnswerBytes, Asks, Question};
 pub use recipe::{Hint, Meaning, Prompt, Prompts, Recipe, Start};

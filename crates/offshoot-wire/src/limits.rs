@@ -50,6 +50,9 @@ impl Limits {
     /// How large the arguments or the value of a call may be, in bytes: they are held in memory on both sides. What is
     /// larger is a stream or a file.
     pub const CALL: u64 = 64 * 1024 * 1024;
+    /// The largest content, an agent or an image of a program, in bytes as it travels: some large programs that are not
+    /// packed. A context that passes it on holds it in memory.
+    pub const CONTENT: u64 = 128 * 1024 * 1024;
     /// Up to how many bytes of arguments or value travel in the request or answer itself: half a frame.
     pub const CALL_INLINE: usize = 32 * 1024;
     /// The longest log record, in bytes: what a person reads of one, with room for a dump.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ChildHello, ConnectStage, DecodeError, Grant, LostReason, Recipe, Verb, bounds};
+use crate::{Address, ChildHello, ConnectStage, ContentStats, DecodeError, Grant, LostReason, Recipe, Verb, bounds};
 
 /// The channel numbers of an [`Verb::Exec`] exchange; other verbs number theirs alike.
 pub mod channel {
@@ -261,24 +261,6 @@ pub struct ConnectReply {
     pub stages: Vec<(ConnectStage, u32)>,
 }
 
-/// What [`Verb::Payload`] asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayloadSpec {
-    /// The target triple.
-    #[serde(deserialize_with = "bounds::name")]
-    pub triple: String,
-}
-
-/// The reply of [`Verb::Payload`]; the bytes came on [`channel::STDOUT`] before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayloadReply {
-    /// How many bytes came.
-    pub length: u64,
-    /// Their SHA-256.
-    #[serde(deserialize_with = "bounds::array")]
-    pub sha256: [u8; 32],
-}
-
 /// The reply of [`Verb::Info`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -297,4 +279,6 @@ pub struct NodeInfo {
     pub processes: u32,
     /// Bytes received from and sent to the parent.
     pub link_bytes: (u64, u64),
+    /// What it forwarded.
+    pub contents: ContentStats,
 }

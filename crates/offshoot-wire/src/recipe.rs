@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Asks, AuthFailure, HostKeyFailure, Limits, bounds};
+use crate::{Asks, AuthFailure, ContentRef, HostKeyFailure, Limits, bounds};
 
 /// How the tool is started and what it yields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,10 @@ pub enum Start {
     /// The context starts a worker: a process that runs the user's functions, from an image of the user's program.
     Worker {
         /// The program's identity; an image of another is refused.
+        #[serde(deserialize_with = "bounds::array")]
         program: [u8; 32],
+        /// The image for a context that is no copy of the program; it asks for it above.
+        image: Option<ContentRef>,
     },
 }
 

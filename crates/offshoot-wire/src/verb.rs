@@ -26,9 +26,10 @@ pub enum Verb {
     Detach = 8,
     /// Joins a listening tree. Reserved.
     Attach = 9,
-    /// Asks the parent for what bootstraps a target of some triple; see [`PayloadSpec`](crate::PayloadSpec).
+    /// Asks the parent which content starts a target of some triple; see [`PayloadSpec`](crate::PayloadSpec).
     Payload = 10,
-    /// Asks an ancestor for a program image by its hash. Reserved.
+    /// Asks the parent for a content by its hash, an agent or an image of a program; see
+    /// [`ImageSpec`](crate::ImageSpec).
     Image = 11,
     /// Looks after a worker for as long as the exchange is open: sets its limits, and streams what it and what it starts
     /// write to stdout and stderr; see [`AttendSpec`](crate::AttendSpec). A worker that is no longer attended ends.

@@ -247,13 +247,31 @@ fn the_page_and_the_crate_agree_on_every_vector() {
         children: vec![],
         processes: 2,
         link_bytes: (1000, 300),
+        contents: ContentStats {
+            asked: 1,
+            bytes_in: 308,
+            requests: 3,
+            hits: 2,
+            joined: 1,
+            bytes_out: 924,
+            kept: 300,
+            refused: 0,
+        },
     };
     page.value("body-info-reply", &info);
     page.value("body-call", &CallSpec { function: "main::usage".into(), args: vec![0x02, 0x2f, 0x76], follow: 0 });
     page.value("body-call-reply", &CallReply { value: Vec::new(), came: 1_000_000 });
     page.value("body-attend", &AttendSpec { calls: 64, memory: 1 << 30, idle_ms: 60_000 });
-    page.value("body-payload", &PayloadSpec { triple: "aarch64-unknown-linux-musl".into() });
-    page.value("body-payload-reply", &PayloadReply { length: 100_000, sha256: [0x55; 32] });
+    page.value("body-payload", &PayloadSpec { triple: "aarch64-unknown-linux-musl".into(), program: None });
+    let image = ContentRef {
+        hash: [0x55; 32],
+        length: 100_000,
+        packing: Packing::Lzma { properties: 0x5d, filter: 1, length: 300_000 },
+    };
+    page.value("body-payload-reply", &image);
+    page.value("body-image", &ImageSpec { hash: [0x55; 32], keep: false });
+    page.value("start-worker", &Start::Worker { program: [0x66; 32], image: Some(image) });
+    page.value("failure-damaged", &FailureKind::Damaged(at(&[3])));
 
     assert!(page.vectors.is_empty(), "nothing stands for {:?}", page.vectors.keys());
 }
@@ -303,6 +321,7 @@ fn the_page_states_the_limits_that_the_crate_has() {
         ("links of a grant", Limits::GRANT_LINKS.to_string()),
         ("arguments or value of a call", Limits::CALL.to_string()),
         ("log record", Limits::LOG.to_string()),
+        ("content", Limits::CONTENT.to_string()),
         ("channels", Limits::CHANNELS.to_string()),
         ("first window", Limits::WINDOW_START.to_string()),
         ("largest window", Limits::WINDOW_MAX.to_string()),
@@ -313,5 +332,5 @@ fn the_page_states_the_limits_that_the_crate_has() {
     ] {
         assert_eq!(limits.get(name), Some(&value), "{name}");
     }
-    assert_eq!(limits.len(), 21, "a limit on the page that is not checked here");
+    assert_eq!(limits.len(), 22, "a limit on the page that is not checked here");
 }

@@ -126,6 +126,7 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
         Just(FailureKind::NoExec),
         text().prop_map(FailureKind::NoAgent),
         text().prop_map(FailureKind::NoImage),
+        address().prop_map(FailureKind::Damaged),
         Just(FailureKind::Remote(RemoteFailure::Error)),
         Just(FailureKind::Remote(RemoteFailure::Panic)),
         any::<i32>().prop_map(|signal| FailureKind::Remote(RemoteFailure::Signal(signal))),
@@ -207,7 +208,8 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     let hint = (text(), meaning, text()).prop_map(|(text, means, advice)| Hint { text, means, advice });
     let start = prop_oneof![
         Just(Start::Local),
-        any::<[u8; 32]>().prop_map(|program| Start::Worker { program }),
+        (any::<[u8; 32]>(), proptest::option::of(content_ref()))
+            .prop_map(|(program, image)| Start::Worker { program, image }),
         (vec(text(), 0..6), vec((text(), text()), 0..3)).prop_map(|(argv, env)| Start::Shell { argv, env }),
     ];
     let prompt = (text(), asks()).prop_map(|(text, asks)| Prompt { text, asks });
@@ -242,18 +244,40 @@ fn connect_reply() -> impl Strategy<Value = ConnectReply> {
     })
 }
 
+fn content_ref() -> impl Strategy<Value = ContentRef> {
+    let packing = prop_oneof![
+        Just(Packing::Stored),
+        any::<(u8, u8, u64)>().prop_map(|(properties, filter, length)| Packing::Lzma { properties, filter, length }),
+    ];
+    (any::<[u8; 32]>(), any::<u64>(), packing).prop_map(|(hash, length, packing)| ContentRef { hash, length, packing })
+}
+
+fn content_stats() -> impl Strategy<Value = ContentStats> {
+    any::<[u64; 8]>().prop_map(|[asked, bytes_in, requests, hits, joined, refused, bytes_out, kept]| ContentStats {
+        asked,
+        bytes_in,
+        requests,
+        hits,
+        joined,
+        refused,
+        bytes_out,
+        kept,
+    })
+}
+
 fn node_info() -> impl Strategy<Value = NodeInfo> {
-    let rest = (any::<u32>(), any::<u64>(), any::<u64>());
-    (connect_reply(), vec(connect_reply(), 0..4), rest).prop_map(|(own, children, (processes, received, sent))| {
-        NodeInfo {
+    let rest = (any::<u32>(), any::<u64>(), any::<u64>(), content_stats());
+    (connect_reply(), vec(connect_reply(), 0..4), rest).prop_map(
+        |(own, children, (processes, received, sent, contents))| NodeInfo {
             address: own.address,
             name: own.name,
             hello: own.hello,
             children,
             processes,
             link_bytes: (received, sent),
-        }
-    })
+            contents,
+        },
+    )
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -306,7 +330,9 @@ fn all_are_bounded(bytes: &[u8]) -> Result<(), TestCaseError> {
     is_bounded::<ParentHello>(bytes)?;
     is_bounded::<CallSpec>(bytes)?;
     is_bounded::<CallReply>(bytes)?;
-    is_bounded::<PayloadSpec>(bytes)
+    is_bounded::<PayloadSpec>(bytes)?;
+    is_bounded::<ImageSpec>(bytes)?;
+    is_bounded::<ContentRef>(bytes)
 }
 
 /// Bytes that look like lists: lengths that lie, short elements, runs of one byte.
@@ -372,8 +398,9 @@ proptest! {
         comes_back(&ExecControl::Signal(numbers.2))?;
         comes_back(&ExecControl::Resize(TerminalSize { rows: numbers.1 as u16, columns: numbers.2 as u16 }))?;
         comes_back(&ExecReply { exit: ProcessExit::Exited(numbers.2), timed_out: flag })?;
-        comes_back(&PayloadSpec { triple: word })?;
-        comes_back(&PayloadReply { length: total, sha256 })?;
+        comes_back(&PayloadSpec { triple: word, program: flag.then_some(sha256) })?;
+        comes_back(&ImageSpec { hash: sha256, keep: flag })?;
+        comes_back(&ContentRef { hash: sha256, length: total, packing: Packing::Stored })?;
     }
 
     #[test]

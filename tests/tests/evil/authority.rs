@@ -1,6 +1,6 @@
 //! S1, S5, S6: what a child may ask, whatever it claims.
 
-use offshoot_wire::{Address, FailureKind, PayloadSpec, ShutdownNotice, Verb, encode};
+use offshoot_wire::{Address, FailureKind, ImageSpec, PayloadSpec, ShutdownNotice, Verb, encode};
 
 use crate::case::Expect::{Cut, Passed};
 use crate::case::{Scene, cases, request, verbs};
@@ -62,7 +62,7 @@ cases! {
         }
     };
     s5_a_payload_of_no_known_triple_is_an_error_for_its_asker_alone: Passed, |scene| {
-        let body = encode(&PayloadSpec { triple: "../../etc/passwd".into() });
+        let body = encode(&PayloadSpec { triple: "../../etc/passwd".into(), program: None });
         let parent = scene.parent.clone();
         scene.ask(&parent, 1, Verb::Payload.number(), &body);
         let failure = scene.link.failure(1);
@@ -70,13 +70,13 @@ cases! {
     };
     s5_a_payload_is_open_to_a_direct_child_and_not_to_who_lies_below_it: Passed, |scene| {
         let below = scene.me.child(5).expect("not deep");
-        let body = encode(&PayloadSpec { triple: "x".into() });
+        let body = encode(&PayloadSpec { triple: "x".into(), program: None });
         let parent = scene.parent.clone();
         scene.link.send(&request(&below, &parent, 1, Verb::Payload.number(), false, None, &body));
         scene.link.refused(1, &FailureKind::Denied);
     };
     s5_a_payload_asked_of_the_sibling_is_denied_there: Passed, |scene| {
-        let body = encode(&PayloadSpec { triple: "x".into() });
+        let body = encode(&PayloadSpec { triple: "x".into(), program: None });
         let sibling = scene.sibling.clone();
         scene.ask(&sibling, 1, Verb::Payload.number(), &body);
         scene.link.refused(1, &FailureKind::Denied);
@@ -88,10 +88,22 @@ cases! {
             scene.link.refused(number as u64 + 1, &FailureKind::Unsupported);
         }
     };
-    s6_a_reserved_verb_is_unsupported: Passed, |scene| {
+    s6_an_image_that_is_asked_for_in_other_words_is_malformed: Passed, |scene| {
         let parent = scene.parent.clone();
         scene.ask(&parent, 1, Verb::Image.number(), b"");
-        scene.link.refused(1, &FailureKind::Unsupported);
+        scene.link.refused(1, &FailureKind::Malformed);
+    };
+    s11_a_content_that_was_not_registered_is_served_to_nobody: Passed, |scene| {
+        let parent = scene.parent.clone();
+        let body = encode(&ImageSpec { hash: [7; 32], keep: false });
+        scene.ask(&parent, 1, Verb::Image.number(), &body);
+        scene.link.refused(1, &FailureKind::Denied);
+    };
+    s11_a_child_has_nothing_brought_to_its_parent: Passed, |scene| {
+        let parent = scene.parent.clone();
+        let body = encode(&ImageSpec { hash: [7; 32], keep: true });
+        scene.ask(&parent, 1, Verb::Image.number(), &body);
+        scene.link.refused(1, &FailureKind::Denied);
     };
     s6_a_request_that_is_cut_short_is_an_error_of_that_request_alone: Passed, |scene| {
         use offshoot_wire::{Frame, FrameKind};

@@ -230,7 +230,7 @@ cases! {
     };
     s1_a_call_of_the_masters_functions: Passed, |scene| asks(scene, &Address::ROOT, Verb::Call, &spec());
     s1_a_worker_of_its_own_beside_it: Passed, |scene| {
-        let recipe = Recipe::new("worker", "", Start::Worker { program: [1; 32] });
+        let recipe = Recipe::new("worker", "", Start::Worker { program: [1; 32], image: None });
         let spec = ConnectSpec { recipe, name: None, process_name: "forged".into(), answers: false };
         let parent = scene.parent.clone();
         asks(scene, &parent, Verb::Connect, &encode(&spec));

@@ -132,7 +132,7 @@ cases! {
     };
     s4_a_request_by_the_name_of_one_that_runs: Cut("a request by the name of one that runs"), |scene| {
         let (me, parent) = (scene.me.clone(), scene.parent.clone());
-        let body = encode(&offshoot_wire::PayloadSpec { triple: "slow".into() });
+        let body = encode(&offshoot_wire::PayloadSpec { triple: "slow".into(), program: None });
         let first = request(&me, &parent, 7, 10, false, None, &body);
         let mut bytes = crate::link::bytes_of(&first);
         // Twice in one piece: the first is not answered before the second is there.

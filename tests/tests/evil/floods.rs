@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_node::{Context, Pending};
 use offshoot_wire::{
-    Address, Credit, Failure, FailureKind, Frame, FrameKind, Gone, GrantLink, LostReason, PayloadSpec, Ping, Verb,
-    encode,
+    Address, Credit, Failure, FailureKind, Frame, FrameKind, Gone, GrantLink, ImageSpec, LostReason, PayloadSpec, Ping,
+    Verb, encode,
 };
 
 use crate::case::{Scene, answer, request};
@@ -182,8 +182,16 @@ floods! {
     };
     s2_requests_for_agents: |_| {}, |scene, round| {
         frames(round, |number| {
-            let body = encode(&PayloadSpec { triple: format!("triple-{number}") });
+            let body = encode(&PayloadSpec { triple: format!("triple-{number}"), program: None });
             request(&scene.me, &scene.parent, number, Verb::Payload.number(), false, None, &body)
+        })
+    };
+    s2_requests_for_images: |_| {}, |scene, round| {
+        frames(round, |number| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_le_bytes());
+            let body = encode(&ImageSpec { hash, keep: false });
+            request(&scene.me, &scene.parent, number, Verb::Image.number(), false, None, &body)
         })
     };
     s2_requests_from_made_up_contexts_below_it: |_| {}, |scene, round| {

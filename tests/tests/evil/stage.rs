@@ -156,6 +156,7 @@ fn options(director: &Director) -> Options {
         connects: 32,
         image: Arc::new(Program(PROGRAM.into())),
         payloads: None,
+        images: None,
         process_name: director.name.clone(),
         workers: offshoot_node::WorkerLimits::default(),
     }

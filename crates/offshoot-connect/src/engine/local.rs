@@ -10,7 +10,7 @@ use offshoot_wire::{ConnectStage, Failure};
 
 use super::pump::Pump;
 use super::tool::Tool;
-use super::{Clock, Connected, Connecting, Image, LinkIo, classify};
+use super::{Clock, Connected, Connecting, Executable, Image, LinkIo, classify, hex};
 
 /// Between TERM and KILL: a supervisor ends what it guards.
 const GRACE: Duration = Duration::from_millis(1500);
@@ -26,9 +26,21 @@ pub(super) enum Ends {
     Pipes,
 }
 
+/// What is started.
+pub(super) enum From<'a> {
+    Image(Image<'a>),
+    Made(&'a Executable),
+}
+
+impl<'a> std::convert::From<Image<'a>> for From<'a> {
+    fn from(image: Image<'a>) -> From<'a> {
+        From::Image(image)
+    }
+}
+
 pub(super) fn connect(
     connecting: &Connecting<'_>,
-    image: Image<'_>,
+    image: From<'_>,
     arguments: &[OsString],
     ends: Ends,
     mut clock: Clock,
@@ -147,26 +159,32 @@ fn write(link: &LinkIo, unsent: &mut &[u8]) -> io::Result<()> {
 
 fn start(
     connecting: &Connecting<'_>,
-    image: Image<'_>,
+    image: From<'_>,
     arguments: &[OsString],
     (stdin, stdout): (OwnedFd, Option<OwnedFd>),
     stderr: OwnedFd,
     output: OwnedFd,
 ) -> Result<Tool, Failure> {
-    let spawn = match image {
-        Image::Path(path) => Spawn::new(path).argv0(connecting.process_name),
-        Image::Open(file) => Spawn::image(file, connecting.process_name),
-    };
     let (key, value) = &connecting.tree_tag;
-    let child = spawn
-        .args(arguments)
-        .env(*key, value)
-        // Not ours to share: Ctrl-C on the master's terminal must not reach it.
-        .session()
-        .stdin(stdin)
-        .stdout(stdout.map_or(Stdio::Borrowed(output.as_fd()), Stdio::from))
-        .stderr(Stdio::Borrowed(output.as_fd()))
-        .start()
-        .map_err(|error| classify::spawn_error("the agent's image", &error))?;
+    let run = |image: Image<'_>| {
+        let spawn = match image {
+            Image::Path(path) => Spawn::new(path).argv0(connecting.process_name),
+            Image::Open(file) => Spawn::image(file, connecting.process_name),
+        };
+        spawn
+            .args(arguments)
+            .env(*key, value)
+            // Not ours to share: Ctrl-C on the master's terminal must not reach it.
+            .session()
+            .stdin(Stdio::Borrowed(stdin.as_fd()))
+            .stdout(Stdio::Borrowed(stdout.as_ref().unwrap_or(&output).as_fd()))
+            .stderr(Stdio::Borrowed(output.as_fd()))
+            .start()
+    };
+    let child = match image {
+        From::Image(image) => run(image).map_err(|error| classify::spawn_error("the agent's image", &error))?,
+        // A name that nobody can guess.
+        From::Made(executable) => executable.start(&format!(".offshoot-{}", hex(&connecting.nonce)), &run)?,
+    };
     Tool::new(child, stderr, GRACE).map_err(prepare)
 }

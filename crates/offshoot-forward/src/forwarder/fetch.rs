@@ -5,13 +5,14 @@ use bytes::Bytes;
 use super::serve::HEAD;
 use super::{Entry, Fetch, Forwarder, Origin, Part, State};
 use crate::content::Partial;
-use crate::{Content, ContentHash, Event, FetchId, Outcome, Refusal};
+use crate::{ContentHash, Event, FetchId, Outcome, Refusal};
 
 /// How many sources are asked for a content, one after the other: the first, and one elsewhere.
 const SOURCES: usize = 2;
 
 impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
-    /// Bytes of a stream that was [asked](Event::Ask) for came. Their credit is given back as they are
+    /// Bytes of a stream that was [asked](Event::Ask) for came, or of a promised content that is to be
+    /// [loaded](Event::Load), whose stream has no length at its front. Their credit is given back as they are
     /// [stored](Event::Stored).
     pub fn arrived(&mut self, fetch: FetchId, bytes: Bytes) {
         let Some(hash) = self.fetches.get(&fetch).copied() else { return };
@@ -57,27 +58,6 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             (Ok(()), Part::Waiting { ended, .. }) => *ended = true,
             (Ok(()), Part::Stored(_)) => self.complete(hash),
             (Ok(()), Part::Head(..)) => self.damaged(hash),
-        }
-        self.admit();
-    }
-
-    /// What was promised is loaded; `None` when it cannot be, and is promised no longer.
-    pub fn loaded(&mut self, fetch: FetchId, content: Option<Bytes>) {
-        let Some(hash) = self.fetches.get(&fetch).copied() else { return };
-        match content {
-            None => self.refuse(hash, Refusal::Unknown),
-            Some(content) => {
-                let length = self.coming(&hash).map(|coming| match &coming.part {
-                    Part::Stored(partial) => partial.length(),
-                    Part::Head(..) | Part::Waiting { .. } => 0,
-                });
-                if length == Some(content.len() as u64) && ContentHash::of(&content) == hash {
-                    self.fetches.remove(&fetch);
-                    self.here(hash, Content::of(content));
-                } else {
-                    self.damaged(hash);
-                }
-            }
         }
         self.admit();
     }

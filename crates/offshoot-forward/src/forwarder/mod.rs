@@ -36,6 +36,8 @@ pub struct Forwarder<X, L> {
     pushes: BTreeMap<PushId, Push>,
     offers: BTreeMap<OfferId, Offer>,
     links: BTreeMap<L, LinkStats>,
+    /// What links carried that are no more.
+    past: LinkStats,
     stats: Stats,
     kept: u64,
     /// Counts uses, to tell which was the last.
@@ -130,6 +132,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             pushes: BTreeMap::new(),
             offers: BTreeMap::new(),
             links: BTreeMap::new(),
+            past: LinkStats::default(),
             stats: Stats::default(),
             kept: 0,
             uses: 0,
@@ -150,16 +153,21 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     pub fn register(&mut self, content: impl Into<Bytes>) -> ContentHash {
         let content: Bytes = content.into();
         let hash = ContentHash::of(&content);
+        self.register_as(hash, content);
+        hash
+    }
+
+    /// As [`register`](Self::register), for an owner that has computed the hash.
+    pub fn register_as(&mut self, hash: ContentHash, content: Bytes) {
         self.stop_fetch(&hash);
         let entry = self.entries.entry(hash).or_insert_with(|| Entry::new(Origin::Registered));
         entry.origin = Origin::Registered;
         self.kept -= std::mem::take(&mut entry.counted);
         self.here(hash, Content::of(content));
         self.admit();
-        hash
     }
 
-    /// Has a content served that the owner loads when it is first asked for, and again when it made room for others.
+    /// Has a content served that the owner loads when it is asked for. It takes room only while somebody wants it.
     ///
     /// # Errors
     /// [`Refusal::TooLarge`] for more than [`Config::largest`].
@@ -212,6 +220,14 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         self.admit();
     }
 
+    /// A content that is here, whole and checked.
+    pub fn content(&self, hash: &ContentHash) -> Option<&Content> {
+        match self.entries.get(hash) {
+            Some(Entry { state: State::Here(content), .. }) => Some(content),
+            _ => None,
+        }
+    }
+
     /// Whether a content is here, whole and checked.
     pub fn has(&self, hash: &ContentHash) -> bool {
         matches!(self.entries.get(hash), Some(Entry { state: State::Here(_), .. }))
@@ -234,7 +250,9 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         for hash in lost {
             self.refuse(hash, Refusal::Lost);
         }
-        self.links.remove(&link);
+        if let Some(stats) = self.links.remove(&link) {
+            self.past += stats;
+        }
         self.admit();
     }
 
@@ -259,6 +277,14 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     /// What a link carried so far.
     pub fn link_stats(&self, link: L) -> LinkStats {
         self.links.get(&link).copied().unwrap_or_default()
+    }
+
+    /// What all links carried so far, those that are lost included.
+    pub fn totals(&self) -> LinkStats {
+        self.links.values().fold(self.past, |mut sum, stats| {
+            sum += *stats;
+            sum
+        })
     }
 
     // ---- for the parts ----
@@ -327,6 +353,12 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         let useless = match entry.origin {
             Origin::Withdrawn => true,
             Origin::Above => matches!(entry.state, State::Absent),
+            Origin::Promised(_) if matches!(entry.state, State::Here(_)) => {
+                // It can be loaded again, and its owner's memory is for what cannot.
+                entry.state = State::Absent;
+                self.kept -= std::mem::take(&mut entry.counted);
+                false
+            }
             Origin::Promised(_) | Origin::Registered => false,
         };
         if useless {

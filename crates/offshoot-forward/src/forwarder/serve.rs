@@ -68,9 +68,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         let (bytes, whole) = match &entry.state {
             State::Here(content) => (stream(content.length(), &|at| content.slice(at)), true),
             State::Coming(fetch) => match &fetch.part {
-                Part::Stored(partial) if fetch.from.is_some() => {
-                    (stream(partial.length(), &|at| partial.slice(at)), false)
-                }
+                Part::Stored(partial) => (stream(partial.length(), &|at| partial.slice(at)), false),
                 _ => (Bytes::new(), false),
             },
             State::Absent => (Bytes::new(), false),
@@ -106,7 +104,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     fn has_some(&self, hash: &ContentHash) -> bool {
         self.entries.get(hash).is_some_and(|entry| match &entry.state {
             State::Here(_) => true,
-            State::Coming(fetch) => fetch.from.is_some() && matches!(fetch.part, Part::Stored(_)),
+            State::Coming(fetch) => matches!(fetch.part, Part::Stored(_)),
             State::Absent => false,
         })
     }

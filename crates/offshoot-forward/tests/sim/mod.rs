@@ -267,7 +267,8 @@ impl Sim {
             }
             if let Some((fetch, hash)) = self.nodes[index].loads.pop() {
                 let bytes = self.contents[&hash].clone();
-                self.nodes[index].forwarder.loaded(fetch, Some(bytes));
+                self.nodes[index].forwarder.arrived(fetch, bytes);
+                self.nodes[index].forwarder.finished(fetch, Ok(()));
                 self.pump(index);
                 return true;
             }
@@ -416,7 +417,10 @@ impl Sim {
                 let setting = self.setting;
                 if !setting.liars && !setting.losses && self.contents.contains_key(&hash) {
                     assert_eq!(failed, [], "seed {seed}");
-                    let have = |node: &Node| setting.small_caches || node.forwarder.has(&hash);
+                    // The root loads what it promised whenever it is wanted.
+                    let have = |node: &Node| {
+                        setting.small_caches || node.address == Address::ROOT || node.forwarder.has(&hash)
+                    };
                     let missing = self.nodes.iter().find(|node| targets.contains(&node.address) && !have(node));
                     assert!(missing.is_none(), "seed {seed}: {}", missing.map_or("", |_| "a target lacks it"));
                 }

@@ -5,10 +5,10 @@
 mod attend;
 mod call;
 mod connect;
+mod contents;
 mod ending;
 mod exec;
 mod outlet;
-mod payload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use offshoot_mux::{Signals, Timers};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{
-    Address, ChildHello, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode, encode,
+    Address, Authority, ChildHello, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode, encode,
 };
 use serde::de::DeserializeOwned;
 
@@ -31,16 +31,15 @@ pub(crate) use attend::{NoRoom, WORKING, Working};
 pub(crate) use call::{CallService, Workshop};
 pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
+pub(crate) use contents::{Contents, Waiting};
 pub(crate) use exec::Job;
 pub(crate) use outlet::Outlet;
-pub(crate) use payload::{AskParent, PayloadCache};
 
 /// The services' own state.
 #[derive(Default)]
 pub(crate) struct Services {
     pub(crate) jobs: IdMap<ExchangeId, Job>,
     pub(crate) connects: Connects,
-    pub(crate) payloads: PayloadCache,
     endings: ending::Endings,
     /// Only in a worker.
     pub(crate) calls: Option<Box<dyn CallService>>,
@@ -86,7 +85,7 @@ impl State {
         shared: &Arc<Shared>,
         id: ExchangeId,
         verb: Verb,
-        from: &Address,
+        (from, authority): (&Address, Authority),
         body: Bytes,
         now: Time,
     ) {
@@ -103,6 +102,9 @@ impl State {
             Verb::Exec => self.with_body(id, &body, now, |state, spec| state.exec(shared, id, spec, now)),
             Verb::Connect => self.with_body(id, &body, now, |state, spec| state.connect_for(shared, id, spec, now)),
             Verb::Payload => self.with_body(id, &body, now, |state, spec| state.serve_payload(shared, id, spec, now)),
+            Verb::Image => self.with_body(id, &body, now, |state, spec| {
+                state.serve_content(shared, id, from, authority == Authority::Full, spec, now);
+            }),
             // Not answered: the end itself is what every requester waits for, and sees once all is over.
             Verb::Shutdown => self.with_body(id, &body, now, |state, notice| {
                 state.begin_end(LostReason::Shutdown, notice, now);
@@ -117,7 +119,7 @@ impl State {
                     (working.attend)(self, shared, id, &body, now);
                 }
             }
-            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Image | Verb::Attend => {
+            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Attend => {
                 let message = format!("{from} asked for something that this version does not do ({verb:?})");
                 self.core.fail(id, Failure::new(FailureKind::Unsupported, message), now);
             }
@@ -152,6 +154,7 @@ impl State {
             children: self.links.children(),
             processes: self.services.jobs.len() as u32,
             link_bytes: self.parent_bytes(),
+            contents: self.content_stats(),
         }
     }
 
@@ -161,10 +164,10 @@ impl State {
     }
 
     /// The requester no longer waits.
-    pub(crate) fn served_cancelled(&mut self, shared: &Arc<Shared>, id: ExchangeId) {
+    pub(crate) fn served_cancelled(&mut self, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
         self.cancel_job(shared, id);
         self.cancel_connect(id);
-        self.cancel_payload(id);
+        self.cancel_content(shared, id, now);
         if let Some(calls) = &mut self.services.calls {
             calls.cancel(id);
         }
@@ -182,6 +185,9 @@ impl State {
     }
 
     pub(crate) fn served_data(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, data: Bytes, now: Time) {
+        if self.content_came(shared, id, &data, now) {
+            return;
+        }
         if let Some(calls) = &mut self.services.calls {
             calls.data(&mut self.core, id, &data, now);
         }
@@ -198,7 +204,7 @@ impl State {
 
     pub(crate) fn served_writable(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
         self.job_output_wanted(shared, id, channel, now);
-        self.payload_wanted(id, now);
+        self.content_wanted(shared, id, now);
         if let Some(working) = self.services.working {
             (working.wanted)(self, shared, id, channel, now);
         }

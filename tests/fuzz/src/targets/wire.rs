@@ -5,8 +5,8 @@ use std::fmt::Debug;
 
 use offshoot_wire::escape::{escape_into, escaped, is_dangerous, quoted};
 use offshoot_wire::{
-    Ack, Address, Bye, ChannelEnd, ChildHello, CommandSpec, ConnectReply, ConnectSpec, Credit, EnvChange, ExecControl,
-    ExecReply, Failure, Frame, Gone, Grant, HELLO_MAGIC, Hello, Limits, NodeInfo, ParentHello, PayloadReply,
+    Ack, Address, Bye, ChannelEnd, ChildHello, CommandSpec, ConnectReply, ConnectSpec, ContentRef, Credit, EnvChange,
+    ExecControl, ExecReply, Failure, Frame, Gone, Grant, HELLO_MAGIC, Hello, Limits, NodeInfo, ParentHello,
     PayloadSpec, Ping, Recipe, RequestHead, ShutdownNotice, decode, decode_untrusted, encode, parse_chunk, parse_frame,
     parse_hello,
 };
@@ -68,7 +68,7 @@ pub(crate) fn values(data: &[u8]) {
         14 => value::<Grant>(bytes),
         15 => value::<NodeInfo>(bytes),
         16 => value::<ParentHello>(bytes),
-        17 => value::<PayloadReply>(bytes),
+        17 => value::<ContentRef>(bytes),
         18 => value::<PayloadSpec>(bytes),
         19 => value::<Ping>(bytes),
         20 => value::<Recipe>(bytes),
