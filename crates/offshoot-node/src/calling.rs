@@ -48,7 +48,7 @@ impl Context {
 fn send(exchange: &Exchange, mut args: Bytes) {
     while !args.is_empty() {
         let sent = exchange.wait(None, |state, id, now| {
-            let over = state.asked(id).is_none_or(|asked| asked.result.is_some() || asked.is_stopped(channel::STDIN));
+            let over = state.asked(id).is_none_or(|asked| asked.done || asked.is_stopped(channel::STDIN));
             if over {
                 return Some(None);
             }

@@ -166,12 +166,11 @@ impl Exchange {
     pub(crate) fn give_up(&self) {
         let mut state = self.shared.lock();
         let now = self.shared.now();
-        if state.forget(self.id, now) {
-            self.shared.settle(state, now);
-        } else {
+        if !state.forget(self.id, now) {
             // What came and was not read is thrown away, and counts no longer.
             state.core.cancel(self.id, now);
         }
+        self.shared.settle(state, now);
     }
 }
 

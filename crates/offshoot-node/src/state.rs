@@ -322,6 +322,13 @@ impl State {
         self.wakes.extend(now.into_iter().map(|(_, ticket)| ticket));
     }
 
+    /// Other threads may wait for it too: they look again, and find it gone.
+    fn let_go(&mut self, id: ExchangeId) -> Option<Asked> {
+        let mut asked = self.asked.remove(&id)?;
+        self.wakes.append(&mut asked.waiting);
+        Some(asked)
+    }
+
     /// The exchange, until it is [forgotten](Self::forget).
     pub(crate) fn asked(&mut self, id: ExchangeId) -> Option<&mut Asked> {
         self.asked.get_mut(&id)
@@ -329,7 +336,7 @@ impl State {
 
     /// Nobody will ask for this exchange any more; cancels it, and says so, when it has not ended.
     pub(crate) fn forget(&mut self, id: ExchangeId, now: Time) -> bool {
-        let open = self.asked.remove(&id).is_some_and(|asked| !asked.done);
+        let open = self.let_go(id).is_some_and(|asked| !asked.done);
         if open {
             self.core.cancel(id, now);
         }
@@ -338,7 +345,7 @@ impl State {
 
     /// Nobody waits for this exchange any more; `then` gets its answer, if that is good and nobody has taken it.
     pub(crate) fn abandon(&mut self, id: ExchangeId, then: Unwanted, now: Time) {
-        match self.asked.remove(&id) {
+        match self.let_go(id) {
             Some(Asked { done: false, .. }) => drop(self.abandoned.insert(id, then)),
             asked => {
                 self.core.cancel(id, now);

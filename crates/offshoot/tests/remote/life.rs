@@ -1,5 +1,6 @@
 //! How workers come and go.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_call_to_a_context_that_is_gone_ends_at_once", context_gone),
     ("a_timeout_ends_the_wait_and_the_function_can_see_it", timeout),
     ("a_call_that_is_dropped_is_cancelled", dropped),
+    ("a_call_that_is_given_up_sends_no_more_of_its_arguments", given_up),
     ("r6_a_timeout_at_any_moment_tells_the_truth_about_whether_it_ran", truth),
     ("a_function_waits_for_its_own_processes", waits_for_its_own),
     ("r7_what_a_function_started_ends_with_its_worker", nothing_left_of_a_crash),
@@ -79,6 +81,29 @@ fn lost_between() {
         assert!(status.success());
         within("the agent still has its worker", || context.info().expect("an answer").children.is_empty());
     }
+}
+
+fn given_up() {
+    let master = master();
+    let context = local(&master);
+    let worker = pid::on(&context).expect("a value").to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &worker]).status().expect("kill").success());
+    let senders = || {
+        let threads = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("offshoot-args")).count()
+    };
+    signal("-STOP");
+    let large = vec![7; 8 << 20];
+    let late = same::call(large.clone(), String::new(), BTreeMap::new()).timeout(Duration::from_millis(100));
+    let error = late.on(&context).expect_err("a timeout");
+    assert_eq!(error.kind(), &FailureKind::Timeout, "{error}");
+    let pending = same::start(&context, large, String::new(), BTreeMap::new());
+    within("nothing is sent", || senders() == 1);
+    drop(pending);
+    within("what nobody waits for is still being sent", || senders() == 0);
+    signal("-CONT");
+    nothing::on(&context).expect("a value");
 }
 
 fn context_gone() {
