@@ -275,6 +275,55 @@ fn a_host_key_is_a_question_for_the_user_and_its_password_comes_after() {
 }
 
 #[test]
+fn a_host_key_is_asked_for_again_after_another_word_and_also_behind_a_jump() {
+    let name = "a_host_key_is_asked_for_again_after_another_word_and_also_behind_a_jump";
+    let tag = Tag::new("key-again");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let h2 = fleet.sshd("h2").address().0;
+    // h1's key is known under its own name: ssh says so, between what it asks.
+    fleet
+        .add_to_config(&format!(
+            "Host farther\n  HostName {h2}\n  HostKeyAlias seen-nowhere\n  User p-strange\n  ProxyJump root@h1\n  StrictHostKeyChecking ask"
+        ))
+        .unwrap();
+    for (target, host) in [("unknown", "h1"), ("farther", "h2")] {
+        let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", target, "--", "true"]);
+        let shown = terminal.await_text("(yes/no", SOON);
+        assert!(shown.contains("SHA256:"), "{shown:?}");
+        if target == "unknown" {
+            assert!(shown.contains("known by the following other names"), "{shown:?}");
+            terminal.type_line("perhaps");
+            terminal.await_text("Please type 'yes'", SOON);
+        }
+        terminal.type_line("yes");
+        terminal.await_text("password of ", SOON);
+        terminal.type_line(&fleet.accounts().password(host, "p-strange"));
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(0) && done.restored_terminal(), "{target}\n{done}");
+    }
+    // Nobody to ask: the same hosts are refused, and nothing secret has gone anywhere.
+    let done = fleet.offshoot(&tag, &["exec", "changed", "--", "true"]).run();
+    done.expect_error(code::OURS, &["host key", "changed"]);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_jump_host_that_refuses_is_named_and_its_target_is_asked_nothing() {
+    let name = "a_jump_host_that_refuses_is_named_and_its_target_is_asked_nothing";
+    let tag = Tag::new("jumpno");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let wrong = format!("{} is wrong", fleet.accounts().secret());
+    bed::answer(&fleet, &[("p-word@h1", wrong), ("*", fleet.accounts().password("h2", "p-word"))]).unwrap();
+    let done = attempt(&fleet, &tag, "far");
+    done.expect_error(code::OURS, &["password", "wrong", "p-word@h1"]);
+    assert!(!done.err().contains(fleet.accounts().secret()), "{done}");
+    assert_eq!(bed::passwords_seen(&fleet, "h1", "p-word"), 1, "{}", fleet.logs());
+    assert_eq!(bed::passwords_seen(&fleet, "h2", "p-word"), 0, "{}", fleet.logs());
+    assert_eq!(bed::asked(&fleet), ["p-word@h1"]);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
 fn a_descriptor_gives_one_secret_for_all() {
     let name = "a_descriptor_gives_one_secret_for_all";
     let tag = Tag::new("descriptor");

@@ -149,6 +149,23 @@ fn sudo_without_anybody_to_ask_ends_at_once_and_says_what_to_do() {
 }
 
 #[test]
+fn sudo_that_does_not_find_its_own_host_says_so_and_leads_there_all_the_same() {
+    let name = "sudo_that_does_not_find_its_own_host_says_so_and_leads_there_all_the_same";
+    let tag = Tag::new("sudohost");
+    let fleet = or_not_run!(name, bed::one(&tag));
+    fleet.on("h1", "hostname not-in-any-list").expect_code(0);
+    let said = fleet.on("h1", "sudo -n true").err();
+    assert!(said.contains("unable to resolve host not-in-any-list"), "{said:?}");
+    answer(&fleet, &[("sudo-once", "wrong".into())]);
+    for account in ["nopass", "pw", "ttypw"] {
+        let target = format!("sudo-{account}@h1/sudo:root");
+        works(&attempt(&fleet, &tag, &target, b"x"), &target, "root", b"x");
+    }
+    attempt(&fleet, &tag, "sudo-once@h1/sudo:root", b"").expect_error(code::OURS, &["password is wrong"]);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
 fn sudo_rs_leads_to_the_other_account_too() {
     let name = "sudo_rs_leads_to_the_other_account_too";
     let tag = Tag::new("sudors");
