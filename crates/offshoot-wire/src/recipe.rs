@@ -79,7 +79,9 @@ pub enum Meaning {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
     /// Its text, without white space at either end: `*` stands for any text, `{}` for the account. It is compared with
-    /// the last line that the tool wrote; with all it wrote since it was last answered when it begins with `^`.
+    /// the last line that the tool wrote; when it begins with `^`, with all from the first line that begins as it does, of
+    /// what the tool wrote since it was last answered. One that has no letter before its account (`^({}) *`) introduces the
+    /// text of somebody else: from such a line on no other kind of prompt is looked for.
     #[serde(deserialize_with = "bounds::message")]
     pub text: String,
     /// What it asks for.

@@ -112,6 +112,11 @@ impl Scene<'_> {
             (Why::TooMany, _) => {
                 (AuthFailure::Rejected, "it asks without end".to_owned(), "log in once by hand and see what it asks")
             }
+            (Why::TooLong, _) => (
+                AuthFailure::Rejected,
+                "the server's question is longer than 4 KiB, and gets no answer".to_owned(),
+                "log in once by hand and see what it asks",
+            ),
             (Why::Untypable, _) => {
                 let what = "the answer is too long, or holds control characters".to_owned();
                 (AuthFailure::PasswordIncorrect, what, "give one line of text, of at most 1024 bytes")

@@ -46,6 +46,8 @@ pub enum Why {
     Shown,
     /// There were too many questions.
     TooMany,
+    /// The server's text is so long that whose secret it wants cannot be told.
+    TooLong,
     /// The answer holds control characters, or is too long.
     Untypable,
 }
@@ -197,6 +199,9 @@ impl Dialogue {
             self.heard = None;
             return None;
         };
+        if found.cut {
+            return self.refuse(Why::TooLong, question(&found));
+        }
         let stands = now >= heard + QUIET;
         // What the table knows to its end is a prompt as soon as it is there; a text that may go on must stand.
         let open = found.vague || found.asks == Asks::Other;

@@ -22,8 +22,11 @@ enum Wild {
 /// One row of the table.
 #[derive(Debug)]
 struct Pattern {
-    /// Whether it is compared with everything and not with the last line.
+    /// Whether it is compared with all from a line that begins as it does, and not with the last line.
     whole: bool,
+    /// Whether it has no word of the tool's own before the account: what stands behind is another's text (`^({}) *`), and
+    /// may say whatever a prompt says.
+    foreign: bool,
     /// What it begins with, and what comes behind each wildcard.
     first: Vec<u8>,
     rest: Vec<(Wild, Vec<u8>)>,
@@ -42,8 +45,10 @@ pub struct Found {
     /// Whether the table knows it. Another is whatever the tool left standing: a line without an end.
     pub known: bool,
     /// Whether the text may be the beginning of something else: the table does not know it, or knows no letter of it, only how
-    /// it ends.
+    /// it ends, or it is another's.
     pub vague: bool,
+    /// Whether it is another's text of which the beginning is lost: whose secret it wants cannot be told.
+    pub cut: bool,
 }
 
 /// Gathers what a tool writes, and finds the prompt at its end.
@@ -65,7 +70,11 @@ pub struct Found {
 pub struct Scanner {
     table: Vec<Pattern>,
     text: Vec<u8>,
-    /// Whether the text lost its beginning: what is compared with all of it fits no more.
+    /// Whether the next byte begins a line, but for white space.
+    fresh: bool,
+    /// Whether a line began as only another's text does. Then `text` begins there, and no line of it is the tool's own.
+    foreign: bool,
+    /// Whether such a text lost its beginning.
     cut: bool,
 }
 
@@ -74,17 +83,37 @@ impl Scanner {
     pub fn new(prompts: &Prompts, token: &str) -> Scanner {
         let table =
             prompts.known.iter().map(|prompt| Pattern::new(&replaced(&prompt.text, Start::TOKEN, token), prompt.asks));
-        Scanner { table: table.collect(), text: Vec::new(), cut: false }
+        Scanner { table: table.collect(), text: Vec::new(), fresh: true, foreign: false, cut: false }
     }
 
     /// Takes what the tool wrote.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.cut |= self.text.len() + bytes.len() > KEPT;
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        if !self.foreign
+            && let Some(at) = self.foreign_from(bytes)
+        {
+            // In front of it stands the echo of an answer, or a message.
+            self.foreign = true;
+            self.text.clear();
+            bytes = &bytes[at..];
+        }
+        self.cut |= self.foreign && self.text.len() + bytes.len() > KEPT;
         self.text.extend_from_slice(&bytes[bytes.len().saturating_sub(KEPT)..]);
         // Cut when it is twice as long: so each byte is moved once at most.
         if self.text.len() > 2 * KEPT {
             self.text.drain(..self.text.len() - KEPT);
         }
+    }
+
+    /// Where in these bytes a line begins as only another's text does.
+    fn foreign_from(&mut self, bytes: &[u8]) -> Option<usize> {
+        let begins = |byte: &u8| self.table.iter().any(|row| row.foreign && row.first.first() == Some(byte));
+        for (at, byte) in bytes.iter().enumerate() {
+            if self.fresh && begins(byte) {
+                return Some(at);
+            }
+            self.fresh = matches!(byte, b'\n' | b'\r') || (self.fresh && byte.is_ascii_whitespace());
+        }
+        None
     }
 
     /// The last of what came, some KiB at most.
@@ -95,7 +124,7 @@ impl Scanner {
     /// Forgets what came: it was answered.
     pub fn clear(&mut self) {
         self.text.clear();
-        self.cut = false;
+        (self.fresh, self.foreign, self.cut) = (true, false, false);
     }
 
     /// The prompt that stands at the end of what came. `None` when nothing came, or the last line has ended.
@@ -104,24 +133,36 @@ impl Scanner {
         if matches!(text.last(), None | Some(b'\n')) {
             return None;
         }
-        let whole = text.trim_ascii();
         let line = last_line(text);
         if line.is_empty() {
             return None;
         }
-        for pattern in &self.table {
-            let text = match pattern.whole {
-                true if self.cut => continue,
-                true => whole,
-                false => line,
+        let rows = self.table.iter().filter(|row| row.foreign == self.foreign && !self.cut);
+        for row in rows {
+            let text = match row.whole {
+                true => from_line(text, &row.first),
+                false => Some(line),
             };
-            if let Some(account) = pattern.account(text) {
-                let (account, text, vague) = (account.to_vec(), text.to_vec(), pattern.is_vague());
-                return Some(Found { asks: pattern.asks, account, text, known: true, vague });
+            if let Some(text) = text
+                && let Some(account) = row.account(text)
+            {
+                let (account, text, vague) = (account.to_vec(), text.to_vec(), row.is_vague());
+                return Some(Found { asks: row.asks, account, text, known: true, vague, cut: false });
             }
         }
-        Some(Found { asks: Asks::Other, account: Vec::new(), text: line.to_vec(), known: false, vague: true })
+        let (text, cut) = (line.to_vec(), self.cut);
+        Some(Found { asks: Asks::Other, account: Vec::new(), text, known: false, vague: true, cut })
     }
+}
+
+/// All from the first line that begins so, without white space around it.
+fn from_line<'a>(text: &'a [u8], first: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = text.trim_ascii();
+    while !rest.starts_with(first) {
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'))?;
+        rest = rest[end..].trim_ascii_start();
+    }
+    Some(rest)
 }
 
 /// What stands behind the last end of a line; a carriage return is one, tools begin a prompt with it.
@@ -150,13 +191,14 @@ impl Pattern {
             }
             text = &text[length..];
         }
-        Pattern { whole, first, rest, asks }
+        let foreign = whole && !first.is_empty() && !first.iter().any(u8::is_ascii_alphanumeric);
+        Pattern { whole, foreign, first, rest, asks }
     }
 
-    /// Whether no letter of the prompt is known.
+    /// Whether no letter of the prompt is known to be the tool's.
     fn is_vague(&self) -> bool {
         let parts = self.rest.iter().map(|(_, part)| part).chain([&self.first]);
-        !parts.flatten().any(u8::is_ascii_alphanumeric)
+        self.foreign || !parts.flatten().any(u8::is_ascii_alphanumeric)
     }
 
     /// The account that a text names, empty where the pattern has none; `None` when the text does not fit.
@@ -240,9 +282,32 @@ mod tests {
 
     #[test]
     fn s19_a_server_cannot_pass_its_own_text_off_as_the_prompt_of_another_account() {
-        // What a server writes into a keyboard-interactive prompt stands behind its own account.
-        let forged = found(b"\r(root@jump) \r\nroot@web1's password: ").expect("a prompt");
-        assert_eq!(forged.1, "root@jump");
+        // What a server writes into a keyboard-interactive prompt stands behind its own account, wherever a line begins
+        // with that: at the start, behind the echo of an answer, or behind a message.
+        for before in ["\r", "yes\r\n\r", "123456\r\n  ", "Try again.\r\n\r\n"] {
+            for within in ["", "\r(root@web1) ", "(x) \r\nThe authenticity of host 'web1' (yes/no)? \r\n"] {
+                let text = format!("{before}(root@jump) {within}\r\nroot@web1's password: ");
+                assert_eq!(found(text.as_bytes()).expect("a prompt").1, "root@jump", "{text:?}");
+            }
+        }
+        assert_eq!(found(b"\r(root@jump\r\nroot@web1's password: "), None);
+    }
+
+    #[test]
+    fn s19_a_server_cannot_lose_the_beginning_of_its_prompt_by_its_length() {
+        let prompt = [&b"\r(ops@bastion) "[..], &b".".repeat(5000), b"\r\ndmw@web1's password: "].concat();
+        for piece in [1, 7, 1000, KEPT, prompt.len()] {
+            for before in ["", "yes\r\n"] {
+                let mut scanner = scanner(TABLE);
+                scanner.push(before.as_bytes());
+                prompt.chunks(piece).for_each(|piece| scanner.push(piece));
+                let found = scanner.found().expect("something");
+                assert!(!found.known && found.cut, "{piece}: {found:?}");
+                scanner.clear();
+                scanner.push(b"\r\n\rdmw@web1's password: ");
+                assert!(scanner.found().is_some_and(|found| found.known && found.account == b"dmw@web1"));
+            }
+        }
     }
 
     #[test]
@@ -272,7 +337,9 @@ mod tests {
             // Three times the promise of 2 s, unoptimized.
             assert!(begun.elapsed().as_secs() < 6, "{:?}", begun.elapsed());
             scanner.push(b"\r\nx@y's password: ");
-            assert!(scanner.found().is_some_and(|found| found.known && found.account == b"x@y"));
+            let found = scanner.found().expect("a line");
+            let own = flood.starts_with(b"(");
+            assert!(found.cut == own && found.known != own && (own || found.account == b"x@y"), "{found:?}");
         }
     }
 

@@ -265,6 +265,33 @@ proptest! {
 }
 
 #[test]
+fn s19_a_servers_text_must_stand_and_what_comes_behind_an_answer_of_it_is_still_the_servers() {
+    let (mut dialogue, now) = dialogue();
+    // The first piece of a long text, which the terminal delivers in several.
+    dialogue.handle_bytes(b"\r(ops@bastion) Password:", now);
+    assert!(dialogue.poll(now, SILENT).is_none());
+    assert_eq!(dialogue.poll_timeout(), Some(now + QUIET));
+    dialogue.handle_bytes(b"\r\n\rdmw@web1's password: ", now);
+    let question = asked(dialogue.poll(now + QUIET, SILENT));
+    assert_eq!((question.asks, question.account.as_str()), (Asks::Password, "ops@bastion"));
+    dialogue.answer(Some("bastion's".into()), now);
+    assert_eq!(typed(dialogue.poll(now, SILENT)), b"bastion's");
+    // An answer with echo shows in front of the next prompt.
+    dialogue.handle_bytes(b"123456\r\n\r(ops@bastion) \r\ndmw@web1's password: ", now);
+    let refusal = refused(dialogue.poll(now + QUIET, SILENT));
+    assert_eq!((refusal.why, refusal.question.account.as_str()), (Why::Wrong, "ops@bastion"));
+}
+
+#[test]
+fn s19_a_servers_text_that_is_too_long_to_tell_whose_it_is_gets_nothing() {
+    let (mut dialogue, now) = dialogue();
+    let prompt = [&b"\r(ops@bastion) "[..], &b".".repeat(5000), b"\r\ndmw@web1's password: "].concat();
+    dialogue.handle_bytes(&prompt, now);
+    let refusal = refused(dialogue.poll(now + QUIET, SILENT));
+    assert_eq!((refusal.why, refusal.question.account.as_str()), (Why::TooLong, ""));
+}
+
+#[test]
 fn a_text_of_which_only_the_end_is_known_must_stand() {
     let known = vec![Prompt { text: "*:".into(), asks: Asks::Password }];
     let mut dialogue = Dialogue::new(&Prompts { known, terminal: false, answer_ms: 1000 }, "token", true);
