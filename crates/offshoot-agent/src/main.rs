@@ -1,12 +1,19 @@
 //! The compact agent: what is bootstrapped onto a target. No code of the user's runs in it.
 #![forbid(unsafe_code)]
+#![cfg_attr(offshoot_main, no_main)]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--hello") {
+fn run() -> u8 {
+    if offshoot_mux::process::argument(1).is_some_and(|argument| argument == "--hello") {
         println!("offshoot-agent {} {}", offshoot_node::VERSION, offshoot_node::TRIPLE);
-        return ExitCode::SUCCESS;
+        return 0;
     }
-    ExitCode::from(offshoot_node::agent::run())
+    offshoot_node::agent::run()
+}
+
+#[cfg(offshoot_main)]
+offshoot_mux::main_of!(run);
+
+#[cfg(not(offshoot_main))]
+fn main() -> std::process::ExitCode {
+    run().into()
 }

@@ -170,6 +170,8 @@ fn for_size(recipe: Recipe, rust: &Rust, linker: &Rust) -> Vec<String> {
     // each access to the stack is three bytes longer, and jumps are far.
     let mut flags: Vec<String> = [
         "--cfg=offshoot_agent",
+        // It starts, and starts threads, without what std does at such moments.
+        "--cfg=offshoot_main",
         // Rolled up; processors with instructions for it use those all the same.
         "--cfg=sha2_backend_soft=\"compact\"",
         "-Cllvm-args=-enable-machine-outliner=never -inline-max-stacksize=128",

@@ -28,6 +28,9 @@ pub use out::{Full, OutQueue, Progress};
 pub use poller::{Event, Events, Interest, Poller, Registry, Token, Waker};
 pub use signals::{Signals, ignore_sigpipe, reset_all_signals};
 pub use spawn::{Limit, Spawn, SpawnError, Stdio};
+#[cfg(offshoot_main)]
+#[doc(hidden)]
+pub use sys::thread::begin;
 pub use timers::{TimerId, Timers};
 pub use wake::{Ready, WakeFd, WakeFlag, wait_readable};
 

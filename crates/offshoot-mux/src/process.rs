@@ -139,6 +139,15 @@ pub fn set_process_name(name: impl AsRef<OsStr>) -> io::Result<usize> {
     facts::overwrite_arguments(name)
 }
 
+/// The argument at this place, the program's own name at 0. In a program of ours that `main_of` made, `std::env::args`
+/// knows none.
+pub fn argument(place: usize) -> Option<std::ffi::OsString> {
+    #[cfg(offshoot_main)]
+    return crate::sys::thread::argument(place);
+    #[cfg(not(offshoot_main))]
+    std::env::args_os().nth(place)
+}
+
 /// The soft limit of descriptors before it was raised.
 static FORMER_LIMIT: OnceLock<u64> = OnceLock::new();
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use offshoot_connect::{AGENT_ARGUMENT, SOCKET_ARGUMENT, WORKER_ARGUMENT};
-use offshoot_mux::process::{self, Fork};
+use offshoot_mux::process::{self, Fork, argument};
 use offshoot_mux::{Interest, Poller, Signals, io as fd, wait_readable};
 use offshoot_route::{Node, Time};
 use offshoot_wire::{Hello, ParentHello, ParsedHello, parse_hello};
@@ -36,7 +36,7 @@ const FAILED: u8 = 125;
 
 /// Whether this process was started to become an agent or a worker.
 pub fn is_wanted() -> bool {
-    std::env::args_os().nth(1).is_some_and(|argument| argument == AGENT_ARGUMENT || argument == WORKER_ARGUMENT)
+    argument(1).is_some_and(|argument| argument == AGENT_ARGUMENT || argument == WORKER_ARGUMENT)
 }
 
 /// What a process becomes. A type for each, so that what one does not need is not linked into its program.
@@ -133,9 +133,9 @@ pub fn run() -> u8 {
 /// As [`run`], in a program of the user's: becomes an agent that can start workers of it, or such a worker, as the
 /// arguments say.
 pub fn run_program(program: &Program) -> u8 {
-    let worker = std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT);
+    let worker = argument(1).is_some_and(|argument| argument == WORKER_ARGUMENT);
     if worker
-        && let Some(wanted) = std::env::args_os().nth(2)
+        && let Some(wanted) = argument(2)
         && let Err(why) = is_build(program, &wanted)
     {
         // Seen by whoever asked for it: the connect fails with what is said here.
@@ -156,7 +156,7 @@ fn is_build(program: &Program, wanted: &OsStr) -> Result<(), String> {
 }
 
 fn run_as(role: &impl Role) -> u8 {
-    let socket = std::env::args_os().nth(2).is_some_and(|argument| argument == SOCKET_ARGUMENT);
+    let socket = argument(2).is_some_and(|argument| argument == SOCKET_ARGUMENT);
     match start(socket, role) {
         Ok(code) => code,
         Err(error) => {

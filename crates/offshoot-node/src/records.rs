@@ -115,14 +115,13 @@ impl Log for Records {
         if text.write_fmt(*record.args()).is_err() {
             text.0.push('…');
         }
-        let thread = std::thread::current();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = LogRecord {
             seq: 0,
             level: record.level() as u8,
             unix_us: since.as_micros() as u64,
             module: name(record.target()),
-            thread: name(thread.name().unwrap_or_default()),
+            thread: offshoot_mux::thread::with_name(name),
             text: text.0,
         };
         let mut queue = self.lock();

@@ -16,6 +16,8 @@ pub(crate) mod signal;
 #[cfg(offshoot_agent)]
 mod stand_ins;
 pub(crate) mod start;
+#[cfg(offshoot_main)]
+pub(crate) mod thread;
 pub(crate) mod tty;
 
 use std::io;
