@@ -162,7 +162,7 @@ fn children_of(pid: u32, threads: Option<u32>) -> Vec<u32> {
 /// All processes, in the order of their parents' numbers.
 fn by_parent() -> Vec<Stat> {
     let mut found: Vec<Stat> = all().into_iter().filter_map(stat).collect();
-    found.sort_by_key(|stat| stat.process.ppid);
+    found.sort_unstable_by_key(|stat| stat.process.ppid);
     found
 }
 

@@ -107,7 +107,7 @@ impl Links {
             .filter(|entry| entry.link.is_some())
             .filter_map(|entry| entry.child.clone())
             .collect();
-        children.sort_by(|a, b| a.address.cmp(&b.address));
+        children.sort_unstable_by(|a, b| a.address.cmp(&b.address));
         children
     }
 

@@ -276,8 +276,7 @@ impl State {
         for (.., cancel) in &connects.cancels {
             cancel.cancel();
         }
-        let waiting: Vec<Waiting> = connects.queue.drain(..).collect();
-        for waiting in waiting {
+        for waiting in std::mem::take(&mut connects.queue) {
             match waiting {
                 // Its requester is told by the end of this context.
                 Waiting::Request(..) => {}
