@@ -255,3 +255,33 @@ fn a_flood_that_nobody_reads_stalls_the_producer_and_ends_with_the_reader() {
     assert_eq!(done.out().trim(), "100000", "{done}");
     tag.assert_nothing_left(GONE);
 }
+
+#[test]
+fn a_command_that_is_fed_and_does_not_read_ends_with_the_reader_of_its_output() {
+    let tag = Tag::new("fedflood");
+    let mut command = tag.command("sh");
+    let script =
+        "yes | \"$0\" exec --raw local/local -- sh -c 'while echo up; do sleep 1; done; sleep 100' | head -n 1";
+    command.args(["-c", script]).arg(offshoot_tests::product::binary());
+    let done = offshoot_tests::bounded::Gathered::start(&mut command, None)
+        .finish(Duration::from_secs(30), || tag.kill_everything());
+    assert!(!done.overdue, "{done}");
+    assert_eq!(done.out(), "up\n", "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_password_from_a_descriptor_is_read_once() {
+    let tag = Tag::new("pwfd");
+    for flag in ["-n", "-T"] {
+        // Whoever reads on, behind the line, waits for the one who holds the other end.
+        let script = "exec 3< <(echo word; exec sleep 60); writer=$!; \
+                      \"$0\" exec \"$1\" --password-fd 3 local -- echo up; kill $writer";
+        let mut command = tag.command("bash");
+        command.args(["-c", script]).arg(offshoot_tests::product::binary()).arg(flag);
+        let done = offshoot_tests::bounded::Gathered::start(&mut command, None)
+            .finish(Duration::from_secs(30), || tag.kill_everything());
+        assert!(!done.overdue && done.out().contains("up"), "{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}

@@ -337,6 +337,19 @@ fn a_descriptor_gives_one_secret_for_all() {
 }
 
 #[test]
+fn the_doctor_asks_for_passwords_too() {
+    let name = "the_doctor_asks_for_passwords_too";
+    let tag = Tag::new("doctorasks");
+    let fleet = or_not_run!(name, bed::start(&tag));
+    let mut terminal = fleet.offshoot_on_terminal(&tag, &["doctor", "p-word@h1"]);
+    terminal.await_text("password of ", SOON);
+    terminal.type_line(&fleet.accounts().password("h1", "p-word"));
+    let done = terminal.finish(SOON);
+    assert!(done.code == Some(0) && done.restored_terminal(), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
 fn in_a_multiplexer_a_password_is_typed_unseen_and_the_shell_gets_its_terminal_back() {
     let name = "in_a_multiplexer_a_password_is_typed_unseen_and_the_shell_gets_its_terminal_back";
     if bounded::find_program("tmux").is_none() {

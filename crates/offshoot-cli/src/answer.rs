@@ -176,7 +176,11 @@ fn first_line(source: &mut dyn Read) -> anyhow::Result<Secret> {
             Err(error) => return Err(error.into()),
         }
     }
+    let empty = line.is_empty();
     let secret = Secret::new(line);
+    if empty {
+        bail!("expected one line, but there is nothing in it");
+    }
     if !secret.is_typable() {
         bail!("expected one line of at most {LONGEST} bytes, without control characters");
     }
@@ -318,6 +322,8 @@ mod tests {
         assert_eq!(text(first_line(&mut Cursor::new("no end")).ok()).as_deref(), Some("no end"));
         assert!(first_line(&mut Cursor::new("x".repeat(2000))).is_err());
         assert!(first_line(&mut Cursor::new("a\0b\n")).is_err());
+        assert!(first_line(&mut Cursor::new("\nhunter2\n")).is_err());
+        assert!(first_line(&mut Cursor::new("")).is_err());
     }
 
     #[test]

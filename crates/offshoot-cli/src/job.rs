@@ -191,7 +191,10 @@ impl<G: Ground> Runner<'_, G> {
                     Err(fault) => break Ok(Outcome::Failed(self.explained(fault))),
                 }
             };
-            // Before the scope waits for the thread that feeds it.
+            // Before the scope waits for the thread that feeds it, which ends when the command does.
+            if let Err(error) = &result {
+                self.interrupt.trip(unwritten(error));
+            }
             drop(process);
             if let Some(stopper) = stopper {
                 stopper.stop();
@@ -222,16 +225,19 @@ impl<G: Ground> Runner<'_, G> {
 
     /// Our own output failed: nothing more can be told, so everything ends.
     fn check(&self, result: io::Result<()>) {
-        match result {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.interrupt.trip(exit::BROKEN_PIPE),
-            Err(error) => {
-                let error = io::Error::new(error.kind(), format!("cannot write the output: {error}"));
-                self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                self.interrupt.trip(exit::OURS);
-            }
+        let Err(error) = result else { return };
+        let code = unwritten(&error);
+        if code == exit::OURS {
+            let error = io::Error::new(error.kind(), format!("cannot write the output: {error}"));
+            self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
+        self.interrupt.trip(code);
     }
+}
+
+/// What to exit with when our own output fails.
+fn unwritten(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::BrokenPipe { exit::BROKEN_PIPE } else { exit::OURS }
 }
 
 /// Writes what the feed gives until its end, or until the command reads no more.

@@ -1,6 +1,7 @@
 //! `offshoot doctor`: connects to one target and says how that went, hop by hop, and what is there.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::args::{DoctorArgs, GlobalArgs};
@@ -29,8 +30,9 @@ pub(crate) fn doctor(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<u8
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("the doctor sees one target at a time; these are {}", names.len());
     };
-    let console = Console::of_process();
+    let console = Arc::new(Console::of_process());
     let interrupt = Interrupt::listen()?;
+    reach.answers.surround(&console, &interrupt);
     let tree = Tree::open(&reach)?;
     let stopping = tree.clone();
     interrupt.on_trip(move || stopping.shutdown());

@@ -23,7 +23,7 @@ pub(crate) fn exec(args: ExecArgs, global: &GlobalArgs) -> anyhow::Result<u8> {
         anyhow::bail!("the command is empty");
     }
     if tty {
-        return shell::on_terminal(&targets, &reach_args, global, Some(job), Keys::new(Some(b'~')));
+        return shell::on_terminal(&targets, &reach_args, &reach, global, Some(job), Keys::new(Some(b'~')));
     }
     run_job(&targets, &reach_args, &reach, Form::of(&output), &Look::new(global), &job, |read_stdin| {
         let stdin = std::io::stdin();

@@ -30,7 +30,8 @@ pub(crate) fn shell(args: ShellArgs, global: &GlobalArgs) -> anyhow::Result<u8> 
         let note = "offshoot: stdin is no terminal, so the shell gets none: it reads stdin as a pipe (-q hides this)\n";
         Console::of_process().write(Stream::Stderr, note.as_bytes())?;
     }
-    run(&[args.target], &args.reach, global, job, Keys::new(args.escape.0), terminal)
+    let reach = Reach::new(&args.reach, global)?;
+    run(&[args.target], &args.reach, &reach, global, job, Keys::new(args.escape.0), terminal)
 }
 
 /// A command on a terminal there, whatever we have here: `exec --tty`.
@@ -40,32 +41,33 @@ pub(crate) fn shell(args: ShellArgs, global: &GlobalArgs) -> anyhow::Result<u8> 
 pub(super) fn on_terminal(
     wanted: &[String],
     args: &ReachArgs,
+    reach: &Reach,
     global: &GlobalArgs,
     job: Option<Job>,
     keys: Keys,
 ) -> anyhow::Result<u8> {
-    run(wanted, args, global, job, keys, true)
+    run(wanted, args, reach, global, job, keys, true)
 }
 
 fn run(
     wanted: &[String],
     args: &ReachArgs,
+    reach: &Reach,
     global: &GlobalArgs,
     job: Option<Job>,
     keys: Keys,
     wants_terminal: bool,
 ) -> anyhow::Result<u8> {
     let look = Look::new(global);
-    let reach = Reach::new(args, global)?;
     let chosen = targets::resolve(wanted, &args.exclude)?;
-    let (names, mut paths) = crate::tree::paths(chosen.names, &reach)?;
+    let (names, mut paths) = crate::tree::paths(chosen.names, reach)?;
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("a terminal is for one target; these are {}", names.len());
     };
     let console = Arc::new(Console::of_process());
     let interrupt = Interrupt::listen()?;
     reach.answers.surround(&console, &interrupt);
-    let tree = Tree::open(&reach)?;
+    let tree = Tree::open(reach)?;
     let stopping = tree.clone();
     interrupt.on_trip(move || stopping.shutdown());
     // The usual size, for a terminal of which we have none.
