@@ -355,6 +355,19 @@ impl Fleet {
         Offshoot::in_place(tag, command, self.control.as_ref().map(|control| control.watched().clone()), &[], None)
     }
 
+    /// The program whose functions run far away, run in the control host with its words behind the fleet's configuration.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be built static here.
+    pub fn calls<'a>(&self, tag: &'a Tag, words: &[&str]) -> Result<Offshoot<'a>, Unavailable> {
+        crate::product::agents();
+        let mut command = self.command(crate::product::calls()?);
+        command.env("OFFSHOOT_AGENTS", crate::host::build_folder().with_file_name("agents"));
+        command.arg(self.config()).args(words);
+        Ok(Offshoot::in_place(tag, command, self.control.as_ref().map(|control| control.watched().clone()), &[], None))
+    }
+
     /// The command on a terminal of its own, where it can ask.
     pub fn offshoot_on_terminal(&self, tag: &Tag, arguments: &[&str]) -> Terminal {
         crate::product::agents();

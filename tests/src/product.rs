@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bounded::{self, Finished, Gathered};
 use crate::host::build_folder;
+use crate::not_run::Unavailable;
 use crate::process::{self, Process};
 use crate::tag::{Tag, listed};
 use crate::terminal::Terminal;
@@ -71,6 +72,38 @@ pub fn example(name: &str) -> PathBuf {
         examples
     });
     folder.join(name)
+}
+
+/// The program whose functions run far away, static: built beside the command.
+///
+/// # Errors
+///
+/// When the compiler has no static target for this machine.
+///
+/// # Panics
+///
+/// When it has, and it cannot be built.
+pub fn calls() -> Result<&'static Path, Unavailable> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let triple = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let mut sysroot = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let sysroot = bounded::run(sysroot.args(["--print", "sysroot"]), None, DEADLINE);
+    if !Path::new(sysroot.out().trim()).join("lib/rustlib").join(&triple).is_dir() {
+        return Err(Unavailable::because(format!("the compiler has no target {triple}")));
+    }
+    Ok(BUILT.get_or_init(|| {
+        let folder = build_folder();
+        let target = folder.parent().unwrap_or(&folder);
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--package", "offshoot-tests", "--bin", "offshoot-calls", "--manifest-path"]);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
+        command.args(["--target", &triple, "--target-dir"]).arg(target);
+        // Without them it is some megabytes, as users' programs are.
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_DEV_STRIP", "symbols");
+        let built = bounded::run(&mut command, None, Duration::from_secs(1200));
+        assert!(built.code == Some(0), "the program does not build for {triple}\n{built}");
+        target.join(triple).join("debug/offshoot-calls")
+    }))
 }
 
 /// Sees to it that there is an agent for this machine's architecture, for targets that are reached by ssh: with `OFFSHOOT_BIN` whoever set it has done so,

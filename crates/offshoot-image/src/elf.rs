@@ -109,6 +109,27 @@ impl Elf {
         read(&Fields { bytes, wide }).ok_or(ElfError::Short)
     }
 
+    /// Where in the file an executable's list of libraries lies, by the headers at its front; `None` when it has none, or
+    /// they are cut short.
+    pub fn libraries(headers: &[u8]) -> Option<std::ops::Range<usize>> {
+        if !headers.starts_with(b"\x7fELF") || headers.get(5) != Some(&1) {
+            return None;
+        }
+        let file = Fields { bytes: headers, wide: *headers.get(4)? == 2 };
+        let table = file.offset(file.pick(32, 28))?;
+        let size = usize::from(file.half(file.pick(54, 42))?);
+        let count = usize::from(file.half(file.pick(56, 44))?);
+        for index in 0..count {
+            let entry = table.checked_add(index.checked_mul(size)?)?;
+            if file.word(entry)? == PT_DYNAMIC {
+                let offset = file.offset(entry.checked_add(file.pick(8, 4))?)?;
+                let length = file.offset(entry.checked_add(file.pick(32, 16))?)?;
+                return Some(offset..offset.checked_add(length)?);
+            }
+        }
+        None
+    }
+
     /// The triple that an image for its machine is built for, if there is one.
     pub fn triple(&self) -> Option<&'static str> {
         TRIPLES.iter().find(|(machine, _)| *machine == self.machine).map(|(_, name)| *name)

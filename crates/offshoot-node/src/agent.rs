@@ -343,3 +343,29 @@ fn read_hello(fds: &LinkFds, guard: &OwnedFd, received: &mut Vec<u8>) -> io::Res
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use offshoot_wire::Failure;
+
+    use super::*;
+    use crate::Invocation;
+
+    struct None_;
+
+    impl Calls for None_ {
+        fn call(&self, _: &Invocation) -> Result<Vec<u8>, Failure> {
+            unreachable!("nothing is called")
+        }
+    }
+
+    #[test]
+    fn s11_a_worker_is_of_the_build_that_is_wanted_or_says_so() {
+        let program = Program { identity: || Ok([0xa1; 32]), calls: Arc::new(None_) };
+        assert_eq!(is_build(&program, OsStr::new(&"a1".repeat(32))), Ok(()));
+        for other in ["", "a1", &"a2".repeat(32), &"A1".repeat(32)] {
+            let why = is_build(&program, OsStr::new(other)).expect_err("another build");
+            assert!(why.contains("another build"), "{why}");
+        }
+    }
+}

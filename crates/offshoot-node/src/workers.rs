@@ -19,7 +19,7 @@ use crate::error::os_failure;
 use crate::fetching::FromAbove;
 use crate::options::WorkerLimits;
 use crate::services::NoRoom;
-use crate::{Context, Error, Output, TRIPLE};
+use crate::{Context, Error, Output, Pending, TRIPLE};
 
 /// How many workers are started at once.
 const STARTS: usize = 32;
@@ -200,9 +200,17 @@ impl Context {
     /// # Errors
     /// As [`new_worker`](Self::new_worker), and how the context was lost.
     pub fn preload(&self, program: [u8; 32]) -> Result<(), Error> {
+        self.start_preload(program)?.wait()
+    }
+
+    /// As [`preload`](Self::preload), without waiting until it is there.
+    ///
+    /// # Errors
+    /// When there is no image for this context, or it cannot be asked.
+    pub fn start_preload(&self, program: [u8; 32]) -> Result<Pending<()>, Error> {
         let image = self.image(&program).map_err(|failure| self.error(failure))?;
         let spec = ImageSpec { hash: image.hash, keep: true };
-        self.ask(Verb::Image, encode(&spec).into())?.answer(None).map(drop)
+        Ok(Pending::new(self.ask(Verb::Image, encode(&spec).into())?, |_| Ok(())))
     }
 
     /// The image for this context, which this process serves from now on, or asks for above.

@@ -224,6 +224,21 @@ impl Master {
         &self.agents
     }
 
+    /// Has the image of this program brought to contexts, so that the first calls there need not wait for it: over each
+    /// link of the tree once, however many contexts lie behind it. Waits for all; the results are in the order of the
+    /// contexts. Those on this machine that were started from the program itself need none.
+    pub fn preload<'a>(&self, contexts: impl IntoIterator<Item = &'a Context>) -> Vec<Result<(), Error>> {
+        let program = identity();
+        let asked: Vec<_> = contexts
+            .into_iter()
+            .map(|context| match &program {
+                Ok(program) => context.start_preload(*program),
+                Err(failure) => Err(Error::new(failure.clone(), context.path())),
+            })
+            .collect();
+        asked.into_iter().map(|asked| asked?.wait()).collect()
+    }
+
     /// The images of this program at hand, by which its functions run on other machines.
     pub fn images(&self) -> &Images {
         &self.images

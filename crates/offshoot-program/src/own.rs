@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use offshoot_image::elf::Elf;
-use offshoot_image::onefile::OneFile;
+use offshoot_image::onefile::{OneFile, PART_MAX};
 
 /// The own executable. Read once: it does not change while it runs.
 #[derive(Debug)]
@@ -55,8 +55,8 @@ impl Own {
     }
 }
 
-/// What an executable says of itself in its headers. A dynamic one's list of libraries may lie behind what is read: then it
-/// counts as unreadable, and so not as static.
+/// What an executable says of itself: in its headers, and in its list of libraries, which a static one that can lie anywhere
+/// in memory has as well, empty, and far behind.
 fn headers(file: &File) -> io::Result<Option<Elf>> {
     use std::io::Read as _;
     use std::os::unix::fs::FileExt as _;
@@ -71,5 +71,12 @@ fn headers(file: &File) -> io::Result<Option<Elf>> {
     }
     let mut bytes = Vec::new();
     At(file, 0).take(HEADERS).read_to_end(&mut bytes)?;
+    if let Some(list) = Elf::libraries(&bytes).filter(|list| list.end > bytes.len() && list.end as u64 <= PART_MAX) {
+        // What lies between is not read, and the system gives no memory for it.
+        let mut whole = vec![0; list.end];
+        whole[..bytes.len()].copy_from_slice(&bytes);
+        At(file, list.start as u64).read_exact(&mut whole[list])?;
+        bytes = whole;
+    }
     Ok(Elf::parse(&bytes).ok())
 }

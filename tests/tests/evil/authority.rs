@@ -103,7 +103,8 @@ cases! {
         let parent = scene.parent.clone();
         let body = encode(&ImageSpec { hash: [7; 32], keep: true });
         scene.ask(&parent, 1, Verb::Image.number(), &body);
-        scene.link.refused(1, &FailureKind::Denied);
+        let failure = scene.link.failure(1);
+        assert_eq!(failure.message, "that is not a child's to ask", "{failure:?}");
     };
     s6_a_request_that_is_cut_short_is_an_error_of_that_request_alone: Passed, |scene| {
         use offshoot_wire::{Frame, FrameKind};

@@ -185,3 +185,64 @@ fn memory(error: io::Error) -> Failure {
     }
     failure
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use offshoot_mux::Spawn;
+
+    use super::*;
+
+    fn stored(bytes: &[u8]) -> ContentRef {
+        ContentRef { hash: [0; 32], length: bytes.len() as u64, packing: Packing::Stored }
+    }
+
+    #[test]
+    fn where_nothing_runs_from_memory_it_runs_from_a_file_that_is_gone_at_once() {
+        let program = fs::read("/bin/true").unwrap();
+        let made = Executable::of(&stored(&program), &mut program.chunks(1000)).unwrap();
+        let refused = tempfile::tempfile().unwrap();
+        let path = RefCell::new(PathBuf::new());
+        let run = |image: Image<'_>| match image {
+            // As the system refuses a file that may not be executed.
+            Image::Open(_) => Spawn::image(refused.as_fd(), "x").start(),
+            Image::Path(of) => {
+                path.replace(of.to_owned());
+                assert_eq!(fs::read(of).unwrap(), program);
+                Spawn::new(of).start()
+            }
+        };
+        let child = made.start(".offshoot-test-executable", &run).unwrap();
+        assert!(child.wait(None).unwrap().unwrap().success());
+        assert!(path.borrow().is_absolute() && !path.borrow().exists(), "{path:?}");
+    }
+
+    #[test]
+    fn what_can_be_placed_nowhere_names_the_places() {
+        let run = |_: Image<'_>| panic!("nothing is there to be run");
+        let places = ["/nonexistent/a", "/proc/self"].map(PathBuf::from);
+        let failure = start_from(&places, "x", b"x", &run).map(drop).expect_err("no place");
+        assert_eq!(failure.kind, FailureKind::NoExec);
+        assert!(failure.message.contains("/nonexistent/a") && failure.message.contains("/proc/self"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_packed_image_comes_out_as_it_was_and_a_damaged_one_does_not() {
+        let program = fs::read("/bin/true").unwrap();
+        let packed = offshoot_loader::pack::pack(&program).unwrap();
+        let (properties, filter, length) = (packed.properties, packed.filter, program.len() as u64);
+        let content = ContentRef { packing: Packing::Lzma { properties, filter, length }, ..stored(&packed.bytes) };
+        let Executable(Kept::Memory(file)) = Executable::of(&content, &mut packed.bytes.chunks(999)).unwrap() else {
+            panic!("this system has files in memory");
+        };
+        assert_eq!(read(&file).unwrap(), program);
+        let damaged = |bytes: &[u8], content: &ContentRef| {
+            Executable::of(content, &mut bytes.chunks(999)).map(drop).expect_err("damaged").kind.clone()
+        };
+        assert_eq!(damaged(&packed.bytes[..packed.bytes.len() - 9], &content), FailureKind::Malformed);
+        assert_eq!(damaged(&[&packed.bytes[..], &[0; 9]].concat(), &content), FailureKind::Malformed);
+        let large = ContentRef { packing: Packing::Lzma { properties, filter, length: u64::MAX }, ..content };
+        assert_eq!(damaged(&packed.bytes, &large), FailureKind::Malformed);
+    }
+}

@@ -1,0 +1,154 @@
+//! A user's program whose functions run in contexts far away, and which tells what went over each link. Static, so that it
+//! is its own image for hosts of the same kind: built by the test that runs it.
+//!
+//! `offshoot-calls CONFIG economy HOST CONTEXTS THREADS`, `… chain HOST… [sudo:USER]`, `… preload HOST CONTEXTS`,
+//! `… crash HOST`, `… cut HOST SCRIPT`.
+
+#![deny(unsafe_code)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use offshoot::prelude::*;
+use offshoot::wire::ContentStats;
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who runs this: the process, its user, and where the worker is.
+#[offshoot::remote]
+fn who(here: &Here) -> (u32, String, String) {
+    let user = std::fs::metadata("/proc/self").map(|about| std::os::unix::fs::MetadataExt::uid(&about)).unwrap_or(1);
+    (std::process::id(), user.to_string(), here.context().path().to_owned())
+}
+
+#[offshoot::remote]
+fn crash() {
+    std::process::abort();
+}
+
+fn ssh(config: &str, target: &str) -> Ssh {
+    Ssh::to(target).config(config)
+}
+
+fn told(name: &str, stats: &ContentStats) {
+    let ContentStats { asked, bytes_in, requests, hits, joined, refused, bytes_out, kept } = stats;
+    println!(
+        "{name}: asked {asked} bytes_in {bytes_in} requests {requests} hits {hits} joined {joined} refused {refused} \
+         bytes_out {bytes_out} kept {kept}"
+    );
+}
+
+/// Contexts behind a bastion, all called at once by many threads.
+fn economy(config: &str, master: &Master, host: &str, contexts: usize, threads: usize) -> Result<(), Failed> {
+    let bastion = master.connect(ssh(config, host))?;
+    let behind: Vec<Context> =
+        bastion.connect_all(vec![Local::new(); contexts]).into_iter().collect::<Result<_, _>>()?;
+    let began = Instant::now();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Some(context) = behind.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        who::on(context)?;
+                    }
+                    Ok::<(), offshoot::Error>(())
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    })?;
+    println!("first calls of {} in {} ms", behind.len(), began.elapsed().as_millis());
+    told("master", &master.context().content_stats()?);
+    told("bastion", &bastion.content_stats()?);
+    Ok(())
+}
+
+/// One hop behind the other, the function at the end; twice.
+fn chain(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+    let mut at = master.context().clone();
+    for hop in hops {
+        at = match hop.strip_prefix("sudo:") {
+            Some(user) => at.sudo(user).connect()?,
+            None if hop == "local" => at.local().connect()?,
+            None => at.connect(ssh(config, hop))?,
+        };
+    }
+    for call in ["first", "second"] {
+        let began = Instant::now();
+        let (process, user, path) = who::on(&at)?;
+        println!("{call}: process {process} of user {user} in {path}, after {} us", began.elapsed().as_micros());
+    }
+    Ok(())
+}
+
+/// The image is there before anybody calls.
+fn preload(config: &str, master: &Master, host: &str, contexts: usize) -> Result<(), Failed> {
+    let bastion = master.connect(ssh(config, host))?;
+    let behind: Vec<Context> =
+        bastion.connect_all(vec![Local::new(); contexts]).into_iter().collect::<Result<_, _>>()?;
+    for done in master.preload(&behind) {
+        done?;
+    }
+    let before = bastion.content_stats()?;
+    told("preloaded", &before);
+    for context in &behind {
+        who::on(context)?;
+    }
+    told("called", &bastion.content_stats()?);
+    Ok(())
+}
+
+/// A worker that is lost costs its call, and no second transfer.
+fn crashes(config: &str, master: &Master, host: &str) -> Result<(), Failed> {
+    let context = master.connect(ssh(config, host))?;
+    let (first, ..) = who::on(&context)?;
+    let before = context.content_stats()?;
+    let lost = crash::on(&context).expect_err("it aborts");
+    let (second, ..) = who::on(&context)?;
+    println!("lost: {:?}; another process: {}", lost.kind(), first != second);
+    println!("fetched again: {}", context.content_stats()?.bytes_in != before.bytes_in);
+    Ok(())
+}
+
+/// The way is cut while the image is on it: all that wait are told, soon.
+fn cut(config: &str, master: &Master, host: &str, script: &str) -> Result<(), Failed> {
+    let context = master.connect(ssh(config, host))?;
+    let calls: Vec<_> = (0..20).map(|_| who::start(&context)).collect();
+    std::thread::sleep(Duration::from_millis(700));
+    let half = master.context().content_stats()?;
+    println!("on its way: {}", half.bytes_out > 0);
+    let began = Instant::now();
+    std::process::Command::new("sh").args(["-c", script]).status()?;
+    let mut kinds: Vec<String> = Vec::new();
+    for call in calls {
+        kinds.push(match call.wait_timeout(Duration::from_secs(60)) {
+            Ok(_) => "came".into(),
+            Err(error) => format!("{:?}", error.kind()),
+        });
+    }
+    kinds.dedup();
+    println!("ended: {kinds:?} within a minute: {}", began.elapsed() < Duration::from_secs(60));
+    Ok(())
+}
+
+#[offshoot::main]
+fn main(master: &Master) -> Result<(), Failed> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        [config, "economy", host, contexts, threads] => {
+            economy(config, master, host, contexts.parse()?, threads.parse()?)
+        }
+        [config, "chain", ..] => chain(config, master, &arguments[2..]),
+        [config, "preload", host, contexts] => preload(config, master, host, contexts.parse()?),
+        [config, "crash", host] => crashes(config, master, host),
+        [config, "cut", host, script] => cut(config, master, host, script),
+        _ => Err("see the head of the source".into()),
+    };
+    if let Err(error) = &result {
+        // All of it, on one line.
+        println!("failed: {error}");
+    }
+    result
+}

@@ -1,0 +1,117 @@
+//! Functions of a program in contexts on other hosts: its image goes there by itself, over each link once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use offshoot_tests::bounded::Finished;
+use offshoot_tests::{Fleet, Peer, Tag, host, or_not_run, product};
+
+const GONE: Duration = Duration::from_secs(12);
+
+/// What the program says of a context's contents.
+#[track_caller]
+fn stats(done: &Finished, name: &str) -> HashMap<String, u64> {
+    let head = format!("{name}: asked ");
+    let found = done.out();
+    let line = found.lines().find(|line| line.starts_with(&head)).unwrap_or_else(|| panic!("no {name}\n{done}"));
+    let words: Vec<&str> = line[name.len() + 2..].split(' ').collect();
+    words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].parse().expect("a number"))).collect()
+}
+
+#[track_caller]
+fn works(done: &Finished) {
+    assert!(done.code == Some(0), "{done}");
+}
+
+#[test]
+fn a_function_runs_on_a_host_behind_another_and_as_another_user() {
+    let name = "a_function_runs_on_a_host_behind_another_and_as_another_user";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("far");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2"), Peer::new("h3")]));
+    for (hops, path) in [
+        (&["h1"][..], "ssh:h1"),
+        (&["h1", "h2", "h3"], "ssh:h1 -> ssh:h2 -> ssh:h3"),
+        (&["h1", "sudo:nobody"], "ssh:h1 -> sudo:nobody"),
+        (&["sudo:nobody"], "sudo:nobody"),
+    ] {
+        let words: Vec<&str> = ["chain"].iter().chain(hops).copied().collect();
+        let done = or_not_run!(name, fleet.calls(&tag, &words)).run();
+        works(&done);
+        let user = if hops.last() == Some(&"sudo:nobody") { "65534" } else { "0" };
+        let line = format!(" of user {user} in {path} -> worker, after");
+        assert_eq!(done.out().matches(&line).count(), 2, "{done}");
+        println!("{}", done.out());
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn an_image_goes_over_a_link_once_however_many_contexts_behind_it_are_called_at_once() {
+    let name = "an_image_goes_over_a_link_once_however_many_contexts_behind_it_are_called_at_once";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("economy");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let image = std::fs::metadata(or_not_run!(name, product::calls())).expect("the program").len();
+    // The second run finds nothing: what the first brought was in memory, and is gone.
+    for _ in 0..2 {
+        let run = or_not_run!(name, fleet.calls(&tag, &["economy", "h1", "50", "20"]));
+        let done = run.deadline(Duration::from_secs(180)).run();
+        works(&done);
+        let bastion = stats(&done, "bastion");
+        assert_eq!((bastion["asked"], bastion["bytes_in"]), (1, image + 8), "{done}");
+        assert_eq!((bastion["requests"], bastion["refused"]), (50, 0), "{done}");
+        // The one that asked first neither found it nor found it on its way.
+        assert_eq!(bastion["hits"] + bastion["joined"], 49, "{done}");
+        assert_eq!((bastion["bytes_out"], bastion["kept"]), (50 * (image + 8), image), "{done}");
+        let master = stats(&done, "master");
+        assert_eq!((master["requests"], master["bytes_out"]), (1, image + 8), "{done}");
+        assert_eq!(master["kept"], 0, "what can be read again takes no memory: {done}");
+        println!("{}", done.out());
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_preloaded_image_is_not_asked_for_by_the_first_call() {
+    let name = "a_preloaded_image_is_not_asked_for_by_the_first_call";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("preload");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let done = or_not_run!(name, fleet.calls(&tag, &["preload", "h1", "5"])).run();
+    works(&done);
+    let (before, after) = (stats(&done, "preloaded"), stats(&done, "called"));
+    assert_eq!((before["asked"], before["requests"]), (1, 5), "{done}");
+    assert_eq!(before, after, "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_worker_that_is_lost_is_started_again_from_what_is_there() {
+    let name = "a_worker_that_is_lost_is_started_again_from_what_is_there";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("crash");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let done = or_not_run!(name, fleet.calls(&tag, &["crash", "h1"])).run();
+    works(&done);
+    assert!(done.out().contains("lost: PeerLost(Signalled(6)); another process: true"), "{done}");
+    assert!(done.out().contains("fetched again: false"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_link_that_is_cut_while_an_image_is_on_it_ends_every_call_that_waits() {
+    let name = "a_link_that_is_cut_while_an_image_is_on_it_ends_every_call_that_waits";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("cut");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let _relay = or_not_run!(name, fleet.relay("h1", "slow", Duration::from_millis(150)));
+    // The ssh of this master alone.
+    let script = "kill -9 $(ps -o pid=,comm= --ppid $PPID | sed -n 's/ssh$//p')";
+    let done = or_not_run!(name, fleet.calls(&tag, &["cut", "slow", script])).deadline(Duration::from_secs(120)).run();
+    works(&done);
+    assert!(done.out().contains("on its way: true"), "{done}");
+    assert!(done.out().contains("ended: [\"PeerLost("), "{done}");
+    assert!(!done.out().contains("came") && done.out().contains("within a minute: true"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
