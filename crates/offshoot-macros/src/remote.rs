@@ -88,7 +88,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
 
             #[::offshoot::__expansion::linkme::distributed_slice(::offshoot::__expansion::FUNCTIONS)]
             #[linkme(crate = ::offshoot::__expansion::linkme)]
-            static REGISTERED: ::offshoot::__expansion::Function = ::offshoot::__expansion::Function::new(NAME, run);
+            static REGISTERED: ::offshoot::__expansion::Function = ::offshoot::__expansion::Function::new(NAME, run).fallible(#fallible);
         }
     })
 }

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use offshoot_mux::lead::Slot;
-use offshoot_wire::{CallReply, CallSpec, EndReason, Failure, FailureKind, Limits, Ran, Verb, channel, encode};
+use offshoot_wire::{
+    CallReply, CallSpec, ChainLink, EndReason, Failure, FailureKind, Limits, Ran, Verb, channel, encode,
+};
 
 use crate::error::os_failure;
 use crate::pending::{Exchange, Sending, decoded};
@@ -20,17 +22,27 @@ pub struct Calling {
 }
 
 impl Context {
-    /// Calls a function in this worker, with encoded arguments, without waiting for its value.
+    /// Says that a place in a chain of calls in this worker will not be taken; not waited for.
+    pub fn skip_call(&self, place: ChainLink) {
+        let spec = CallSpec { function: String::new(), args: Vec::new(), follow: 0, chain: Some(place) };
+        // An error means that the worker is gone, and the chain with it.
+        if let Ok(asked) = self.ask(Verb::Call, encode(&spec).into()) {
+            drop(asked.unwanted(drop));
+        }
+    }
+
+    /// Calls a function in this worker, with encoded arguments, without waiting for its value; in its turn, when it has a
+    /// place in a chain.
     ///
     /// # Errors
     /// [`FailureKind::TooLarge`] for arguments of more than [`Limits::CALL`] bytes; or why it cannot be sent.
-    pub fn start_call(&self, function: &str, args: Vec<u8>) -> Result<Calling, Error> {
+    pub fn start_call(&self, function: &str, args: Vec<u8>, chain: Option<ChainLink>) -> Result<Calling, Error> {
         if args.len() as u64 > Limits::CALL {
             let message = format!("the arguments are {} bytes, expected at most {}", args.len(), Limits::CALL);
             return Err(self.error(Failure::new(FailureKind::TooLarge, message)));
         }
         let (args, follow) = if args.len() > Limits::CALL_INLINE { (Vec::new(), args) } else { (args, Vec::new()) };
-        let spec = CallSpec { function: function.to_owned(), args, follow: follow.len() as u64 };
+        let spec = CallSpec { function: function.to_owned(), args, follow: follow.len() as u64, chain };
         let exchange = Arc::new(self.ask_when(Verb::Call, encode(&spec).into(), Sending::Soon)?);
         let calling = Calling { exchange, came: Mutex::default() };
         if !follow.is_empty() {

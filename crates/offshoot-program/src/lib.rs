@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 mod agents;
+mod chain;
 mod detached;
 #[doc(hidden)]
 pub mod expansion;
@@ -23,6 +24,7 @@ mod thrown;
 mod worker;
 
 pub use agents::{Agents, FoundAgent, Origin};
+pub use chain::Chain;
 pub use master::{Builder, Master, init};
 pub use remote::{Call, Here, PendingCall};
 pub use select::{Completed, Select};

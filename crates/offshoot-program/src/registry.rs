@@ -23,12 +23,20 @@ type Run = fn(&Here, &[u8]) -> Result<Vec<u8>, Failure>;
 pub struct Function {
     name: &'static str,
     run: Run,
+    fallible: bool,
 }
 
 impl Function {
     /// A function by the path of its module and its own name.
     pub const fn new(name: &'static str, run: Run) -> Function {
-        Function { name, run }
+        Function { name, run, fallible: false }
+    }
+}
+
+impl Function {
+    /// The same, for one that returns a `Result`.
+    pub const fn fallible(self, fallible: bool) -> Function {
+        Function { fallible, ..self }
     }
 }
 
@@ -37,7 +45,7 @@ pub(crate) struct Registry;
 
 impl Calls for Registry {
     fn call(&self, call: &Invocation) -> Result<Vec<u8>, Failure> {
-        let Some(function) = FUNCTIONS.iter().find(|function| function.name == call.function) else {
+        let Some(function) = find(&call.function) else {
             return Err(unknown(&call.function));
         };
         let here = Here::of(call);
@@ -50,6 +58,15 @@ impl Calls for Registry {
             Err(Failure::new(FailureKind::Remote(RemoteFailure::Panic), message).ran(Ran::Executed))
         })
     }
+
+    fn is_error(&self, function: &str, value: &[u8]) -> bool {
+        // An `Err` is the second variant.
+        value.first() == Some(&1) && find(function).is_some_and(|function| function.fallible)
+    }
+}
+
+fn find(name: &str) -> Option<&'static Function> {
+    FUNCTIONS.iter().find(|function| function.name == name)
 }
 
 fn unknown(name: &str) -> Failure {

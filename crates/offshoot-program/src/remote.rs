@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use offshoot_connect::methods::{Local, Ssh};
 use offshoot_mux::lead::Slot;
-use offshoot_node::{Calling, Context, Error, Invocation};
+use offshoot_node::{Calling, Context, Error, Invocation, Via};
 use offshoot_wire::{DecodeError, EncodeError, Failure, FailureKind, Ran, decode_untrusted};
 use serde::de::DeserializeOwned;
 
+use crate::chain::{Chain, Member};
 use crate::detached::Outcome;
 use crate::identity::identity;
 
@@ -31,6 +33,16 @@ impl Here {
         &self.context
     }
 
+    /// A context below this worker: same machine, same user. Call `connect` on it.
+    pub fn local(&self) -> Via<Local> {
+        self.context.local()
+    }
+
+    /// A context below this worker, that it logs in to by ssh: `[user@]host[:port]`. Call `connect` on it.
+    pub fn ssh(&self, target: impl AsRef<str>) -> Via<Ssh> {
+        self.context.ssh(target)
+    }
+
     /// Whether nobody waits for the value any more: the caller cancelled, its time was up, or it is lost. The function
     /// is not ended; one that takes long should ask now and then.
     pub fn is_cancelled(&self) -> bool {
@@ -45,6 +57,7 @@ pub struct Call<T> {
     args: Result<Vec<u8>, EncodeError>,
     timeout: Option<Duration>,
     kill: bool,
+    chain: Option<Chain>,
     /// The value is a `Result`.
     fallible: bool,
     returns: PhantomData<fn() -> T>,
@@ -55,7 +68,7 @@ type Decode<T> = fn(&Under, Vec<u8>) -> Result<T, DecodeError>;
 
 impl<T: DeserializeOwned> Call<T> {
     pub(crate) fn new(function: &'static str, args: Result<Vec<u8>, EncodeError>) -> Call<T> {
-        Call { function, args, timeout: None, kill: false, fallible: false, returns: PhantomData }
+        Call { function, args, timeout: None, kill: false, chain: None, fallible: false, returns: PhantomData }
     }
 
     /// How long the caller waits, from the start of the call on. Then it is cancelled: the wait ends with
@@ -76,6 +89,12 @@ impl<T: DeserializeOwned> Call<T> {
     /// before it has ended. It needs a [`Worker`](crate::Worker) of its own: others' calls would end with it.
     pub fn kill_on_cancel(mut self) -> Call<T> {
         self.kill = true;
+        self
+    }
+
+    /// Has it run behind all calls that were started in the chain before it, if those succeed.
+    pub fn serial(mut self, chain: &Chain) -> Call<T> {
+        self.chain = Some(chain.clone());
         self
     }
 
@@ -128,9 +147,17 @@ impl<T: DeserializeOwned> Call<T> {
         } else {
             program
         };
+        let (program, chain) = match (program, self.chain.map(|chain| chain.join(context)).transpose()) {
+            (Ok(program), Ok(chain)) => (Ok(program), chain),
+            (Err(failure), Ok(chain)) => {
+                chain.iter().for_each(Member::give_up);
+                (Err(failure), None)
+            }
+            (_, Err(failure)) => (Err(failure), None),
+        };
         let (function, fallible, phase) = (self.function, self.fallible, Mutex::default());
         let ended = AtomicBool::new(false);
-        let call = Arc::new(Under { context: context.clone(), function, args, kill, fallible, ended, phase });
+        let call = Arc::new(Under { context: context.clone(), function, args, kill, chain, fallible, ended, phase });
         match program {
             Ok(program) => call.send(program),
             Err(failure) => call.enter(Phase::Refused(Error::new(failure, context.path()))),
@@ -152,6 +179,7 @@ struct Under {
     args: Vec<u8>,
     /// Its worker ends when it is given up.
     kill: bool,
+    chain: Option<Member>,
     fallible: bool,
     /// Its end has been told.
     ended: AtomicBool,
@@ -185,12 +213,30 @@ impl Under {
             if !call.begins() {
                 return;
             }
-            let sent = worker.and_then(|worker| Ok((worker.start_call(call.function, call.args.clone())?, worker)));
+            let sent = worker.and_then(|worker| {
+                let link = call.chain.as_ref().map(|chain| chain.link(&worker)).transpose()?;
+                Ok((worker.start_call(call.function, call.args.clone(), link)?, worker))
+            });
+            if sent.is_err() {
+                call.leave_chain(None);
+            }
             call.enter(match sent {
                 Ok((calling, worker)) => Phase::Sent(worker, Arc::new(calling)),
                 Err(error) => Phase::Refused(error),
             });
         });
+    }
+
+    /// Its place in its chain is over: with success, or not; `None` when it was given up. Once.
+    fn leave_chain(&self, failed: Option<bool>) {
+        if let Some(chain) = self.chain.as_ref()
+            && !self.ended.swap(true, Ordering::Relaxed)
+        {
+            match failed {
+                Some(failed) => chain.ended(failed),
+                None => chain.give_up(),
+            }
+        }
     }
 
     /// Whether it is still to be sent; from here on it may run.
@@ -279,6 +325,7 @@ impl<T> PendingCall<T> {
                 Err(ticket) => drop(ticket.wait(deadline)),
                 Ok((worker, calling)) => match calling.wait(deadline) {
                     Ok(value) => {
+                        self.call.leave_chain(Some(self.call.fallible && value.first() == Some(&1)));
                         self.call.ended.store(true, Ordering::Relaxed);
                         return (self.decode)(&self.call, value).map_err(|error| {
                             let message = format!("the value of {} cannot be decoded: {error}", self.call.function);
@@ -294,7 +341,10 @@ impl<T> PendingCall<T> {
                     }
                     Err(error) => {
                         // Of a call that ends otherwise than by its time the worker knows.
-                        self.call.ended.store(*error.kind() != FailureKind::Timeout, Ordering::Relaxed);
+                        if *error.kind() != FailureKind::Timeout {
+                            self.call.leave_chain(Some(true));
+                            self.call.ended.store(true, Ordering::Relaxed);
+                        }
                         return Err(error);
                     }
                 },
@@ -339,6 +389,7 @@ impl<T> Drop for PendingCall<T> {
             // It is one of its own: that was looked at when the call began.
             let _ = self.call.context.end_worker();
         }
+        self.call.leave_chain(None);
     }
 }
 

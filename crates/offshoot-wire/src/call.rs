@@ -16,6 +16,19 @@ pub struct CallSpec {
     pub args: Vec<u8>,
     /// How many bytes of arguments follow on the channel; 0 when they are here.
     pub follow: u64,
+    /// Its place in a chain, if it belongs to one.
+    pub chain: Option<ChainLink>,
+}
+
+/// The place of a call in a chain: calls that run one after the other, until one does not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainLink {
+    /// Which chain, by a number that the caller uses once.
+    pub chain: u64,
+    /// Where in it, from 0 on. The highest number of all ends the chain.
+    pub position: u64,
+    /// There is no call here: it was given up, and those behind it are not to wait for it.
+    pub skip: bool,
 }
 
 /// What a function returned.

@@ -45,7 +45,7 @@ mod varint;
 mod verb;
 
 pub use address::{Address, AddressError};
-pub use call::{AttendSpec, CallReply, CallSpec};
+pub use call::{AttendSpec, CallReply, CallSpec, ChainLink};
 pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value};
 pub use content::{ContentRef, ContentStats, ImageSpec, Packing, PayloadSpec};
 pub use failure::{

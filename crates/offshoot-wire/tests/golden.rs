@@ -259,7 +259,12 @@ fn the_page_and_the_crate_agree_on_every_vector() {
         },
     };
     page.value("body-info-reply", &info);
-    page.value("body-call", &CallSpec { function: "main::usage".into(), args: vec![0x02, 0x2f, 0x76], follow: 0 });
+    page.value(
+        "body-call",
+        &CallSpec { function: "main::usage".into(), args: vec![0x02, 0x2f, 0x76], follow: 0, chain: None },
+    );
+    let chain = Some(ChainLink { chain: 300, position: 2, skip: false });
+    page.value("body-call-chained", &CallSpec { function: "f".into(), args: vec![], follow: 0, chain });
     page.value("body-call-reply", &CallReply { value: Vec::new(), came: 1_000_000 });
     page.value("body-attend", &AttendSpec { calls: 64, memory: 1 << 30, idle_ms: 60_000 });
     page.value("body-payload", &PayloadSpec { triple: "aarch64-unknown-linux-musl".into(), program: None });

@@ -67,8 +67,8 @@ pub use offshoot_node::{
 #[doc(hidden)]
 pub use offshoot_program::expansion as __expansion;
 pub use offshoot_program::{
-    Agents, Builder, Call, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError, RemoteErrorKind,
-    Select, Worker, init,
+    Agents, Builder, Call, Chain, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError,
+    RemoteErrorKind, Select, Worker, init,
 };
 pub use offshoot_wire as wire;
 pub use offshoot_wire::Secret;

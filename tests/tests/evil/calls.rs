@@ -23,7 +23,7 @@ struct Called {
 
 impl Called {
     fn new(scene: &mut Scene, args: usize) -> Called {
-        let calling = scene.evil.start_call("function", vec![7; args]).expect("it is up");
+        let calling = scene.evil.start_call("function", vec![7; args], None).expect("it is up");
         Called { calling, number: scene.link.request().0.exchange }
     }
 
@@ -90,7 +90,7 @@ fn asks(scene: &mut Scene, dst: &Address, verb: Verb, body: &[u8]) {
 }
 
 fn spec() -> Vec<u8> {
-    encode(&CallSpec { function: "function".into(), args: vec![], follow: 0 })
+    encode(&CallSpec { function: "function".into(), args: vec![], follow: 0, chain: None })
 }
 
 cases! {

@@ -22,7 +22,7 @@ const CALLS: u64 = 4096;
 const AT_ONCE: u64 = 64;
 
 fn spec(function: &str, args: &[u8], follow: u64) -> Vec<u8> {
-    encode(&CallSpec { function: function.into(), args: args.to_vec(), follow })
+    encode(&CallSpec { function: function.into(), args: args.to_vec(), follow, chain: None })
 }
 
 fn end(total: u64) -> Vec<u8> {

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_route::{ExchangeId, Node, Time};
-use offshoot_wire::{CallReply, CallSpec, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode};
+use offshoot_wire::{
+    CallReply, CallSpec, ChainLink, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode,
+};
 
 use super::Outlet;
+use super::chains::{Chains, Step};
 use crate::Context;
 use crate::ids::IdMap;
 use crate::shared::Shared;
@@ -37,6 +40,11 @@ pub trait Calls: Send + Sync {
     /// # Errors
     /// Why there is no value: no such function, arguments that cannot be decoded, a panic. It is returned as it is.
     fn call(&self, call: &Invocation) -> Result<Vec<u8>, Failure>;
+
+    /// Whether a value that a function returned is an error of its own: then the chain of the call stops.
+    fn is_error(&self, _function: &str, _value: &[u8]) -> bool {
+        false
+    }
 }
 
 /// One call of a function.
@@ -58,8 +66,8 @@ pub(crate) trait CallService: Send {
     fn data(&mut self, core: &mut Node, id: ExchangeId, data: &[u8], now: Time);
     fn ended(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time);
     fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time);
-    fn done(&mut self, core: &mut Node, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time);
-    fn cancel(&mut self, id: ExchangeId);
+    fn done(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, ran: Outcome, now: Time);
+    fn cancel(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time);
     /// What the worker writes to its standard streams.
     fn outlet(&mut self) -> &mut Outlet;
     /// How many functions run side by side from now on.
@@ -67,6 +75,13 @@ pub(crate) trait CallService: Send {
     fn is_idle(&self) -> bool;
     /// When a call last came or ended.
     fn last(&self) -> Option<Instant>;
+}
+
+/// What a function ended with.
+pub(crate) struct Outcome {
+    result: Result<Vec<u8>, Failure>,
+    /// It did not succeed: there is no value, or an error of its own.
+    failed: bool,
 }
 
 enum Stage {
@@ -78,9 +93,12 @@ enum Stage {
     Sending { rest: Bytes, reply: CallReply },
 }
 
+type Steps = Vec<Step<ExchangeId, (String, Bytes)>>;
+
 struct Call {
     stage: Stage,
     cancelled: Arc<AtomicBool>,
+    chain: Option<ChainLink>,
 }
 
 /// Runs calls of the user's functions.
@@ -88,6 +106,9 @@ pub(crate) struct Workshop {
     calls: IdMap<ExchangeId, Call>,
     gathered: u64,
     pool: Arc<Pool>,
+    chains: Chains<ExchangeId, (String, Bytes)>,
+    /// The chains of calls that run, also of those that were given up meanwhile.
+    chained: IdMap<ExchangeId, u64>,
     outlet: Outlet,
     last: Option<Instant>,
 }
@@ -99,6 +120,8 @@ impl Workshop {
             calls: IdMap::default(),
             gathered: 0,
             pool: Arc::new(Pool { functions, work, came: Condvar::new() }),
+            chains: Chains::new(),
+            chained: IdMap::default(),
             outlet,
             last: None,
         }
@@ -111,10 +134,61 @@ impl Workshop {
             Stage::Running { .. } | Stage::Sending { .. } => 0,
         };
         call.stage = Stage::Running { gathered };
+        let Some(link) = call.chain else {
+            self.launch(core, shared, id, function, args, now);
+            return;
+        };
+        match self.chains.ready(link, id, (function, args)) {
+            Some(steps) => self.follow(core, shared, link.chain, steps, now),
+            None => self.refuse(core, id, FailureKind::Busy, "the chain of the call is over, or one too many", now),
+        }
+    }
+
+    /// Has a thread run it; whether there is one.
+    fn launch(
+        &mut self,
+        core: &mut Node,
+        shared: &Arc<Shared>,
+        id: ExchangeId,
+        function: String,
+        args: Bytes,
+        now: Time,
+    ) -> bool {
+        let Some(call) = self.calls.get(&id) else { return false };
         let job = Job { id, function, args, cancelled: Arc::clone(&call.cancelled) };
-        if let Err(error) = self.pool.push(shared, job) {
+        let pushed = self.pool.push(shared, job);
+        if let Err(error) = &pushed {
             self.forget(id);
-            core.fail(id, crate::error::os_failure("no thread for the function", &error), now);
+            core.fail(id, crate::error::os_failure("no thread for the function", error), now);
+        }
+        pushed.is_ok()
+    }
+
+    /// Does what the calls of a chain may do now.
+    fn follow(&mut self, core: &mut Node, shared: &Arc<Shared>, chain: u64, steps: Steps, now: Time) {
+        let mut steps = VecDeque::from(steps);
+        while let Some(step) = steps.pop_front() {
+            match step {
+                Step::Run(id, (function, args)) => {
+                    self.chained.insert(id, chain);
+                    if !self.launch(core, shared, id, function, args, now) {
+                        self.chained.remove(&id);
+                        steps.extend(self.chains.ended(chain, id, true));
+                    }
+                }
+                Step::Refuse(id) => {
+                    let why = "an earlier call of the chain did not succeed";
+                    self.refuse(core, id, FailureKind::Cancelled, why, now);
+                }
+            }
+        }
+    }
+
+    /// The call's place in its chain, if it has one, is over.
+    fn leave_chain(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, failed: bool, now: Time) {
+        if let Some(chain) = self.chained.remove(&id) {
+            let steps = self.chains.ended(chain, id, failed);
+            self.follow(core, shared, chain, steps, now);
         }
     }
 
@@ -137,23 +211,41 @@ impl Workshop {
 
 impl CallService for Workshop {
     fn request(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, body: &[u8], now: Time) {
-        let Ok(CallSpec { function, args, follow }) = decode(body) else {
+        let Ok(CallSpec { function, args, follow, chain }) = decode(body) else {
             return self.refuse(core, id, FailureKind::Malformed, "the call cannot be decoded", now);
         };
-        if self.calls.len() >= CALLS || self.gathered + follow.min(Limits::CALL) > GATHERED {
-            return self.refuse(core, id, FailureKind::Busy, "the worker has as many calls as it takes", now);
+        if let Some(link) = chain.filter(|link| link.skip) {
+            if link.position == u64::MAX {
+                self.chains.forget(link.chain);
+            } else {
+                let steps = self.chains.skip(link);
+                self.follow(core, shared, link.chain, steps, now);
+            }
+            return core.reply(id, Bytes::new(), now);
         }
-        if follow > Limits::CALL {
-            return self.refuse(core, id, FailureKind::TooLarge, "the arguments of the call are too large", now);
+        let refused = if self.calls.len() >= CALLS || self.gathered + follow.min(Limits::CALL) > GATHERED {
+            Some((FailureKind::Busy, "the worker has as many calls as it takes"))
+        } else if follow > Limits::CALL {
+            Some((FailureKind::TooLarge, "the arguments of the call are too large"))
+        } else {
+            None
+        };
+        if let Some((kind, why)) = refused {
+            self.refuse(core, id, kind, why, now);
+            if let Some(link) = chain {
+                let steps = self.chains.skip(link);
+                self.follow(core, shared, link.chain, steps, now);
+            }
+            return;
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         if follow == 0 {
-            self.calls.insert(id, Call { stage: Stage::Running { gathered: 0 }, cancelled });
+            self.calls.insert(id, Call { stage: Stage::Running { gathered: 0 }, cancelled, chain });
             return self.run(core, shared, id, function, args.into(), now);
         }
         self.gathered += follow;
         let stage = Stage::Gathering { function, args: Vec::new(), length: follow };
-        self.calls.insert(id, Call { stage, cancelled });
+        self.calls.insert(id, Call { stage, cancelled, chain });
     }
 
     fn data(&mut self, core: &mut Node, id: ExchangeId, data: &[u8], now: Time) {
@@ -188,9 +280,11 @@ impl CallService for Workshop {
         }
     }
 
-    fn done(&mut self, core: &mut Node, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time) {
-        let Some(Call { cancelled, .. }) = self.forget(id) else { return };
-        match result {
+    fn done(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, outcome: Outcome, now: Time) {
+        let call = self.forget(id);
+        self.leave_chain(core, shared, id, outcome.failed || call.is_none(), now);
+        let Some(Call { cancelled, chain, .. }) = call else { return };
+        match outcome.result {
             Err(failure) => core.fail(id, failure, now),
             Ok(value) if value.len() <= Limits::CALL_INLINE => {
                 core.reply(id, encode(&CallReply { value, came: 0 }).into(), now);
@@ -201,16 +295,24 @@ impl CallService for Workshop {
             }
             Ok(value) => {
                 let reply = CallReply { value: Vec::new(), came: value.len() as u64 };
-                self.calls.insert(id, Call { stage: Stage::Sending { rest: value.into(), reply }, cancelled });
+                self.calls.insert(id, Call { stage: Stage::Sending { rest: value.into(), reply }, cancelled, chain });
                 self.wanted(core, id, now);
             }
         }
     }
 
-    fn cancel(&mut self, id: ExchangeId) {
-        if let Some(call) = self.forget(id) {
-            call.cancelled.store(true, Ordering::Relaxed);
-            self.pool.forget(id);
+    fn cancel(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
+        let Some(call) = self.forget(id) else { return };
+        call.cancelled.store(true, Ordering::Relaxed);
+        let waited = self.pool.forget(id);
+        let Some(link) = call.chain.filter(|_| !matches!(call.stage, Stage::Sending { .. })) else { return };
+        if waited {
+            self.leave_chain(core, shared, id, true, now);
+        } else if !self.chains.is_running(link.chain, id) {
+            // It waits in its chain, or its arguments have not come: its place is given up.
+            let mut steps = self.chains.ended(link.chain, id, true);
+            steps.extend(self.chains.skip(link));
+            self.follow(core, shared, link.chain, steps, now);
         }
     }
 
@@ -287,9 +389,12 @@ impl Pool {
     }
 
     /// A call that waits its turn waits no more: while no thread comes to it, it would keep its arguments for ever.
-    fn forget(&self, id: ExchangeId) {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether there was such a one.
+    fn forget(&self, id: ExchangeId) -> bool {
+        let mut work = self.lock();
+        let before = work.queue.len();
         work.queue.retain(|job| job.id != id);
+        work.queue.len() < before
     }
 
     fn next(&self) -> Option<Job> {
@@ -311,12 +416,18 @@ impl Pool {
 
     fn serve(&self, shared: &Arc<Shared>) {
         while let Some(Job { id, function, args, cancelled }) = self.next() {
-            if cancelled.load(Ordering::Relaxed) {
-                continue;
-            }
             let call = Invocation { function, args, context: Context::own(shared), cancelled };
-            let result = self.functions.call(&call);
-            shared.with(|state, now| state.call_done(id, result, now));
+            let result = if call.cancelled.load(Ordering::Relaxed) {
+                Err(Failure::new(FailureKind::Cancelled, "nobody waits for the call any more"))
+            } else {
+                self.functions.call(&call)
+            };
+            let failed = match &result {
+                Ok(value) => self.functions.is_error(&call.function, value),
+                Err(_) => true,
+            };
+            let outcome = Outcome { result, failed };
+            shared.with(|state, now| state.call_done(shared, id, outcome, now));
         }
     }
 }

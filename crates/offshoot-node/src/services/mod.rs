@@ -4,6 +4,7 @@
 
 mod attend;
 mod call;
+mod chains;
 mod connect;
 mod contents;
 mod ending;
@@ -28,7 +29,7 @@ use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
 use crate::supervise::Watchdog;
 pub(crate) use attend::{NoRoom, WORKING, Working};
-pub(crate) use call::{CallService, Workshop};
+pub(crate) use call::{CallService, Outcome, Workshop};
 pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use contents::{Contents, Waiting};
@@ -169,18 +170,17 @@ impl State {
         self.cancel_connect(id);
         self.cancel_content(shared, id, now);
         if let Some(calls) = &mut self.services.calls {
-            calls.cancel(id);
+            calls.cancel(&mut self.core, shared, id, now);
         }
-        let now = shared.now();
         if let Some(working) = self.services.working {
             (working.over)(self, id, now);
         }
     }
 
     /// A function has ended.
-    pub(crate) fn call_done(&mut self, id: ExchangeId, result: Result<Vec<u8>, Failure>, now: Time) {
+    pub(crate) fn call_done(&mut self, shared: &Arc<Shared>, id: ExchangeId, outcome: Outcome, now: Time) {
         if let Some(calls) = &mut self.services.calls {
-            calls.done(&mut self.core, id, result, now);
+            calls.done(&mut self.core, shared, id, outcome, now);
         }
     }
 

@@ -258,3 +258,24 @@ pub(crate) fn sleep_beside(file: PathBuf) -> io::Result<()> {
         std::thread::sleep(Duration::from_secs(1));
     }
 }
+
+static NOTES: std::sync::Mutex<Vec<u32>> = std::sync::Mutex::new(Vec::new());
+
+/// Notes a number after a while; an error for one from 1000 on, a panic from 2000 on, an abort from 3000 on.
+#[offshoot::remote]
+pub(crate) fn note(number: u32, wait_ms: u64, _large: Vec<u8>) -> Result<(), String> {
+    std::thread::sleep(Duration::from_millis(wait_ms));
+    match number {
+        0..1000 => {}
+        1000..2000 => return Err("too many".into()),
+        2000..3000 => panic!("far too many"),
+        _ => std::process::abort(),
+    }
+    NOTES.lock().expect("no panic").push(number);
+    Ok(())
+}
+
+#[offshoot::remote]
+pub(crate) fn notes() -> Vec<u32> {
+    NOTES.lock().expect("no panic").clone()
+}

@@ -162,7 +162,7 @@ fn agent_refuses() {
     let master = master();
     let context = local(&master);
     let name = concat!(module_path!(), "::pid").replace("values", "functions");
-    let error = context.start_call(&name, Vec::new()).expect("sent").wait(None).expect_err("refused");
+    let error = context.start_call(&name, Vec::new(), None).expect("sent").wait(None).expect_err("refused");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
 }
 
