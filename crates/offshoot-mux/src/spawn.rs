@@ -292,7 +292,8 @@ impl<'a> Spawn<'a> {
         self
     }
 
-    /// The child's scheduling priority, from -20 (first) to 19.
+    /// Added to this process's scheduling priority number, which goes from -20 (first) to 19, for the child. What would be
+    /// beyond is the end. A negative one is for the privileged; others do not start.
     pub fn nice(mut self, nice: i32) -> Self {
         self.nice = Some(nice);
         self

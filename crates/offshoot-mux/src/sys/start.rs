@@ -252,7 +252,9 @@ fn prepare(plan: &Plan<'_>, report: RawFd) -> Result<(), (Step, RawFd)> {
             ok(libc::setrlimit(*resource as _, limit), Step::Limits, report)?;
         }
         if let Some(nice) = plan.nice {
-            ok(libc::setpriority(libc::PRIO_PROCESS, 0, nice), Step::Limits, report)?;
+            // A process can always read its own, and what is beyond the ends is brought back to them.
+            let number = libc::getpriority(libc::PRIO_PROCESS, 0).saturating_add(nice);
+            ok(libc::setpriority(libc::PRIO_PROCESS, 0, number), Step::Limits, report)?;
         }
     }
     clear_mask();

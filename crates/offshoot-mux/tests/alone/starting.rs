@@ -229,10 +229,18 @@ fn terminal() {
 }
 
 fn limits() {
-    let script = "ulimit -Sn; ulimit -Hn; ulimit -c; nice; umask; pwd";
-    let text =
-        output(sh(script).limit(Limit::OpenFiles, 100, 200).limit(Limit::Core, 0, 0).nice(7).umask(0o77).cwd("/usr"));
-    assert_eq!(text, "100\n200\n0\n7\n0077\n/usr\n");
+    let own = || output(sh("nice")).trim().parse::<i32>().unwrap();
+    let before = own();
+    let script = "ulimit -Sn; ulimit -Hn; ulimit -c; umask; pwd";
+    let text = output(sh(script).limit(Limit::OpenFiles, 100, 200).limit(Limit::Core, 0, 0).umask(0o77).cwd("/usr"));
+    assert_eq!(text, "100\n200\n0\n0077\n/usr\n");
+    // What is less polite than this process cannot be had by everybody, so it is added.
+    let renice = format!("renice -n {} -p {} > /dev/null", (before + 5).min(19), std::process::id());
+    assert_eq!(output(sh(&renice)), "");
+    assert_eq!(own(), (before + 5).min(19));
+    for more in [7, i32::MAX] {
+        assert_eq!(output(sh("nice").nice(more)).trim(), own().saturating_add(more).min(19).to_string());
+    }
     assert_ne!(output(sh("umask; pwd")), "0077\n/usr\n");
 }
 

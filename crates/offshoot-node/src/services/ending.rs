@@ -11,8 +11,9 @@ use offshoot_mux::{EndPlan, end_processes};
 
 use super::exec::JOB;
 
-/// How many threads at once. A batch that holds out takes its grace and 2 s more; meanwhile others take what comes.
-const THREADS: usize = 4;
+/// How many threads at once, each a few pages. A batch that holds out takes its grace and 2 s more; meanwhile others take
+/// what comes. When all hold out, what comes waits for the first to be done, and goes on as one batch.
+const THREADS: usize = 32;
 
 /// One that is to be ended.
 struct Ending {
