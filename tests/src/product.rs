@@ -95,14 +95,22 @@ pub fn calls() -> Result<&'static Path, Unavailable> {
         let folder = build_folder();
         let target = folder.parent().unwrap_or(&folder);
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--package", "offshoot-tests", "--bin", "offshoot-calls", "--manifest-path"]);
+        command.args([
+            "build",
+            "--quiet",
+            "--package",
+            "offshoot-tests",
+            "--example",
+            "offshoot-calls",
+            "--manifest-path",
+        ]);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
         command.args(["--target", &triple, "--target-dir"]).arg(target);
         // Without them it is some megabytes, as users' programs are.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_DEV_STRIP", "symbols");
         let built = bounded::run(&mut command, None, Duration::from_secs(1200));
         assert!(built.code == Some(0), "the program does not build for {triple}\n{built}");
-        target.join(triple).join("debug/offshoot-calls")
+        target.join(triple).join("debug/examples/offshoot-calls")
     }))
 }
 
