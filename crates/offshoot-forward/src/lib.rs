@@ -60,6 +60,7 @@ mod content;
 mod event;
 mod forwarder;
 mod hash;
+mod sorted;
 
 pub use config::{Config, LinkStats, Stats};
 pub use content::Content;

@@ -83,7 +83,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
                 let Some((link, address)) = self.sources.iter().find(untried).cloned() else { return false };
                 entry.tried.push(link);
                 self.events.push_back(Event::Ask { fetch: id, link, hash });
-                self.links.entry(link).or_default().asked += 1;
+                self.links.or_insert_with(link, Default::default).asked += 1;
                 (Some((link, address)), Part::Head([0; HEAD as usize], 0))
             }
             Origin::Above | Origin::Registered | Origin::Withdrawn => return false,

@@ -8,13 +8,14 @@ mod fetch;
 mod push;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
 use offshoot_wire::Address;
 
 use crate::content::Partial;
+use crate::sorted::Sorted;
 use crate::{Config, Content, ContentHash, Event, FetchId, LinkStats, OfferId, PushId, Refusal, Stats};
 use push::{Offer, Push};
 use serve::Served;
@@ -28,14 +29,14 @@ pub struct Forwarder<X, L> {
     config: Config,
     /// Those above that are asked, in order of preference, with their addresses.
     sources: Vec<(L, Address)>,
-    entries: BTreeMap<ContentHash, Entry<X, L>>,
-    served: BTreeMap<X, Served<L>>,
-    fetches: BTreeMap<FetchId, ContentHash>,
+    entries: Sorted<ContentHash, Entry<X, L>>,
+    served: Sorted<X, Served<L>>,
+    fetches: Sorted<FetchId, ContentHash>,
     /// What waits for room, longest first.
     room: VecDeque<FetchId>,
-    pushes: BTreeMap<PushId, Push>,
-    offers: BTreeMap<OfferId, Offer>,
-    links: BTreeMap<L, LinkStats>,
+    pushes: Sorted<PushId, Push>,
+    offers: Sorted<OfferId, Offer>,
+    links: Sorted<L, LinkStats>,
     /// What links carried that are no more.
     past: LinkStats,
     stats: Stats,
@@ -125,13 +126,13 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             own,
             config: Config { largest: config.largest.min(config.budget), ..config },
             sources: Vec::new(),
-            entries: BTreeMap::new(),
-            served: BTreeMap::new(),
-            fetches: BTreeMap::new(),
+            entries: Sorted::new(),
+            served: Sorted::new(),
+            fetches: Sorted::new(),
             room: VecDeque::new(),
-            pushes: BTreeMap::new(),
-            offers: BTreeMap::new(),
-            links: BTreeMap::new(),
+            pushes: Sorted::new(),
+            offers: Sorted::new(),
+            links: Sorted::new(),
             past: LinkStats::default(),
             stats: Stats::default(),
             kept: 0,
@@ -160,7 +161,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     /// As [`register`](Self::register), for an owner that has computed the hash.
     pub fn register_as(&mut self, hash: ContentHash, content: Bytes) {
         self.stop_fetch(&hash);
-        let entry = self.entries.entry(hash).or_insert_with(|| Entry::new(Origin::Registered));
+        let entry = self.entries.or_insert_with(hash, || Entry::new(Origin::Registered));
         entry.origin = Origin::Registered;
         self.kept -= std::mem::take(&mut entry.counted);
         self.here(hash, Content::of(content));
@@ -176,7 +177,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             return Err(Refusal::TooLarge);
         }
         let origin = Origin::Promised(length);
-        let entry = self.entries.entry(hash).or_insert_with(|| Entry::new(origin));
+        let entry = self.entries.or_insert_with(hash, || Entry::new(origin));
         if entry.origin != Origin::Registered {
             entry.origin = origin;
         }
@@ -290,7 +291,7 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     // ---- for the parts ----
 
     fn link(&mut self, link: L) -> &mut LinkStats {
-        self.links.entry(link).or_default()
+        self.links.or_insert_with(link, LinkStats::default)
     }
 
     fn name(&mut self) -> u64 {

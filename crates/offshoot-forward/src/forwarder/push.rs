@@ -1,10 +1,9 @@
 //! Pushes: contents that run ahead of the want.
 
-use std::collections::BTreeMap;
-
 use offshoot_wire::Address;
 
 use super::{Forwarder, Found};
+use crate::sorted::Sorted;
 use crate::{Config, ContentHash, Event, OfferId, PushId, Refusal};
 
 pub(super) struct Push {
@@ -43,16 +42,16 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         targets.dedup();
         let mut own = false;
         let mut failed = Vec::new();
-        let mut below: BTreeMap<u32, Vec<Address>> = BTreeMap::new();
+        let mut below: Sorted<u32, Vec<Address>> = Sorted::new();
         for target in targets {
             match self.own.next_hop(&target) {
-                Some(child) => below.entry(child).or_default().push(target),
+                Some(child) => below.or_insert_with(child, Vec::new).push(target),
                 None if target == self.own => own = true,
                 None => failed.push((target, Refusal::NoRoute)),
             }
         }
         let mut open = 0;
-        for (child, targets) in below {
+        for (child, targets) in below.into_iter() {
             for targets in targets.chunks(Config::OFFER_TARGETS) {
                 let offer = OfferId(self.name());
                 let targets = targets.to_vec();
