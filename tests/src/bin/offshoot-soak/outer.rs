@@ -20,6 +20,9 @@ const AROUND: Duration = Duration::from_secs(300);
 /// In how long all below a killed master is gone: two seconds, and two for each further hop, three times.
 const GONE: Duration = Duration::from_secs(3 * 2 * DEEPEST as u64);
 
+/// In how long what is stopped goes on and ends when nobody above does anything about it, three times.
+const SILENT: Duration = Duration::from_secs(3 * 17);
+
 fn start(tag: &Tag, options: &Options, folder: &Path) -> std::io::Result<std::process::Child> {
     let pair = |(low, high): (u64, u64)| format!("{low}-{high}");
     let login = options
@@ -90,11 +93,8 @@ pub(crate) fn masters(options: &Options) -> bool {
         }
         let _ = child.kill();
         let _ = child.wait();
-        // Nobody is left to let those go on that the run had stopped.
-        for process in tag.processes().iter().filter(|process| process.state == 'T') {
-            process.signal(Signal::CONT);
-        }
-        longest = longest.max(tag.assert_nothing_left(GONE));
+        // Nobody is left to let those go on that the run had stopped: they do by themselves.
+        longest = longest.max(tag.assert_nothing_left(GONE + SILENT));
         let twice = twice(folder.path(), &mut ran);
         if !twice.is_empty() {
             println!("FINDING (seed {}): programs {twice:?} ran more than once", inner.seed);
