@@ -111,7 +111,9 @@ fn strike(
     let until = now + Duration::from_millis(lasts);
     let Victim { address, part, process, root } = victim;
     // Behind ssh nothing descends from what is above it: each context below is a root of its own.
-    let below = below(&[vec![root], run.nodes.roots(&address)].concat(), all);
+    // One that is being connected has none yet, and above it may be the root.
+    let behind = if part == Part::Below { Vec::new() } else { run.nodes.roots(&address) };
+    let below = below(&[vec![root], behind].concat(), all);
     let fault = Fault { at: now, until, address, part, blow, process: id(&process) };
     let fault = run.nodes.hit(fault);
     let (part, address) = (fault.part, fault.address.clone());
