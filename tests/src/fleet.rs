@@ -368,6 +368,20 @@ impl Fleet {
         Ok(Offshoot::in_place(tag, command, self.control.as_ref().map(|control| control.watched().clone()), &[], None))
     }
 
+    /// A program that is one file, run in the control host. It lies there alone: what it needs it has in itself.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be copied to where the hosts see it.
+    pub fn one_file<'a>(&self, tag: &'a Tag, file: &Path, arguments: &[&str]) -> Result<Offshoot<'a>, Unavailable> {
+        let place = self.shared().join("program");
+        fs::copy(file, &place).map_err(io_error(&place))?;
+        let mut command = self.command(self.shared_as_seen().join("program"));
+        command.env_remove("OFFSHOOT_AGENTS").args(arguments);
+        let watched = self.control.as_ref().map(|control| control.watched().clone());
+        Ok(Offshoot::in_place(tag, command, watched, &[], None))
+    }
+
     /// The command on a terminal of its own, where it can ask.
     pub fn offshoot_on_terminal(&self, tag: &Tag, arguments: &[&str]) -> Terminal {
         crate::product::agents();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::bounded::{self, Finished, Gathered};
@@ -112,6 +112,33 @@ pub fn calls() -> Result<&'static Path, Unavailable> {
         assert!(built.code == Some(0), "the program does not build for {triple}\n{built}");
         target.join(triple).join("debug/examples/offshoot-calls")
     }))
+}
+
+/// An example as one file, with the agents that lie in the build folder and its images for `triples`, and for this machine's in any case. A build that is
+/// not optimized: what is built for one triple takes half a minute, and no more the next time.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn one_file(name: &str, triples: &[&str]) -> PathBuf {
+    // Cargo would let one wait for the other anyway.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    agents();
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let target = build_folder().with_file_name("");
+    let file = target.join("one-file").join(format!("{name}-{}", std::process::id()));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["run", "--quiet", "--package", "xtask", "--manifest-path"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
+    command.args(["--", "image", "--package", "offshoot", "--example", name, "--profile", "dev", "--agents"]);
+    command.arg(target.join("agents")).arg("--out").arg(&file);
+    let own = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    for triple in triples.iter().copied().chain([own.as_str()]) {
+        command.args(["--triple", triple]);
+    }
+    let built = bounded::run(&mut command, None, Duration::from_secs(1200));
+    assert!(built.code == Some(0), "{name} does not build as one file\n{built}");
+    file
 }
 
 /// Sees to it that there is an agent for this machine's architecture, for targets that are reached by ssh: with `OFFSHOOT_BIN` whoever set it has done so,
