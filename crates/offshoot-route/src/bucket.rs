@@ -30,9 +30,10 @@ impl Bucket {
     ///
     /// What lies behind is charged a sixteenth: its own parent charges it in full and cuts it off, so an honest relay
     /// bears sixteen hostile children at their limits, and a hostile one that makes up contexts is still cut off.
-    pub(crate) fn charge(&mut self, near: bool, rate: Rate, now: Time) -> bool {
+    /// `weight` is how many things it counts as.
+    pub(crate) fn charge(&mut self, near: bool, weight: u32, rate: Rate, now: Time) -> bool {
         let rate = Rate { burst: rate.burst.saturating_mul(16), per_second: rate.per_second.saturating_mul(16) };
-        self.take(if near { 16 } else { 1 }, rate, now)
+        self.take(weight.saturating_mul(if near { 16 } else { 1 }), rate, now)
     }
 
     /// Takes `tokens`; whether there were that many. When not, nothing is taken.

@@ -61,7 +61,9 @@ pub struct Config {
     /// the loop's writing.
     pub send_buffer: usize,
     /// How many bytes of refusals may wait for a child that does not read them: 4 MiB, then its link is closed. Sixteen
-    /// times that when those who asked sit further away, since then the link is slow rather than hostile.
+    /// times that when those who asked sit further away, since then the link is slow rather than hostile. As much again
+    /// for the notices of what was lost behind a child that wait for the parent link: some 40,000, each with 64 beside
+    /// its bytes; then that child's link is closed.
     pub control_budget: usize,
     /// The least bulk that may be in flight on a link without acknowledgement. 64 KiB; see [`Config::bulk_gain`].
     pub bulk_floor: u64,
@@ -83,10 +85,11 @@ pub struct Config {
     /// Those that do are bounded by the data they stand for. Beyond it the link is closed.
     pub notices: Rate,
     /// Losses that a child reports. One that loses all its children at once reports [`Config::max_children`]. What is lost
-    /// further below counts a sixteenth. Beyond it the link is closed.
+    /// further below counts a sixteenth, and each 64 bytes of a notice count as one more. Beyond it the link is closed.
     pub losses: Rate,
     /// Frames of a child that belong to no exchange. An honest one sends them when what it answers is given up: a window
-    /// full, in pieces of some tens of bytes at worst. What a context further below sends counts a sixteenth. Beyond it the
+    /// full, in pieces of some tens of bytes at worst. Each 4 KiB of a frame count as one more: 1 GiB at once. What a
+    /// context further below sends counts a sixteenth. Beyond it the
     /// link is closed, since taking frames apart costs whoever takes them the time that its siblings need.
     pub strays: Rate,
     /// Log bytes of a child. Beyond it they are dropped and counted.

@@ -157,6 +157,20 @@ impl Path {
     }
 }
 
+/// A frame of a link's own.
+pub(crate) struct Raw {
+    pub(crate) frame: Vec<u8>,
+    /// The link behind which is lost what a notice tells of; this node's own when the frame is none.
+    pub(crate) of: LinkId,
+}
+
+impl Raw {
+    /// What a notice costs while it waits: its bytes, and as much again for the smallest in places, queue and allocator.
+    pub(crate) fn cost(&self) -> usize {
+        self.frame.len() + 64
+    }
+}
+
 /// A link.
 pub(crate) struct Link {
     pub(crate) id: LinkId,
@@ -175,8 +189,11 @@ pub(crate) struct Link {
     /// Bytes of calls sent since the last stream data.
     pub(crate) calls_in_row: u64,
     /// Frames of the link's own, whole: refusals and notices.
-    pub(crate) raw: VecDeque<Vec<u8>>,
+    pub(crate) raw: VecDeque<Raw>,
+    /// Bytes of those that are no notices.
     pub(crate) raw_bytes: usize,
+    /// By how many bytes the link's own frames are ahead of those of exchanges that wait beside them.
+    pub(crate) raw_ahead: usize,
     pub(crate) pong: Option<u64>,
     pub(crate) ping: bool,
     pub(crate) shutdown: Option<ShutdownNotice>,
@@ -201,10 +218,14 @@ pub(crate) struct Link {
     pub(crate) refused_room: bool,
 
     // In.
+    /// The length of the frame that is being taken.
+    pub(crate) frame_in: u32,
     pub(crate) bulk_in: u64,
     pub(crate) bulk_acked: u64,
     /// Bytes of calls from here that wait anywhere.
     pub(crate) charged: u64,
+    /// Bytes of notices of what was lost behind this link that wait for the parent link; with what each costs.
+    pub(crate) told: usize,
     pub(crate) refusals: Bucket,
     pub(crate) bounces: Bucket,
     pub(crate) notices: Bucket,
@@ -241,6 +262,8 @@ impl Link {
             calls_in_row: 0,
             raw: VecDeque::new(),
             raw_bytes: 0,
+            raw_ahead: 0,
+            told: 0,
             pong: None,
             ping: false,
             shutdown: None,
@@ -256,6 +279,7 @@ impl Link {
             outstanding: 0,
             unheard: 0,
             refused_room: false,
+            frame_in: 0,
             bulk_in: 0,
             bulk_acked: 0,
             charged: 0,
@@ -303,6 +327,12 @@ impl Link {
             Role::Child => config.call_window,
             Role::Parent => config.call_budget,
         }
+    }
+
+    /// Puts a frame of the link's own, which is no notice, behind those that wait.
+    pub(crate) fn push_raw(&mut self, frame: Vec<u8>) {
+        self.raw_bytes += frame.len();
+        self.raw.push_back(Raw { frame, of: LinkId::LOCAL });
     }
 
     /// Whether bulk may be sent.

@@ -12,7 +12,7 @@ use crate::exchange::{
     BULK, Body, Exchanges, FlowPlaces, FlowRef, IDLE, Item, LANES, flow_parts, is_answer, is_call, lane_of, other,
 };
 use crate::hash::Seeded;
-use crate::link::Link;
+use crate::link::{Link, Raw};
 use crate::slab::{NONE, Place, Places, Slab, ring_push, ring_remove};
 
 /// One lane of a class.
@@ -25,7 +25,7 @@ struct ClassLane {
 /// A notice that waits for flows.
 struct PendingNotice {
     waiting: usize,
-    frame: Vec<u8>,
+    raw: Raw,
 }
 
 /// The flows from one origin to one link.
@@ -290,19 +290,23 @@ impl Outbox {
         state.detached = Some(class.next_notice());
     }
 
-    /// Sends `frame` on `out` once everything that now waits in detached flows from `origin` is gone.
+    /// Sends `frame` on `out` once everything that now waits in detached flows from `origin` is gone, and charges
+    /// `origin` for as long as it waits.
     pub(crate) fn notice(&mut self, links: &mut Links, out: LinkId, origin: LinkId, frame: Vec<u8>) {
+        let raw = Raw { frame, of: origin };
+        if let Some(link) = find_mut(links, origin) {
+            link.told += raw.cost();
+        }
         if let Some(&class) = self.named.get(&(out, origin)) {
             let class = &mut self.classes[class];
             if class.detached > 0 || !class.notices.is_empty() {
                 let waiting = std::mem::take(&mut class.detached);
-                class.notices.push_back(PendingNotice { waiting, frame });
+                class.notices.push_back(PendingNotice { waiting, raw });
                 return;
             }
         }
         if let Some(link) = find_mut(links, out) {
-            link.raw_bytes += frame.len();
-            link.raw.push_back(frame);
+            link.raw.push_back(raw);
         }
     }
 
@@ -366,8 +370,7 @@ impl Outbox {
         while class.notices.front().is_some_and(|notice| notice.waiting == 0) {
             class.first += 1;
             if let (Some(notice), Some(link)) = (class.notices.pop_front(), find_mut(links, class.out)) {
-                link.raw_bytes += notice.frame.len();
-                link.raw.push_back(notice.frame);
+                link.raw.push_back(notice.raw);
             }
         }
         if class.flows == 0 {

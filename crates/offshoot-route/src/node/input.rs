@@ -23,9 +23,10 @@ use crate::time::Time;
 /// Why a link is ended.
 pub(super) type Fault = Cow<'static, str>;
 
-/// Bodies up to this are copied out of the read buffer. Larger ones are handed on as they lie in it: a slice keeps the
-/// whole buffer alive, so a small one would cost more than its copy.
-const COPY: usize = 2048;
+/// Bodies under this are copied out of the read buffer. Larger ones are handed on as they lie in it, and each keeps the
+/// whole buffer alive, which is 192 KiB: so what a reader was granted costs six times its size at worst, however the
+/// sender fills the rest of the buffers. Half a frame: what is sent in bulk is never copied.
+const COPY: usize = Limits::FRAME as usize / 2;
 
 /// A frame's body, not copied yet.
 pub(super) enum Payload<'a> {
@@ -74,11 +75,12 @@ impl Node {
                     if let Some(entry) = find_mut(&mut self.links, link) {
                         entry.stats.frames_in += 1;
                         entry.stats.bytes_in += frame.length as u64;
+                        entry.frame_in = frame.length as u32;
                         if frame.header.kind == FrameKind::Data {
                             entry.bulk_in += frame.length as u64;
                         }
                     }
-                    if frame.body.len() > COPY {
+                    if frame.body.len() >= COPY {
                         bytes.advance(at);
                         at = 0;
                         let whole = bytes.split_to(frame.length).freeze();
@@ -180,8 +182,13 @@ impl Node {
                     return Err(format!("a notice that {} is lost from {}", gone.prefix, link.address).into());
                 }
                 let near = gone.prefix.depth() == link.address.depth() + 1;
-                if !link.losses.charge(near, self.config.losses, now) {
+                // What waits to be told upwards is memory here, and time of the siblings' there.
+                let weight = 1 + (body.len() / 64) as u32;
+                if !link.losses.charge(near, weight, self.config.losses, now) {
                     return Err("a flood of losses".into());
+                }
+                if link.told > self.config.control_budget {
+                    return Err("more losses than can be told".into());
                 }
                 self.subtree_gone(from, gone.prefix, gone.reason);
                 Ok(())
@@ -267,7 +274,8 @@ impl Node {
         let Some(link) = find_mut(&mut self.links, from) else { return Ok(()) };
         link.stats.strays += 1;
         let near = link.address == *src;
-        if link.role == Role::Parent || link.stray_rate.charge(near, rate, link.heard) {
+        let weight = 1 + link.frame_in / 4096;
+        if link.role == Role::Parent || link.stray_rate.charge(near, weight, rate, link.heard) {
             return Ok(());
         }
         Err("a flood of frames that belong to nothing".into())

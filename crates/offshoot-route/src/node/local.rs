@@ -340,8 +340,7 @@ impl Node {
         for child in children {
             // One that was not greeted yet is told by its hello.
             if let Some(link) = find_mut(&mut self.links, child).filter(|link| link.is_greeted()) {
-                link.raw_bytes += frame.len();
-                link.raw.push_back(frame.clone());
+                link.push_raw(frame.clone());
                 self.mark_ready(child);
             }
         }

@@ -10,6 +10,18 @@ use crate::link::{Role, State};
 use crate::outbox::{find, find_mut};
 use crate::slab::NONE;
 
+/// How much of what a neighbour or descendant says of a violation is passed on, in bytes: all that this product says.
+const TOLD: usize = 512;
+
+/// A reason as it is passed on.
+fn shortened(mut reason: LostReason) -> LostReason {
+    if let LostReason::Violation(text) = &mut reason {
+        let end = (0..=TOLD.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
+    }
+    reason
+}
+
 /// Who found out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
@@ -26,6 +38,7 @@ impl Node {
     pub(super) fn lose(&mut self, id: LinkId, reason: LostReason, by: By) {
         let Some(link) = find_mut(&mut self.links, id) else { return };
         let (role, state) = (link.role, link.state);
+        let reason = shortened(reason);
         if state != State::Closed {
             link.state = State::Closed;
             let address = link.address.clone();
@@ -45,8 +58,14 @@ impl Node {
                 }
                 link.last_peer = NONE;
                 link.idle_peers = 0;
-                link.raw.clear();
                 link.raw_bytes = 0;
+                for raw in std::mem::take(&mut link.raw) {
+                    if let Some(of) = find_mut(&mut self.links, raw.of) {
+                        of.told -= raw.cost();
+                    }
+                }
+            }
+            if let Some(link) = find_mut(&mut self.links, id) {
                 link.credits.clear();
                 link.held.clear();
                 link.logs.clear();
@@ -89,6 +108,7 @@ impl Node {
     /// A child says that something below it is lost.
     pub(super) fn subtree_gone(&mut self, from: LinkId, prefix: Address, reason: LostReason) {
         let Some(link) = find(&self.links, from) else { return };
+        let reason = shortened(reason);
         let below: Vec<u32> = link.peers.under(&prefix).collect();
         for peer in below {
             self.lose_peer(peer, from, &prefix, &reason);

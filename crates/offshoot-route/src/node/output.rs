@@ -6,7 +6,7 @@ use offshoot_wire::{Ack, Address, Bye, Frame, FrameHeader, FrameKind, Ping, enco
 use super::Node;
 use super::streams::JOIN;
 use crate::event::{LinkId, Transmit};
-use crate::exchange::{ASKER, BULK, Body, CALL, CONTROL, FlowRef, flow_parts, other};
+use crate::exchange::{ASKER, BULK, Body, CALL, CONTROL, FlowRef, LANES, flow_parts, other};
 use crate::link::State;
 use crate::outbox::{find, find_mut};
 use crate::slab::NONE;
@@ -14,6 +14,10 @@ use crate::time::Time;
 
 /// How many bytes of calls go before waiting stream data gets one frame.
 const CALLS_IN_ROW: u64 = 128 * 1024;
+
+/// By how many bytes a link's own frames may get ahead of those of exchanges that wait: then both share the link evenly.
+/// 32 KiB: what a mass of losses is told in, and what a call may wait for behind somebody else's.
+const RAW_AHEAD: usize = 32 * 1024;
 
 impl Node {
     /// The next link that got something to send since it was returned last. Constant time, however many links there are.
@@ -76,10 +80,9 @@ impl Node {
         if let Some(notice) = link.shutdown.take() {
             return self.link_frame_out(FrameKind::Shutdown, encode(&notice), out);
         }
-        if let Some(frame) = link.raw.pop_front() {
-            link.raw_bytes -= frame.len();
-            out.small(&frame);
-            return frame.len();
+        let raw_first = link.raw_ahead < RAW_AHEAD;
+        if raw_first && !link.raw.is_empty() {
+            return self.raw_out(id, out);
         }
         while let Some(link) = find_mut(&mut self.links, id)
             && let Some(&(exchange, side)) = link.credits.front()
@@ -109,6 +112,9 @@ impl Node {
             }
         }
         let Some(link) = find_mut(&mut self.links, id) else { return 0 };
+        if !link.raw.is_empty() {
+            return self.raw_out(id, out);
+        }
         if let Some((src, body)) = link.logs.pop_front() {
             link.log_bytes -= body.len() + 64;
             let (kind, dst) = (FrameKind::Log, Address::ROOT);
@@ -116,6 +122,22 @@ impl Node {
             return self.frame_out(&header, &[], body, out);
         }
         0
+    }
+
+    /// Hands out a frame of the link's own.
+    fn raw_out(&mut self, id: LinkId, out: &mut dyn Transmit) -> usize {
+        let Some(link) = find_mut(&mut self.links, id) else { return 0 };
+        let Some(raw) = link.raw.pop_front() else { return 0 };
+        let length = raw.frame.len();
+        let alone = link.lanes == [NONE; LANES];
+        link.raw_ahead = if alone { 0 } else { RAW_AHEAD.min(link.raw_ahead + length) };
+        if raw.of.is_local() {
+            link.raw_bytes -= length;
+        } else if let Some(of) = find_mut(&mut self.links, raw.of) {
+            of.told -= raw.cost();
+        }
+        out.small(&raw.frame);
+        length
     }
 
     /// The lanes in the order in which they are served now: calls before bulk, but not for ever.
@@ -216,6 +238,7 @@ impl Node {
             self.outbox.pop(&mut self.exchanges, &mut self.links, flow);
         }
         if let Some(link) = find_mut(&mut self.links, id) {
+            link.raw_ahead = link.raw_ahead.saturating_sub(sent);
             if lane == usize::from(BULK) {
                 link.calls_in_row = 0;
                 if kind == FrameKind::Data {

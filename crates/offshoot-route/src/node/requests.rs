@@ -243,8 +243,7 @@ impl Node {
         let mut frame = Vec::with_capacity(body.len() + 48);
         back.encode(body.len(), &mut frame);
         frame.extend_from_slice(&body);
-        link.raw_bytes += frame.len();
-        link.raw.push_back(frame);
+        link.push_raw(frame);
         self.mark_ready(from);
         Ok(())
     }

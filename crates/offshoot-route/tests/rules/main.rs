@@ -5,6 +5,7 @@
 
 mod authority;
 mod bounds;
+mod floods;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod losses;
