@@ -21,8 +21,9 @@ pub(crate) const TURN: usize = 128 * 1024;
 /// The size of an input buffer: a turn's worth behind a frame of which only a part has come.
 const INPUT: usize = TURN + Limits::FRAME as usize + 16;
 
-/// The most that waits in the output buffer of a link, beyond what the core holds back: two turns.
-const OUT_LIMIT: usize = 4 * TURN;
+/// The most that waits in the output buffer of a link; the core holds back the rest. Half a turn is asked for when less
+/// than that waits, and the core gives one frame more than it is asked for: 192 KiB.
+const OUT_LIMIT: usize = TURN + Limits::FRAME as usize + 16;
 
 /// The descriptors of a link.
 #[derive(Debug)]
@@ -196,7 +197,8 @@ impl Link {
         loop {
             // Only what the descriptor is about to take is asked for, so that a call overtakes bulk in the core, where
             // lanes are, and not behind it here, where there is one queue.
-            let more = if self.output.len() < TURN / 2 { fill(TURN / 2, &mut Out(&mut self.output)) } else { true };
+            let wanted = TURN / 2;
+            let more = if self.output.len() < wanted { fill(wanted, &mut Out(&mut self.output)) } else { true };
             if self.output.is_empty() {
                 return self.wait_for_room(registry, false);
             }

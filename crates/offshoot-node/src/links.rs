@@ -17,7 +17,7 @@ use offshoot_wire::escape::escaped;
 use offshoot_wire::{ConnectReply, LostReason};
 
 use crate::ids::IdMap;
-use crate::link::{Link, LinkFds, LinkIo};
+use crate::link::{Link, LinkFds, LinkIo, Turn};
 use crate::shared::Shared;
 use crate::sources::{Source, Sources};
 use crate::state::{State, Timer};
@@ -34,6 +34,9 @@ const SIGKILL: i32 = 9;
 
 /// How much of a tool's error output is kept: what an error shows, with room for a banner.
 const STDERR_TAIL: usize = 8 * 1024;
+
+/// How many times 4 KiB are read of it in one turn: what a pipe holds, so that who writes on and on holds nobody up.
+const STDERR_READS: usize = 16;
 
 /// The process that the connect started: ssh, or the supervisor of a local context.
 pub(crate) struct Tool {
@@ -133,8 +136,12 @@ impl Links {
 
     /// Reads the error output of a link's tool into its tail.
     pub(crate) fn drain_stderr(&mut self, shared: &Shared, sources: &mut Sources, link: LinkId) {
-        if let Some(tool) = self.entries.get_mut(&link).and_then(|entry| entry.tool.as_mut()) {
-            tool.drain(shared, sources);
+        if let Some(tool) = self.entries.get_mut(&link).and_then(|entry| entry.tool.as_mut())
+            && tool.drain(shared, sources)
+            && let Some((stderr, token)) = &tool.stderr
+        {
+            // Told again, as below.
+            let _ = shared.registry.set(stderr.as_fd(), *token, Interest::Read);
         }
     }
 
@@ -150,28 +157,37 @@ impl Links {
     }
 }
 
-impl Tool {
-    fn drain(&mut self, shared: &Shared, sources: &mut Sources) {
-        let Some((stderr, token)) = &self.stderr else { return };
-        let mut buffer = [0; 4096];
-        loop {
-            match fd::read(stderr, &mut buffer) {
-                Ok(n @ 1..) => {
-                    self.tail.extend_from_slice(&buffer[..n]);
-                    let excess = self.tail.len().saturating_sub(STDERR_TAIL);
-                    self.tail.drain(..excess);
-                    if n < buffer.len() {
-                        return;
-                    }
+/// Reads a tool's error output, at most a turn's worth, and keeps the last of it.
+fn hear(stderr: &OwnedFd, tail: &mut Vec<u8>) -> Turn {
+    let mut buffer = [0; 4096];
+    for _ in 0..STDERR_READS {
+        match fd::read(stderr, &mut buffer) {
+            Ok(n @ 1..) => {
+                tail.extend_from_slice(&buffer[..n]);
+                tail.drain(..tail.len().saturating_sub(STDERR_TAIL));
+                if n < buffer.len() {
+                    return Turn::Rest;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Ok(0) | Err(_) => break,
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Rest,
+            Ok(0) | Err(_) => return Turn::Ended,
         }
-        // Not an error: a descriptor that is closed anyway.
-        let _ = shared.registry.remove(stderr.as_fd());
-        sources.remove(*token);
-        self.stderr = None;
+    }
+    Turn::More
+}
+
+impl Tool {
+    /// Reads what its error output holds, at most a turn's worth. Whether there may be more.
+    fn drain(&mut self, shared: &Shared, sources: &mut Sources) -> bool {
+        let Some((stderr, token)) = &self.stderr else { return false };
+        let turn = hear(stderr, &mut self.tail);
+        if turn == Turn::Ended {
+            // Not an error: a descriptor that is closed anyway.
+            let _ = shared.registry.remove(stderr.as_fd());
+            sources.remove(*token);
+            self.stderr = None;
+        }
+        turn == Turn::More
     }
 
     /// Asks it to end, also when it is stopped. An error means that it has ended: that is what is wanted.
@@ -402,4 +418,34 @@ fn exit_reason(status: i32) -> LostReason {
         return LostReason::Silent;
     }
     if SIGNALS.contains(&(status - 128)) { LostReason::Signalled(status - 128) } else { LostReason::Exited(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s13_error_output_is_read_in_turns_and_its_end_is_kept() {
+        let (ours, theirs) = fd::socketpair().unwrap();
+        fd::set_nonblocking(&ours, true).unwrap();
+        fd::set_nonblocking(&theirs, true).unwrap();
+        // Who writes as fast as it is read: there is always more.
+        let (mut tail, mut written) = (Vec::new(), 0);
+        while let Ok(count) = fd::write(&theirs, &[b'!'; 4096]) {
+            written += count;
+        }
+        assert!(written > STDERR_READS * 4096, "the socket holds {written} bytes: too little to tell");
+        assert_eq!(hear(&ours, &mut tail), Turn::More);
+        let mut left = [0; 4096];
+        let mut count = 0;
+        while let Ok(n @ 1..) = fd::read(&ours, &mut left) {
+            count += n;
+        }
+        assert_eq!(count, written - STDERR_READS * 4096, "one turn read more than its share");
+        fd::write(&theirs, b"last words").unwrap();
+        assert_eq!(hear(&ours, &mut tail), Turn::Rest);
+        assert!(tail.len() == STDERR_TAIL && tail.ends_with(b"!last words"));
+        drop(theirs);
+        assert_eq!(hear(&ours, &mut tail), Turn::Ended);
+    }
 }

@@ -34,8 +34,8 @@ impl Pool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut lent = Lent { buffer: kept.unwrap_or_else(|| vec![0; BUFFER].into()), used: 0, home: self.clone() };
         lent.used = read(&mut lent.buffer[..most.min(BUFFER)])?;
-        Ok(if lent.used <= BUFFER / 16 {
-            // Small pieces are copied: a window full of them must not hold a window full of buffers.
+        Ok(if lent.used < BUFFER / 2 {
+            // Pieces are copied: a window full of them must not hold many times its size in buffers.
             Bytes::copy_from_slice(lent.as_ref())
         } else {
             Bytes::from_owner(lent)
@@ -61,6 +61,18 @@ impl Drop for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s12_what_waits_holds_twice_its_size_in_buffers_at_most() {
+        for size in [1, 4097, 8192, BUFFER / 2 - 1, BUFFER / 2, BUFFER] {
+            let pool = Pool::default();
+            pool.0.lock().expect("no panic").push(vec![0; BUFFER].into());
+            let held = pool.fill(size, |buffer| Ok::<_, ()>(buffer.len())).expect("filled");
+            let lent = 1 - pool.0.lock().expect("no panic").len();
+            assert!(lent * BUFFER <= 2 * size, "{size} bytes hold {lent} buffer of {BUFFER}");
+            drop(held);
+        }
+    }
 
     #[test]
     fn buffers_come_home_and_small_pieces_are_copied() {

@@ -206,6 +206,13 @@ floods! {
             Frame::link(FrameKind::Gone, encode(&Gone { prefix, reason: LostReason::LinkEnd }).into())
         })
     };
+    s12_losses_with_long_texts: |_| {}, |scene, round| {
+        frames(round, |number| {
+            let prefix = scene.me.child(1).and_then(|child| child.child(number as u32)).expect("not deep");
+            let reason = LostReason::Violation("x".repeat(offshoot_wire::Limits::MESSAGE));
+            Frame::link(FrameKind::Gone, encode(&Gone { prefix, reason }).into())
+        })
+    };
     s13_credit_of_a_byte_each: |scene| scene.owed = scene.process(), |scene, round| {
         frames(round, |total| {
             answer(FrameKind::Credit, &scene.me, &Address::ROOT, scene.owed, encode(&Credit { channel: 0, total }))
@@ -267,6 +274,42 @@ fn s12_a_child_of_the_master_that_never_reads_holds_a_bounded_memory_and_nobody_
 #[test]
 fn s12_a_child_of_an_agent_that_never_reads_holds_a_bounded_memory_and_nobody_up() {
     alone(|| never_reads(Place::BelowAnAgent));
+}
+
+/// How many bytes the processes of a tree have written in all.
+fn written(scene: &Scene) -> u64 {
+    let of = |pid: i32| {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    scene.stage.director.processes().iter().map(|process| of(process.pid)).sum()
+}
+
+/// A child whose process writes error output without end: nobody waits for whoever must read it.
+fn error_output(place: Place) {
+    let mut scene = Scene::new(place);
+    let idle = p99(&scene.stage.sibling, LASTS / 2);
+    let before = written(&scene);
+    scene.link.flood_error_output();
+    let busy = p99(&scene.stage.sibling, LASTS);
+    let noise = written(&scene) - before;
+    assert!(noise > 1 << 20, "only {noise} bytes of noise were taken");
+    assert!(busy <= bound(idle), "p99 {busy:?} beside the noise, {idle:?} idle");
+    println!("p99 idle {idle:?}, beside {} KiB of noise {busy:?}", noise >> 10);
+    let Scene { stage, link, evil, .. } = scene;
+    drop(evil);
+    drop(link.close());
+    stage.finish();
+}
+
+#[test]
+fn s13_error_output_without_end_below_the_master() {
+    alone(|| error_output(Place::BelowTheMaster));
+}
+
+#[test]
+fn s13_error_output_without_end_below_an_agent() {
+    alone(|| error_output(Place::BelowAnAgent));
 }
 
 /// A process' output that comes as fast as the link takes it, and that nobody reads: it stops at the window.

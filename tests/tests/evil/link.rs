@@ -94,6 +94,11 @@ impl Link {
         self.raw(&bytes);
     }
 
+    /// Has the evil process write error output without end.
+    pub(crate) fn flood_error_output(&mut self) {
+        self.process.as_mut().expect("it is a child").write_all(b"f").expect("it lives");
+    }
+
     /// The address that the parent gave.
     pub(crate) fn me(&mut self) -> Address {
         self.parent_hello().address
