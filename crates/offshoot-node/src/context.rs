@@ -503,18 +503,7 @@ mod tests {
 
     #[test]
     fn a_context_that_comes_when_nobody_waits_for_it_any_more_is_ended() {
-        let image = Arc::new(OwnImage::new());
-        let route = Config::default();
-        let root = Root::start(Options {
-            route,
-            connects: 1,
-            image,
-            payloads: None,
-            images: None,
-            process_name: "x".into(),
-            workers: Default::default(),
-        })
-        .unwrap();
+        let root = root(Config::default());
         for answered_before in [false, true] {
             let (context, mut played) = Played::below(&root);
             let recipe = Recipe::new("exec", "", Start::Local);
@@ -560,5 +549,63 @@ mod tests {
             while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
             fd::write_all(&played.socket, &output, None).unwrap();
         }
+    }
+
+    fn root(route: Config) -> Root {
+        Root::start(Options {
+            route,
+            connects: 1,
+            image: Arc::new(OwnImage::new()),
+            payloads: None,
+            images: None,
+            process_name: "x".into(),
+            workers: Default::default(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn s12_who_waits_for_room_has_one_place_however_often_it_tries() {
+        let root = root(Config { call_window: 10_000, ..Config::default() });
+        let (context, mut played) = Played::below(&root);
+        let shared = Arc::clone(&context.0.shared);
+        let waiting = || shared.lock().waiting_for_room();
+        let mut calls: Vec<_> = (0..9).map(|_| context.start_echo(&[7; 1000]).unwrap()).collect();
+        let asker = std::thread::spawn(move || context.start_echo(&[7; 1000]).map(drop));
+        let until = Instant::now() + Duration::from_secs(10);
+        let (began, mut most) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_millis(450) || most == 0 {
+            most = most.max(waiting());
+            assert!(Instant::now() < until, "it does not wait");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(most, 1, "each try has left a place behind");
+        // Room for one: too little to be told, and found by the next try.
+        let Event::Request { id, .. } = played.event() else { panic!("expected a call") };
+        let now = played.now();
+        played.core.reply(id, Bytes::new(), now);
+        while !asker.is_finished() {
+            let mut output = Vec::new();
+            while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
+            fd::write_all(&played.socket, &output, None).unwrap();
+            assert!(Instant::now() < until, "it found no room");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        asker.join().unwrap().unwrap();
+        assert_eq!(waiting(), 0, "it has gone, and its place was left behind");
+        calls.clear();
+    }
+
+    #[test]
+    fn r6_what_is_asked_when_the_broker_has_failed_ends_at_once() {
+        let root = root(Config::default());
+        let (context, _played) = Played::below(&root);
+        let before = context.start_echo(b"").unwrap();
+        context.0.shared.with(|state, _| state.give_up());
+        let failed = before.wait_timeout(Duration::from_secs(10)).unwrap_err();
+        assert!(matches!(failed.kind(), FailureKind::PeerLost(_)), "{failed}");
+        let asked = context.start_echo(b"").and_then(|call| call.wait_timeout(Duration::from_secs(1)));
+        assert_eq!(asked.unwrap_err().kind(), &FailureKind::NoRoute);
+        assert_eq!(context.info().unwrap_err().kind(), &FailureKind::NoRoute);
     }
 }

@@ -50,21 +50,38 @@ impl Exchange {
         body: Bytes,
         sending: Sending,
     ) -> Result<Exchange, Error> {
+        // This thread's place among those who wait for room: one, however often it tries.
+        let mut place: Option<Ticket> = None;
         loop {
-            let request = |state: &mut State, now| match state.core.request(dst, verb, body.clone(), None, now) {
-                Ok(id) => {
-                    state.track(id, dst);
-                    Ok(Ok(id))
-                }
-                Err(failure) if failure.kind == FailureKind::Busy => {
-                    let ticket: Ticket = Arc::new(Slot::new());
-                    let full = state.towards(dst).is_some_and(|link| state.core.awaits_room(link));
-                    if full {
-                        state.await_room(dst, &ticket);
+            let request = |state: &mut State, now| {
+                let asked = match state.ended() {
+                    None => state.core.request(dst, verb, body.clone(), None, now),
+                    // Nobody would write it, nor read the answer.
+                    Some(reason) => {
+                        let message = format!("this context has ended: {reason}");
+                        Err(Failure::new(FailureKind::NoRoute, message).ran(Ran::NotSent))
                     }
-                    Err((ticket, if full { ROOM } else { PLACE }))
+                };
+                if asked.as_ref().is_err_and(|failure| failure.kind == FailureKind::Busy) {
+                    place.take_if(|ticket| ticket.is_done());
+                    let full = state.towards(dst).is_some_and(|link| state.core.awaits_room(link));
+                    if !full {
+                        return Err(PLACE);
+                    }
+                    if place.is_none() {
+                        let ticket: Ticket = Arc::new(Slot::new());
+                        state.await_room(dst, &ticket);
+                        place = Some(ticket);
+                    }
+                    return Err(ROOM);
                 }
-                Err(failure) => Ok(Err(failure)),
+                if let Some(ticket) = place.take() {
+                    state.leave_room(&ticket);
+                }
+                if let Ok(id) = asked {
+                    state.track(id, dst);
+                }
+                Ok(asked)
             };
             let asked = match sending {
                 Sending::Now => shared.with(request),
@@ -77,9 +94,10 @@ impl Exchange {
                 }
                 Ok(Err(failure)) => return Err(Error::of(failure, path, dst)),
                 // As many requests wait as may: so does this thread.
-                Err((ticket, again)) => {
-                    ticket.wait(Some(Instant::now() + again));
-                }
+                Err(again) => match &place {
+                    Some(ticket) => drop(ticket.wait(Some(Instant::now() + again))),
+                    None => std::thread::sleep(again),
+                },
             }
         }
     }

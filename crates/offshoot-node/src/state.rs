@@ -315,6 +315,17 @@ impl State {
         }
     }
 
+    /// Whoever has this ticket no longer waits for room.
+    pub(crate) fn leave_room(&mut self, ticket: &Ticket) {
+        self.room_waiting.retain(|(_, other)| !Arc::ptr_eq(other, ticket));
+    }
+
+    /// How many threads are to be told of room.
+    #[cfg(test)]
+    pub(crate) fn waiting_for_room(&self) -> usize {
+        self.room_waiting.len()
+    }
+
     fn room(&mut self, link: LinkId) {
         let (now, later) = self.room_waiting.drain(..).partition(|(of, _)| *of == link);
         self.room_waiting = later;
