@@ -6,7 +6,7 @@
 //! credit for it is given when the logger has taken it. Who said something is set here, by the address that it came from,
 //! and what was said is escaped (S8). Only a root and a worker have this: the stock agent does not link it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -30,6 +30,10 @@ const LINE: usize = 8 * 1024;
 /// Of how many contexts that are gone the names are kept: their last records may come behind the news of their end.
 const GONE: usize = 1024;
 
+/// How many news of ends wait for the logger. What is lost below a child is up to that child: beyond this number the names
+/// of all that is below those children are forgotten instead.
+const NEWS: usize = 4096;
+
 /// How many senders are told apart that this process did not connect itself. A hostile context can make up as many
 /// addresses below its own as it likes.
 const STRANGERS: usize = 4096;
@@ -45,6 +49,8 @@ enum Item {
     Name(Address, String),
     /// A context is gone, with all below it.
     Gone(Address),
+    /// More was lost below a child than is kept apart.
+    Forget(Address),
     Record(Address, Bytes),
     /// Output of the worker that is attended by this exchange.
     Output(ExchangeId, u8, Bytes),
@@ -59,6 +65,8 @@ struct Queue {
     items: VecDeque<Item>,
     /// Bytes of records among them.
     records: usize,
+    /// How many of them are news of ends.
+    news: usize,
     running: bool,
     closed: bool,
 }
@@ -68,6 +76,22 @@ struct Inbox {
     queue: Mutex<Queue>,
     came: Condvar,
     ended: Condvar,
+}
+
+impl Queue {
+    /// Puts one mark for each child in the place of all news of ends.
+    fn forget(&mut self) {
+        let mut below = BTreeSet::new();
+        self.items.retain(|item| match item {
+            Item::Gone(prefix) | Item::Forget(prefix) => {
+                below.extend(prefix.path().first().and_then(|index| Address::ROOT.child(*index).ok()));
+                false
+            }
+            _ => true,
+        });
+        self.items.extend(below.into_iter().map(Item::Forget));
+        self.news = 0;
+    }
 }
 
 impl Inbox {
@@ -118,8 +142,14 @@ impl Home {
             }
             queue.records += body.len() + 64;
         }
+        if matches!(item, Item::Gone(_)) {
+            queue.news += 1;
+        }
         let news = matches!(item, Item::Name(..) | Item::Gone(_)) && queue.items.len() < GONE;
         queue.items.push_back(item);
+        if queue.news > NEWS {
+            queue.forget();
+        }
         if queue.running {
             self.inbox.came.notify_one();
         } else if !queue.closed && !news {
@@ -213,8 +243,10 @@ fn serve(inbox: &Inbox, shared: &Weak<Shared>) {
             return;
         }
         let item = queue.items.pop_front();
-        if let Some(Item::Record(_, body)) = &item {
-            queue.records -= body.len() + 64;
+        match &item {
+            Some(Item::Record(_, body)) => queue.records -= body.len() + 64,
+            Some(Item::Gone(_)) => queue.news -= 1,
+            _ => {}
         }
         drop(queue);
         let Some(item) = item else { continue };
@@ -244,6 +276,8 @@ struct Desk {
     speakers: BTreeMap<Address, Speaker>,
     strangers: usize,
     gone: VecDeque<Address>,
+    /// Some of those who speak were forgotten while they may have lived: whoever comes anew may have spoken before.
+    forgot: bool,
     workers: HashMap<ExchangeId, Worker>,
 }
 
@@ -262,6 +296,11 @@ impl Desk {
                 self.speakers.insert(address, Speaker { name, seq: 0, missing: 0, told: None });
             }
             Item::Gone(prefix) => self.gone(prefix),
+            Item::Forget(child) => {
+                self.forgot = true;
+                self.speakers.retain(|address, _| !address.is_below(&child));
+                self.strangers = self.strangers.min(self.speakers.len());
+            }
             Item::Record(from, body) => self.record(&from, &body),
             Item::Attended(id, name) => drop(self.workers.insert(id, Worker { name, lines: Default::default() })),
             Item::Output(id, number, data) => {
@@ -299,7 +338,8 @@ impl Desk {
             }
             self.strangers += 1;
             let name = self.stranger(from);
-            self.speakers.insert(from.clone(), Speaker { name, seq: 0, missing: 0, told: None });
+            let seq = if self.forgot { record.seq.saturating_sub(1) } else { 0 };
+            self.speakers.insert(from.clone(), Speaker { name, seq, missing: 0, told: None });
         }
         let Some(speaker) = self.speakers.get_mut(from) else { return };
         speaker.missing = speaker.missing.saturating_add(record.seq.saturating_sub(speaker.seq.saturating_add(1)));
@@ -400,4 +440,36 @@ fn emit(speaker: &str, level: Level, module: &str, text: &str, origin: Option<(u
             .args(format_args!("{text}"))
             .build(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s12_losses_that_nobody_has_time_to_hear_of_are_kept_as_one_for_each_child() {
+        let inbox = Arc::new(Inbox::default());
+        // The logger is stuck.
+        inbox.lock().running = true;
+        let mut home = Home { inbox: Arc::clone(&inbox), shared: Weak::new(), root: true, workers: IdMap::default() };
+        let address = |text: &str| text.parse::<Address>().expect("an address");
+        for named in ["/0", "/0/7", "/1", "/1/3", "/1/3/4", "/2/5"] {
+            home.name(&address(named), named);
+        }
+        home.gone(&address("/2/5"));
+        for index in 0..50_000 {
+            home.gone(&address("/1").child(index + 10).expect("not deep"));
+            assert!(inbox.lock().items.len() <= 2 * NEWS, "{index} losses are kept");
+        }
+        let mut desk = Desk::default();
+        let items = std::mem::take(&mut inbox.lock().items);
+        items.into_iter().for_each(|item| desk.take(item));
+        let left: Vec<String> = desk.speakers.keys().map(Address::to_string).collect();
+        assert_eq!(left, ["/0", "/0/7", "/1"], "who is below a child that says too much, or is gone, is forgotten");
+        // Who was forgotten and speaks again has lost nothing for all that is known.
+        let record =
+            LogRecord { seq: 500, level: 3, unix_us: 0, thread: "t".into(), module: "m".into(), text: "x".into() };
+        desk.take(Item::Record(address("/1/3"), offshoot_wire::encode(&record).into()));
+        assert_eq!(desk.speakers[&address("/1/3")].missing, 0);
+    }
 }
