@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 
 /// The script. Its answers are lines `name=value`; it needs a POSIX shell and nothing else, and leaves nothing: what it
-/// tries in a folder has lost its name before it runs, where `/proc` gives it another.
+/// tries in a folder has lost its name before it runs, where `/proc` gives it another. It lies in a folder of its own,
+/// which `mkdir` makes or does not: other users, who see the names in the list of processes, could have put something else
+/// at that of a file, which a shell opens even where it must not write over a file.
 pub(crate) const SCRIPT: &str = r#"
 agent=$PPID
 LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 say() { printf '%s=%s\n' "$1" "$2"; }
 first() { read -r line <"$1" && say "$2" "$line"; }
-file=
-trap '[ -z "$file" ] || rm -f "$file"; exit 1' HUP INT TERM
+own= made=
+away() { [ -z "$made" ] || rm -f "$own/t"; rmdir "$own"; } 2>/dev/null
+trap 'away; exit 1' HUP INT TERM
 tried() {
   if [ -r /proc/self/stat ]; then
-    rm -f "$file" && /proc/self/fd/0
+    rm -f "$own/t" && rmdir "$own" && /proc/self/fd/0
   else
-    "$file"
+    "$own/t"
   fi
 }
 say kernel "$(uname -srm 2>/dev/null)"
@@ -59,15 +62,15 @@ for folder in "$XDG_RUNTIME_DIR" /dev/shm "/run/user/$(id -u)" /run /tmp /var/tm
   case $folder in /*) ;; *) continue ;; esac
   case "$seen:" in *":$folder:"*) continue ;; esac
   seen=$seen:$folder
-  file=$folder/.offshoot-doctor.$$
+  own=$folder/.offshoot-doctor.$$ made=
   if [ ! -d "$folder" ]; then
     what=absent
-  elif (umask 077; set -C; echo '#!/bin/sh' >"$file") 2>/dev/null; then
-    chmod 700 "$file" && tried <"$file" 2>/dev/null && what=runs || what=noexec
-    rm -f "$file"
+  elif (umask 077; mkdir "$own") 2>/dev/null && made=yes && (umask 077; echo '#!/bin/sh' >"$own/t") 2>/dev/null; then
+    chmod 700 "$own/t" && tried <"$own/t" 2>/dev/null && what=runs || what=noexec
   else
     what=closed
   fi
+  [ -z "$made" ] || away
   free=$(df -Pk "$folder" 2>/dev/null | { read -r line; read -r a b c free rest; printf %s "$free"; })
   say folder "$what ${free:--} $folder"
 done
@@ -260,6 +263,65 @@ mod tests {
             assert!(!facts.is_whole(), "{signal}: it was not ended: {said}");
             let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().collect();
             assert!(left.is_empty(), "{signal}: {left:?}");
+        }
+    }
+
+    /// Puts a pipe at the name, and a program over it once somebody writes to it.
+    const ATTACKER: &str = "use POSIX; $| = 1; ($name, $program) = @ARGV; POSIX::mkfifo($name, 0777) or die; \
+        chmod 0777, $name; print qq(there\\n); open F, '<', $name; rename $program, $name; sleep 60";
+
+    #[test]
+    fn nothing_is_run_that_another_user_put_in_its_way() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        use std::process::{Command, Stdio};
+
+        for shell in ["dash", "bash", "busybox"] {
+            let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o777)).tempdir_in("/var/tmp");
+            let folder = folder.expect("a folder");
+            let path = folder.path().to_str().expect("text").to_owned();
+            let sticky = std::fs::Permissions::from_mode(0o1777);
+            std::fs::set_permissions(folder.path(), sticky).expect("a folder of ours");
+            let applet = ["sh"].iter().filter(|_| shell == "busybox");
+            let script = format!("read go; HOME={path}; XDG_RUNTIME_DIR={path}; {SCRIPT}");
+            let mut victim = Command::new(shell);
+            victim.args(applet).args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let Ok(mut victim) = victim.spawn() else {
+                println!("not run: {shell} is not installed");
+                continue;
+            };
+            let (marker, program) = (format!("{path}/marker"), format!("{path}/program"));
+            let mut attacker = Command::new("perl");
+            let prepare = format!(
+                "open F, '>', '{program}'; print F qq(#!/bin/sh\n>{marker}\n); close F; chmod 0755, '{program}'; "
+            );
+            attacker.args(["-e", &(prepare + ATTACKER), &format!("{path}/.offshoot-doctor.{}", victim.id()), &program]);
+            let attacker = attacker.uid(65534).gid(65534).stdout(Stdio::piped()).spawn();
+            let go = attacker.map(|mut attacker| {
+                let mut line = String::new();
+                BufReader::new(attacker.stdout.take().expect("a pipe")).read_line(&mut line).expect("its word");
+                assert_eq!(line, "there\n", "{shell}");
+                attacker
+            });
+            victim.stdin.take().expect("a pipe").write_all(b"go\n").expect("it reads");
+            // It says less than a pipe holds. What opened the other's pipe may wait there for ever.
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while victim.try_wait().expect("a state").is_none() && std::time::Instant::now() < deadline {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            victim.kill().expect("a child of ours");
+            let output = victim.wait_with_output().expect("its answers");
+            let Ok(mut attacker) = go else {
+                println!("not run: {shell}: no process of another user can be started, or perl is not installed");
+                continue;
+            };
+            attacker.kill().expect("it runs");
+            attacker.wait().expect("its end");
+            assert!(!std::path::Path::new(&marker).exists(), "{shell}: what another user put there was run");
+            let facts = Facts::read(&output.stdout);
+            let what = facts.folders.iter().find(|folder| folder.path == path).map(|folder| folder.what);
+            assert!(facts.is_whole() && what == Some(Use::Closed), "{shell}: {facts:?}");
         }
     }
 
