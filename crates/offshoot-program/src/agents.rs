@@ -12,6 +12,7 @@ use offshoot_image::onefile::{Kind, OneFile};
 use offshoot_wire::{Failure, FailureKind};
 
 use crate::own::Own;
+use crate::trust;
 
 /// The variable that names a folder of agents.
 const FOLDER: &str = "OFFSHOOT_AGENTS";
@@ -44,6 +45,20 @@ impl fmt::Display for Origin {
             Origin::Beside => "beside the program",
             Origin::Build => "build folder",
         })
+    }
+}
+
+impl Origin {
+    /// Whether a file may be taken from a folder. What was named is the business of who named it.
+    fn trusts(self, folder: &Path, path: &Path) -> Result<(), String> {
+        if !matches!(self, Origin::Beside | Origin::Build) {
+            return Ok(());
+        }
+        trust::folder(folder).map_err(|why| format!("{} {why}", folder.display()))?;
+        let about = std::fs::symlink_metadata(path).and_then(|link| Ok((link, std::fs::metadata(path)?)));
+        let (link, about) = about.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let judged = if link.is_symlink() { trust::link(&link) } else { Ok(()) };
+        judged.and_then(|()| trust::file(&about)).map_err(|why| format!("{} {why}", path.display()))
     }
 }
 
@@ -125,11 +140,18 @@ impl Agents {
         if triple.is_empty() || !triple.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
             return Err(Failure::new(FailureKind::NoAgent(triple.into()), "the target names no triple"));
         }
+        let mut skipped = Vec::new();
         for (origin, folder) in &self.folders {
             let path = if *origin == Origin::OneFile { folder.clone() } else { folder.join(Agents::file_name(triple)) };
             let bundle = match origin {
                 Origin::OneFile => appended(&path, triple)?,
-                _ if path.is_file() => Some(load(&path)?),
+                _ if path.is_file() => match origin.trusts(folder, &path) {
+                    Ok(()) => Some(load(&path)?),
+                    Err(why) => {
+                        skipped.push(why);
+                        None
+                    }
+                },
                 _ => None,
             };
             let Some(bundle) = bundle else { continue };
@@ -140,23 +162,28 @@ impl Agents {
             read.insert(triple.to_owned(), bundle.clone());
             return Ok(bundle);
         }
-        Err(self.missing(triple))
+        Err(self.missing(triple, &skipped))
     }
 
     /// The executable itself, uncompressed, where the build left one beside the bundle: for local contexts.
     pub(crate) fn executable(&self, triple: &str) -> Option<PathBuf> {
         let has = |(origin, folder): &&(Origin, PathBuf)| match origin {
             Origin::OneFile => one_file().is_some_and(|one| one.find(Kind::Agent, triple).is_some()),
-            _ => folder.join(Agents::file_name(triple)).is_file(),
+            _ => {
+                let path = folder.join(Agents::file_name(triple));
+                path.is_file() && origin.trusts(folder, &path).is_ok()
+            }
         };
-        let (_, folder) = self.folders.iter().find(has)?;
+        let (origin, folder) = self.folders.iter().find(has)?;
         let path = folder.join(format!("offshoot-agent-{triple}"));
-        path.is_file().then_some(path)
+        (path.is_file() && origin.trusts(folder, &path).is_ok()).then_some(path)
     }
 
-    fn missing(&self, triple: &str) -> Failure {
+    fn missing(&self, triple: &str, skipped: &[String]) -> Failure {
         let looked: Vec<String> = self.folders.iter().map(|(_, folder)| folder.display().to_string()).collect();
-        Failure::new(FailureKind::NoAgent(triple.into()), format!("looked in {}", looked.join(", "))).hint(format!(
+        let skipped: String = skipped.iter().map(|why| format!("; not taken: {why}")).collect();
+        let message = format!("looked in {}{skipped}", looked.join(", "));
+        Failure::new(FailureKind::NoAgent(triple.into()), message).hint(format!(
             "build it with `cargo xtask agents --triple {triple}`, or into the program with `cargo offshoot build --triple \
              {triple}`, or name a folder that has it: --agents DIR, or {FOLDER}"
         ))
@@ -189,7 +216,8 @@ impl Agents {
                 if found.iter().any(|agent| agent.triple == triple) {
                     continue;
                 }
-                match load(&entry.path()) {
+                let loaded = origin.trusts(folder, &entry.path()).map_err(|why| unusable(&entry.path(), &why));
+                match loaded.and_then(|()| load(&entry.path())) {
                     Ok(bundle) => {
                         found.push(FoundAgent {
                             triple: triple.to_owned(),
@@ -258,6 +286,36 @@ mod tests {
             let failure = agents.find(triple).expect_err("no agent");
             assert_eq!(failure.message, "the target names no triple", "{triple:?}");
         }
+    }
+
+    #[test]
+    fn s11_an_agent_in_a_folder_that_anybody_may_write_is_not_taken_unless_it_was_named() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let triple = "mips-unknown-linux-musl";
+        let bundle = folder.path().join(Agents::file_name(triple));
+        let executable = folder.path().join(format!("offshoot-agent-{triple}"));
+        for path in [&bundle, &executable] {
+            std::fs::write(path, "no agent").expect("written");
+        }
+        let of = |origin| Agents { folders: vec![(origin, folder.path().to_owned())], read: Mutex::default() };
+        // What is taken is looked into.
+        for origin in [Origin::Named, Origin::Environment, Origin::Beside, Origin::Build] {
+            assert_eq!(of(origin).find(triple).expect_err("no agent").kind, FailureKind::Malformed, "{origin}");
+            assert!(of(origin).executable(triple).is_some(), "{origin}");
+        }
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("ours");
+        for origin in [Origin::Beside, Origin::Build] {
+            let failure = of(origin).find(triple).expect_err("no agent");
+            assert_eq!(failure.kind, FailureKind::NoAgent(triple.into()), "{origin}");
+            let why = format!("not taken: {} may be written by every user", folder.path().display());
+            assert!(failure.message.contains(&why), "{}", failure.message);
+            assert_eq!(of(origin).executable(triple), None, "{origin}");
+            let (found, broken) = of(origin).list();
+            assert!(found.is_empty() && broken[0].1.message.contains("every user"), "{broken:?}");
+        }
+        assert!(of(Origin::Named).executable(triple).is_some());
     }
 
     #[test]

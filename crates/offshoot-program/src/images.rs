@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::identity::{identity, stamp};
 use crate::own::Own;
+use crate::trust;
 
 /// Why there is no image of the program for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +168,11 @@ impl Images {
     fn in_folders(&self, triple: &str, looked: &mut Vec<String>) -> Option<Image> {
         for folder in &self.folders {
             let path = folder.join(format!("{}-{triple}", self.name));
-            match self.file(&path, triple) {
+            let trusted = if path.exists() { trust::folder(folder) } else { Ok(()) };
+            match trusted
+                .map_err(|why| format!("is not taken: its folder {why}"))
+                .and_then(|()| self.file(&path, triple))
+            {
                 Ok(Some(image)) => return Some(image),
                 Ok(None) => looked.push(format!("{} is not there", path.display())),
                 Err(why) => looked.push(format!("{} {why}", path.display())),
@@ -188,6 +193,7 @@ impl Images {
         if !about.is_file() || about.len() > LARGEST {
             return Err(format!("is no file of at most {LARGEST} bytes"));
         }
+        trust::file(&about).map_err(|why| format!("is not taken: it {why}"))?;
         let mut bytes = vec![0; about.len() as usize];
         file.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
         let elf = Elf::parse(&bytes).map_err(|error| format!("is no image: {error}"))?;
@@ -303,6 +309,24 @@ mod tests {
     fn images(folder: &Path, stamp: Option<&'static str>) -> Images {
         let (name, folders) = ("program".into(), vec![folder.to_owned()]);
         Images { folders, name, stamp, found: Mutex::default(), own: OnceLock::new() }
+    }
+
+    #[test]
+    fn s11_an_image_that_others_may_write_is_not_taken() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(format!("program-{ARM}"));
+        std::fs::write(&path, image(Some(ID))).expect("written");
+        assert!(images(folder.path(), Some(ID)).find(ARM, false).is_ok());
+        for (writable, who) in [(path.as_path(), "it"), (folder.path(), "its folder")] {
+            let before = std::fs::metadata(writable).expect("ours").permissions();
+            std::fs::set_permissions(writable, std::fs::Permissions::from_mode(0o777)).expect("ours");
+            let missing = images(folder.path(), Some(ID)).find(ARM, false).expect_err(who);
+            let why = format!("is not taken: {who} may be written by every user");
+            assert!(missing.looked.iter().any(|looked| looked.contains(&why)), "{missing}");
+            std::fs::set_permissions(writable, before).expect("ours");
+        }
     }
 
     #[test]

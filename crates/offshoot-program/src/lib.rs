@@ -21,6 +21,7 @@ mod registry;
 mod remote;
 mod select;
 mod thrown;
+mod trust;
 mod worker;
 
 pub use agents::{Agents, FoundAgent, Origin};
