@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use bootstrap_peer::{Agent, bundle, left_behind, nonce_text, options, run, run_until_echo, scratch};
 use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, ErrorKind, Hold, Options};
+use tempfile::TempDir;
 
 /// What is hidden so that only this way is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +50,26 @@ fn can_hide() -> bool {
     })
 }
 
-/// A shell by the name that it is called by; busybox is a shell when it is called ash.
-fn shell(name: &str) -> Option<PathBuf> {
-    if name == "ash" {
-        let link = scratch().join("ash");
-        if !link.exists() && Path::new("/usr/bin/busybox").exists() {
-            // Another test may be making it.
-            let _ = symlink("/usr/bin/busybox", &link);
-        }
-        return link.exists().then_some(link);
+/// A shell, and the folder that is only for it.
+struct Shell {
+    path: PathBuf,
+    _folder: Option<TempDir>,
+}
+
+/// A shell by the name that it is called by; busybox is a shell when it is called ash. The link to it does not lie with
+/// what is built: a shell that a target is told to use has no spaces in its path, as the user's folders may.
+fn shell(name: &str) -> Option<Shell> {
+    let find = |name: &str| {
+        ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(name)).into_iter().find(|path| path.exists())
+    };
+    if name != "ash" {
+        return Some(Shell { path: find(name)?, _folder: None });
     }
-    ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(name)).into_iter().find(|path| path.exists())
+    let busybox = find("busybox")?;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(name);
+    symlink(busybox, &path).unwrap();
+    Some(Shell { path, _folder: Some(folder) })
 }
 
 /// Gives `command_line` to the login shell `login`, in an environment like that of a login.
@@ -108,7 +118,7 @@ fn check(agent: &Result<Agent, BootstrapError>, what: &str) {
 
 fn try_shells(names: &[&str], each: impl Fn(&Path, Rung, &str)) {
     for name in names {
-        let Some(path) = shell(name) else {
+        let Some(shell) = shell(name) else {
             println!("not run: {name} is not installed");
             continue;
         };
@@ -117,7 +127,7 @@ fn try_shells(names: &[&str], each: impl Fn(&Path, Rung, &str)) {
                 println!("not run: {name} with {rung:?}: no mount namespace can be made");
                 continue;
             }
-            each(&path, rung, &format!("{name} with {rung:?}"));
+            each(&shell.path, rung, &format!("{name} with {rung:?}"));
         }
     }
 }
@@ -136,7 +146,7 @@ fn every_login_shell_reaches_the_agent_on_every_rung() {
 
 #[test]
 fn every_shell_as_the_targets_sh_reaches_the_agent_on_every_rung() {
-    let login = shell("bash").expect("bash");
+    let login = shell("bash").expect("bash").path;
     try_shells(&["bash", "dash", "ksh", "mksh", "zsh", "ash"], |sh, rung, what| {
         let shell = sh.to_str().unwrap().to_owned();
         let (bootstrap, command) = bootstrap(Options { shell, ..options() });
@@ -223,14 +233,14 @@ fn a_login_that_never_runs_the_command_is_told_by_what_it_printed() {
 
 #[test]
 fn a_terminal_in_the_path_is_made_transparent_first() {
-    let Some(script) = shell("script") else {
+    let Some(Shell { path: script, .. }) = shell("script") else {
         println!("not run: script(1) is not installed");
         return;
     };
     // bash on a terminal reads ahead: what came with the line would be lost.
     for name in ["bash", "dash", "ksh", "mksh", "zsh", "ash"] {
-        let Some(path) = shell(name) else { continue };
-        let shell = path.to_str().unwrap().to_owned();
+        let Some(found) = shell(name) else { continue };
+        let shell = found.path.to_str().unwrap().to_owned();
         let (bootstrap, command) = bootstrap(Options { shell, hold: Hold::UntilReady, ..options() });
         let mut terminal = Command::new(&script);
         terminal.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
@@ -281,7 +291,7 @@ fn a_start_line_that_was_cut_is_not_run() {
             continue;
         };
         for cut in ["set", "echo run", "echo run;"] {
-            let mut child = Command::new(&shell)
+            let mut child = Command::new(&shell.path)
                 .args(["-c", &bootstrap.probe_script()])
                 .env("A_SECRET_OF_THE_LOGIN", "s3cr3t")
                 .stdin(Stdio::piped())
