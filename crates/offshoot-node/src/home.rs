@@ -254,8 +254,7 @@ fn serve(inbox: &Inbox, shared: &Weak<Shared>) {
             Item::Output(id, number, data) => Some((*id, *number, data.len())),
             _ => None,
         };
-        // A logger is the user's: its panic, which its hook has reported, costs that record alone.
-        let _ = catch_unwind(AssertUnwindSafe(|| desk.take(item)));
+        desk.take(item);
         if let (Some((id, number, length)), Some(shared)) = (read, shared.upgrade()) {
             shared.with(|state, now| state.core.consumed(id, number, length, now));
         }
@@ -431,15 +430,19 @@ fn emit(speaker: &str, level: Level, module: &str, text: &str, origin: Option<(u
     let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_micros() as u64;
     let origin = Origin(Some(origin.unwrap_or((now, ""))));
     let target = format!("ctx.{speaker}::{module}");
-    log::logger().log(
-        &Record::builder()
-            .target(&target)
-            .level(level)
-            .module_path(Some(module))
-            .key_values(&origin)
-            .args(format_args!("{text}"))
-            .build(),
-    );
+    let log = || {
+        log::logger().log(
+            &Record::builder()
+                .target(&target)
+                .level(level)
+                .module_path(Some(module))
+                .key_values(&origin)
+                .args(format_args!("{text}"))
+                .build(),
+        );
+    };
+    // A logger is the user's: its panic, which its hook has reported, costs that record alone, and not what came with it.
+    let _ = catch_unwind(AssertUnwindSafe(log));
 }
 
 #[cfg(test)]

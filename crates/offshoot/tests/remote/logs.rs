@@ -249,5 +249,6 @@ fn logger_panics() {
     print_raw::on(&context, b"before\nthe logger panics\nafter\n".to_vec()).expect("a value").expect("written");
     print_raw::on(&context, b"and more\n".to_vec()).expect("a value").expect("written");
     within("the log ended", || kept.texts("stdout").contains(&"and more".to_owned()));
+    assert_eq!(kept.texts("stdout"), ["before", "after", "and more"]);
     std::io::stdout().flush().expect("a pipe");
 }
