@@ -221,7 +221,7 @@ fn neither_a_path_nor_a_home_is_needed() {
 fn missing_chmod_and_rm_leave_no_file() {
     let hide = |name: &str| format!("mount --bind /dev/null /usr/bin/{name}");
     let (chmod, rm, busybox) = (hide("chmod"), hide("rm"), hide("busybox"));
-    // Without chmod: the place works all the same.
+    // Without chmod: busybox does it.
     let Some(target) = Target::new(&[NO_PERL, NO_PYTHON, &chmod]) else { return };
     target.agent().unwrap();
     // Without rm, where nothing is to be removed.
@@ -235,16 +235,86 @@ fn missing_chmod_and_rm_leave_no_file() {
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
 }
 
+/// Another user of the target, who sees its list of processes and what is in the places. At the names that can be known
+/// beforehand there is a pipe, and over it comes a program, once somebody writes there. What is seen in one place is put
+/// into the others. Each name is told when it is seen first.
+const ATTACKER: &str = r#"
+use POSIX; $| = 1; $SIG{CHLD} = "IGNORE";
+my ($nonce, $program, @places) = @ARGV;
+sub plant {
+    my $name = shift;
+    POSIX::mkfifo($name, 0777) or return; chmod 0777, $name;
+    fork and return;
+    alarm 60; open F, "<", $name; link "$program", "$name.new"; rename "$name.new", $name; exit;
+}
+plant("$_/.o$nonce") for @places;
+print "there\n";
+for (my $end = time + 60; time < $end;) {
+    for my $place (@places) {
+        opendir D, $place; my @names = grep { /^\.o/ && !/\.new$/ && !$seen{$place}{$_}++ } readdir D;
+        for my $name (@names) { print "$place $name\n"; $_ eq $place or plant("$_/$name") for @places; }
+    }
+}
+"#;
+
 #[test]
-fn a_file_that_someone_else_made_is_not_written_through() {
-    let shared = Shared::new("symlink");
-    let bind = shared.at("/dev/shm", "rw").join("; ");
-    let Some(target) = Target::new(&[NO_PERL, NO_PYTHON, &bind]) else { return };
-    let nonce = nonce_text(&Bootstrap::new(target.options.clone(), Instant::now()).unwrap().probe_command());
-    let victim = shared.0.join("victim");
-    symlink("/dev/shm/victim", shared.0.join(format!(".o{nonce}"))).unwrap();
-    target.agent().unwrap();
-    assert!(!victim.exists(), "the link was followed");
+fn nothing_is_run_or_written_that_another_user_put_in_a_place() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::unix::process::CommandExt;
+
+    for shell in ["dash", "bash", "busybox"] {
+        let Some(path) =
+            ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(shell)).into_iter().find(|p| p.exists())
+        else {
+            println!("not run: {shell} is not installed");
+            continue;
+        };
+        // Files can be made in the first place and not run; the second one serves. Both as /tmp is.
+        let (first, second) = (Shared::new(&format!("first-{shell}")), Shared::new(&format!("second-{shell}")));
+        for place in [&first, &second] {
+            fs::set_permissions(&place.0, fs::Permissions::from_mode(0o1777)).unwrap();
+        }
+        // No other place serves: who comes by did so by a name that the other user did not know.
+        let keep = format!("mount --bind '{}' /srv; mount --bind '{}' /opt", first.0.display(), second.0.display());
+        let bind = "mount -n --bind /srv /dev/shm; mount -n -o remount,bind,rw,noexec /dev/shm; mount -n --bind /opt /tmp; \
+            mount -n -o remount,bind,rw,exec /tmp";
+        let Some(mut target) = Target::new(&[NO_PERL, NO_PYTHON, &keep, LOCKED, bind]) else { return };
+        if shell == "busybox" {
+            target.options.shell = "/run/ash".into();
+            target.prepare.push("ln -s /usr/bin/busybox /run/ash".into());
+        } else {
+            target.options.shell = path.to_str().unwrap().into();
+        }
+        let nonce = nonce_text(&Bootstrap::new(target.options.clone(), Instant::now()).unwrap().probe_command());
+        let traps = tempfile::tempdir_in("/var/tmp").unwrap();
+        fs::set_permissions(traps.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        // The second place is the target's /tmp.
+        let (program, marker) = (traps.path().join("program"), second.0.join("marker"));
+        fs::write(&program, "#!/bin/sh\necho \"$0 $*\" >>/tmp/marker\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // The links to it are the attacker's own.
+        std::os::unix::fs::chown(&program, Some(65534), Some(65534)).unwrap();
+        let mut attacker = Command::new("perl");
+        attacker.args(["-e", ATTACKER, &nonce]).args([&program, &first.0, &second.0]);
+        let Ok(mut attacker) = attacker.uid(65534).gid(65534).stdout(Stdio::piped()).spawn() else {
+            println!("not run: {shell}: perl is not installed");
+            continue;
+        };
+        let mut said = BufReader::new(attacker.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "there\n");
+        let (ran, _) = target.run();
+        let _ = Command::new("pkill").args(["-P", &attacker.id().to_string()]).status();
+        attacker.kill().unwrap();
+        attacker.wait().unwrap();
+        let mut names = String::new();
+        said.read_to_string(&mut names).unwrap();
+        println!("{shell}: seen: {names}");
+        assert!(!marker.exists(), "{shell}: run: {:?}", fs::read_to_string(&marker));
+        let agent = ran.agent.unwrap_or_else(|error| panic!("{shell}: {error}"));
+        assert!(agent.field("exe").starts_with("/memfd:"), "{shell}: {}", agent.line);
+    }
 }
 
 /// A step that gives a root folder the host's libraries.

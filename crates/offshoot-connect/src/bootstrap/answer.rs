@@ -2,7 +2,7 @@
 
 use super::error::{LoaderStep, Place, escape};
 use super::scan::Matcher;
-use super::script;
+use super::{SECRET, script};
 use crate::cut::cut;
 
 /// The longest line of facts: `uname -sm` and a few characters.
@@ -106,12 +106,15 @@ impl Seen {
 /// The places that a target tried, from its report.
 pub(super) fn places(text: &[u8], nonce: &str) -> Vec<Place> {
     let text = String::from_utf8_lossy(text);
-    let file = format!(".o{nonce}: ");
+    let file = format!(".o{nonce}");
     let place = |entry: &str| {
         let (status, rest) = entry.trim_start().split_once(' ')?;
         let (place, mut said) = cut(rest, ": ").unwrap_or((rest, ""));
         // `sh: 1: /tmp/.oNONCE: Permission denied`: the place is told already.
-        while let Some((_, behind)) = cut(said, &file) {
+        while let Some((_, behind)) = cut(said, &file)
+            && let Some((secret, behind)) = cut(behind, ": ")
+            && secret.len() <= SECRET
+        {
             said = behind;
         }
         let said = said.trim();

@@ -43,6 +43,17 @@ use crate::bundle::Bundle;
 const NOISE_MAX: usize = 64 << 10;
 /// What [`Bootstrap::poll_output`] gives at a time: each piece that was written restarts the stage's clock.
 const PIECE: usize = 16 << 10;
+/// The length of a secret part of a file's name: 48 bits, for the milliseconds in which somebody could guess.
+const SECRET: usize = 8;
+
+/// A word of 22 letters, digits, `_` and `-` that tells nothing of the nonce, nor of what else is derived from it.
+fn derived(nonce: &[u8; 16], what: &[u8]) -> String {
+    let hash: [u8; 32] = Sha256::digest([&nonce[..], what].concat()).into();
+    let mut word = [0; 16];
+    word.copy_from_slice(&hash[..16]);
+    script::nonce_text(&word)
+}
+
 /// What the caller has to do or to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -111,7 +122,7 @@ impl Bootstrap {
     /// [`OptionsError`] when an option cannot be written into a start line.
     pub fn new(options: Options, now: Instant) -> Result<Bootstrap, OptionsError> {
         check(&options)?;
-        let nonce = script::nonce_text(&options.nonce);
+        let nonce = derived(&options.nonce, b"marker");
         let mut bootstrap = Bootstrap {
             state: State::Login { marker: Matcher::new(format!("M{nonce} ")) },
             output: VecDeque::new(),
@@ -160,10 +171,7 @@ impl Bootstrap {
     /// A word of 22 letters, digits, `_` and `-` that nobody can guess, and that tells nothing of the marker: it shows in
     /// a tool's arguments.
     pub fn token(&self) -> String {
-        let hash: [u8; 32] = Sha256::digest([&self.options.nonce[..], b"prompt"].concat()).into();
-        let mut word = [0; 16];
-        word.copy_from_slice(&hash[..16]);
-        script::nonce_text(&word)
+        derived(&self.options.nonce, b"prompt")
     }
 
     /// Time passed that is nobody's fault: the stage's clock starts anew.
@@ -395,7 +403,13 @@ impl Bootstrap {
     fn line(&self, machine: &Machine, bundle: &Bundle, check: bool) -> String {
         let mut argv = vec![self.options.process_name.clone()];
         argv.extend(self.options.args.iter().cloned());
+        let secrets = std::array::from_fn(|place| {
+            let mut word = derived(&self.options.nonce, &[place as u8]);
+            word.truncate(SECRET);
+            word
+        });
         script::Line {
+            secrets: &secrets,
             machine,
             stage0: bundle.stage0(),
             nonce: &self.nonce,

@@ -57,6 +57,9 @@ pub(super) fn plain(script: &str) -> String {
     format!("eval \"`printf '{}'`\"", text(script.as_bytes()))
 }
 
+/// How many places there may be for a file.
+pub(super) const PLACES: usize = 9;
+
 /// What an entry of the list of places begins with: too odd to come from elsewhere.
 pub(super) fn entry(nonce: &str) -> String {
     format!("!{}", &nonce[..6])
@@ -67,6 +70,8 @@ pub(super) struct Line<'a> {
     pub(super) machine: &'a Machine,
     pub(super) stage0: &'a [u8],
     pub(super) nonce: &'a str,
+    /// Words of letters and digits that nobody else knows, one for the file in each place.
+    pub(super) secrets: &'a [String; PLACES],
     pub(super) tag: Option<&'a (String, String)>,
     /// argv of the agent.
     pub(super) argv: &'a [String],
@@ -81,7 +86,9 @@ impl Line<'_> {
     ///
     /// The ways, in order, each tried by running stage 0 as a child with the argument `t`, since an `exec` that fails
     /// ends the shell: perl and python3 put stage 0 into a memfd; else it becomes a file, for the moment until it has
-    /// unlinked itself, in the first directory that allows it. `_l` gathers what each said. perl ignores SIGFPE, Python
+    /// unlinked itself, in the first directory that allows it. Its name in each is a secret until it is there, and then it is
+    /// ours: the nonce shows in the list of processes, and a pipe that another user put at a name is opened even under
+    /// `set -C`. Without chmod there is no such way: what `cp` writes to is named in the list beforehand. `_l` gathers what each said. perl ignores SIGFPE, Python
     /// SIGPIPE and SIGXFSZ, which an exec would hand on.
     pub(super) fn write(&self) -> String {
         let nonce = self.nonce;
@@ -128,12 +135,12 @@ impl Line<'_> {
              os.write(f,eval(\"b\\\"\"+a[1]+\"\\\"\"));os.execve(f,[\"-\"]+a[2:],os.environb)' \"$1\";"
         );
         // Until stage 0 has unlinked its file a lost connection must not end the shell.
+        let secrets = self.secrets.join(":");
         let _ = write!(
             out,
-            "trap \"\" 1 13 15;for _d in \"$XDG_RUNTIME_DIR\" /dev/shm /run/user/`_s;id -u` /run /tmp /var/tmp /dev \
-             \"$HOME\" \"$PWD\";do case $_d in /*)_f=$_d/.o{nonce};\
-             _m=$(_s;umask 077;set -C;printf \"$1\">\"$_f\"&&{{ chmod 700 \"$_f\"||{{ rm -f \"$_f\";cp /bin/sh \"$_f\"&&\
-             printf \"$1\">|\"$_f\";}};}}&&\"$_f\" t)&&{{ trap - 1 13 15;{ready}exec \"$_f\"{argv};}};\
+            "_n={secrets}:;trap \"\" 1 13 15;for _d in \"$XDG_RUNTIME_DIR\" /dev/shm /run/user/`_s;id -u` /run /tmp /var/tmp /dev \
+             \"$HOME\" \"$PWD\";do _f=$_d/.o{nonce}${{_n%%:*}};_n=${{_n#*:}};case $_d in /*)\
+             _m=$(_s;umask 077;set -C;printf \"$1\">\"$_f\"&&{{ chmod 700 \"$_f\"||busybox chmod 700 \"$_f\";}}&&\"$_f\" t)&&{{ trap - 1 13 15;{ready}exec \"$_f\"{argv};}};\
              _l=\"$_l{entry} $? $_d: $_m\";_m=$(_s;rm -f \"$_f\"||busybox rm -f \"$_f\"||:>\"$_f\");esac;done;"
         );
         let _ = writeln!(out, "(_s;printf \"!N%s\" \"{nonce}$_l{entry}.\");exit 126");
