@@ -248,7 +248,7 @@ impl<T> std::fmt::Debug for Pending<T> {
 }
 
 /// Decodes the answer of a built-in verb. A context of another build may say something else: an error, not a panic.
-pub(crate) fn decoded<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(crate) fn decoded<T: offshoot_wire::Decode>(body: &[u8]) -> Result<T, Failure> {
     offshoot_wire::decode(body).map_err(|error| {
         Failure::new(FailureKind::Malformed, format!("the answer cannot be decoded: {error}")).ran(Ran::Executed)
     })

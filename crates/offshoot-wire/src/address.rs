@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use smallvec::SmallVec;
 
+use crate::reader::{Decode, Reader};
 use crate::{limits::Limits, varint};
 
 /// Where a context sits in its tree: the child indexes from the root, at most [`Limits::DEPTH`] of them.
@@ -184,6 +185,16 @@ impl<'de> Deserialize<'de> for Address {
             }
         }
         deserializer.deserialize_seq(Path)
+    }
+}
+
+impl Decode for Address {
+    fn read(from: &mut Reader<'_>) -> Address {
+        let mut path = SmallVec::new();
+        for _ in 0..from.hops() {
+            path.push(u32::read(from));
+        }
+        Address(path)
     }
 }
 

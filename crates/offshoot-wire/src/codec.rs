@@ -1,11 +1,12 @@
-//! The payload codec: postcard, behind three functions, so that no other crate names it.
+//! The payload codec: postcard, behind a few functions, so that no other crate names it. What it wrote is read by
+//! [`reader`](crate::reader).
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use postcard::ser_flavors::Flavor;
 
 use crate::Limits;
-use crate::bounds::Budget;
+use crate::reader::{Decode, Reader};
 
 /// Bytes that are not the value they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,25 +92,14 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`DecodeError`] when the bytes are not exactly one value.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub fn decode<T: Decode>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (value, rest) = split(bytes)?;
     if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
 }
 
 /// Decodes a value at the front of `bytes` and returns it with the rest.
-pub(crate) fn split<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
-    let _budget = Budget::new(bytes.len());
-    postcard::take_from_bytes(bytes).map_err(|error| DecodeError::Malformed(reason(&error)))
-}
-
-fn reason(error: &postcard::Error) -> &'static str {
-    match error {
-        postcard::Error::DeserializeUnexpectedEnd => "the bytes end early",
-        postcard::Error::DeserializeBadVarint => "bad integer",
-        postcard::Error::DeserializeBadBool => "bad boolean",
-        postcard::Error::DeserializeBadUtf8 | postcard::Error::DeserializeBadChar => "bad text",
-        postcard::Error::DeserializeBadOption => "bad option",
-        postcard::Error::DeserializeBadEnum => "unknown variant",
-        _ => "breaks a limit",
-    }
+pub(crate) fn split<T: Decode>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let value = T::read(&mut reader);
+    reader.end().map(|rest| (value, rest)).map_err(DecodeError::Malformed)
 }

@@ -3,36 +3,36 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounds;
+use crate::reader::{Decode, Reader, read_fields};
 
 /// What [`Verb::Payload`](crate::Verb::Payload) asks for: which content it is that starts a target. Answered with a
 /// [`ContentRef`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PayloadSpec {
     /// The target's triple.
-    #[serde(deserialize_with = "bounds::name")]
     pub triple: String,
     /// The identity of the user's program whose image is wanted; `None` for the agent.
-    #[serde(deserialize_with = "bounds::maybe_array")]
     pub program: Option<[u8; 32]>,
 }
 
+read_fields!(PayloadSpec { triple = Reader::name, program });
+
 /// What [`Verb::Image`](crate::Verb::Image) asks for. The content comes on [`channel::STDOUT`](crate::channel::STDOUT),
 /// behind its length in eight bytes, little-endian; the reply is empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct ImageSpec {
     /// The SHA-256 of the content.
-    #[serde(deserialize_with = "bounds::array")]
     pub hash: [u8; 32],
     /// The asked context is to have it, from above, and to send nothing but the reply.
     pub keep: bool,
 }
 
+read_fields!(ImageSpec { hash, keep });
+
 /// A content by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct ContentRef {
     /// The SHA-256 of its bytes, as they travel.
-    #[serde(deserialize_with = "bounds::array")]
     pub hash: [u8; 32],
     /// How many they are.
     pub length: u64,
@@ -40,8 +40,10 @@ pub struct ContentRef {
     pub packing: Packing,
 }
 
+read_fields!(ContentRef { hash, length, packing });
+
 /// How an executable travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Packing {
     /// As it is. Of an agent: the bundle.
     Stored,
@@ -54,6 +56,17 @@ pub enum Packing {
         /// The length of the executable in bytes.
         length: u64,
     },
+}
+
+impl Decode for Packing {
+    fn read(from: &mut Reader<'_>) -> Packing {
+        match from.variant(2) {
+            0 => Packing::Stored,
+            _ => {
+                Packing::Lzma { properties: Decode::read(from), filter: Decode::read(from), length: Decode::read(from) }
+            }
+        }
+    }
 }
 
 /// What a context forwarded so far.
@@ -76,3 +89,5 @@ pub struct ContentStats {
     /// Bytes that it keeps.
     pub kept: u64,
 }
+
+read_fields!(ContentStats { asked, bytes_in, requests, hits, joined, refused, bytes_out, kept });

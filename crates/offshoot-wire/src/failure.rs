@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::reader::{Decode, Reader, read_fields, read_variants};
 use crate::{Address, bounds};
 
 /// Whether the work of a request ran.
@@ -19,6 +20,8 @@ pub enum Ran {
     /// The context that was asked ran it.
     Executed,
 }
+
+read_variants!(Ran { NotSent, MaybeExecuted, Executed });
 
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,6 +51,8 @@ pub enum ConnectStage {
     /// Checking the hello.
     Hello,
 }
+
+read_variants!(ConnectStage { Queue, Start, Login, Probe, Payload, Agent, Hello });
 
 impl fmt::Display for ConnectStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,6 +87,16 @@ pub enum AuthFailure {
     NoSuchUser,
 }
 
+read_variants!(AuthFailure {
+    PasswordRequired,
+    PasswordIncorrect,
+    Rejected,
+    PromptTimeout,
+    TtyRequired,
+    NotAllowed,
+    NoSuchUser,
+});
+
 /// What was wrong with a host key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostKeyFailure {
@@ -90,6 +105,8 @@ pub enum HostKeyFailure {
     /// The host is known by another key.
     Changed,
 }
+
+read_variants!(HostKeyFailure { Unknown, Changed });
 
 /// How a context or link was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,6 +125,20 @@ pub enum LostReason {
     Shutdown,
     /// It broke the protocol; the text says how.
     Violation(#[serde(deserialize_with = "bounds::message")] String),
+}
+
+impl Decode for LostReason {
+    fn read(from: &mut Reader<'_>) -> LostReason {
+        match from.variant(7) {
+            0 => LostReason::LinkEnd,
+            1 => LostReason::Silent,
+            2 => LostReason::Exited(Decode::read(from)),
+            3 => LostReason::Signalled(Decode::read(from)),
+            4 => LostReason::ParentLost,
+            5 => LostReason::Shutdown,
+            _ => LostReason::Violation(from.message()),
+        }
+    }
 }
 
 impl fmt::Display for LostReason {
@@ -139,6 +170,8 @@ pub enum Resource {
     Disk,
 }
 
+read_variants!(Resource { Descriptors, Processes, Memory, Disk });
+
 /// An error from code that ran on the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RemoteFailure {
@@ -148,6 +181,16 @@ pub enum RemoteFailure {
     Panic,
     /// A signal.
     Signal(i32),
+}
+
+impl Decode for RemoteFailure {
+    fn read(from: &mut Reader<'_>) -> RemoteFailure {
+        match from.variant(3) {
+            0 => RemoteFailure::Error,
+            1 => RemoteFailure::Panic,
+            _ => RemoteFailure::Signal(Decode::read(from)),
+        }
+    }
 }
 
 /// The kinds of failure.
@@ -196,6 +239,33 @@ pub enum FailureKind {
     Damaged(Address),
 }
 
+impl Decode for FailureKind {
+    fn read(from: &mut Reader<'_>) -> FailureKind {
+        match from.variant(20) {
+            0 => FailureKind::Connect(Decode::read(from)),
+            1 => FailureKind::StageTimeout(Decode::read(from)),
+            2 => FailureKind::Auth(Decode::read(from)),
+            3 => FailureKind::HostKey(Decode::read(from)),
+            4 => FailureKind::NoRoute,
+            5 => FailureKind::PeerLost(Decode::read(from)),
+            6 => FailureKind::Timeout,
+            7 => FailureKind::Cancelled,
+            8 => FailureKind::Denied,
+            9 => FailureKind::TooLarge,
+            10 => FailureKind::Busy,
+            11 => FailureKind::Exhausted(Decode::read(from)),
+            12 => FailureKind::NoExec,
+            13 => FailureKind::NoAgent(from.name()),
+            14 => FailureKind::Remote(Decode::read(from)),
+            15 => FailureKind::Unsupported,
+            16 => FailureKind::Malformed,
+            17 => FailureKind::Os(Decode::read(from)),
+            18 => FailureKind::NoImage(from.name()),
+            _ => FailureKind::Damaged(Decode::read(from)),
+        }
+    }
+}
+
 /// A failure, as it crosses the tree.
 ///
 /// Dereferences to its [`Report`], whose fields can be read and changed. One pointer in size, so that a
@@ -210,6 +280,12 @@ pub enum FailureKind {
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure(Box<Report>);
+
+impl Decode for Failure {
+    fn read(from: &mut Reader<'_>) -> Failure {
+        Report::read(from).into()
+    }
+}
 
 impl std::ops::Deref for Failure {
     type Target = Report;
@@ -256,6 +332,8 @@ pub struct Report {
     #[serde(deserialize_with = "bounds::message")]
     pub hint: String,
 }
+
+read_fields!(Report { kind, ran, at, message = Reader::message, seen = Reader::seen, hint = Reader::message });
 
 impl Failure {
     /// A failure of `kind` with a message; at the root, not sent, nothing seen, no hint.

@@ -1,12 +1,19 @@
 //! Grants as data (R4). Sealing and checking them is the routing core's work.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::{Address, Limits, Verb, bounds};
+use crate::reader::{Decode, Reader, read_fields};
+use crate::{Address, Verb};
 
 /// A set of verbs, one bit each by number. Verbs numbered 64 and up cannot be granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct VerbSet(u64);
+
+impl Decode for VerbSet {
+    fn read(from: &mut Reader<'_>) -> VerbSet {
+        VerbSet(Decode::read(from))
+    }
+}
 
 impl VerbSet {
     /// No verb.
@@ -47,7 +54,7 @@ impl FromIterator<Verb> for VerbSet {
 }
 
 /// What a grant, or one hand-over of it, allows: to whom, for what, until when.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct GrantLink {
     /// Who may use it, with everything below that address.
     pub holder: Address,
@@ -59,23 +66,25 @@ pub struct GrantLink {
     pub expires_ms: u64,
 }
 
+read_fields!(GrantLink { holder, verbs, handle, expires_ms });
+
 /// An unforgeable token: the target's permission for a holder to ask it something.
 ///
 /// `links[0]` is what the target gave; each further link is a hand-over that narrows it, sealed with the seal before
 /// it, so that passing on needs no round trip. Only the target and its ancestors can make or check the seal.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Grant {
     /// The context it opens.
     pub target: Address,
     /// Its number at the target, by which it can be revoked.
     pub number: u64,
     /// The original permission and its hand-overs, at most [`Limits::GRANT_LINKS`](crate::Limits::GRANT_LINKS).
-    #[serde(deserialize_with = "bounds::list::<{ Limits::GRANT_LINKS }, _, _>")]
     pub links: Vec<GrantLink>,
     /// The HMAC-SHA256 over all of the above, chained.
-    #[serde(deserialize_with = "bounds::array")]
     pub seal: [u8; 32],
 }
+
+read_fields!(Grant { target, number, links = Reader::grant_links, seal });
 
 /// By what right a request arrives at the context it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

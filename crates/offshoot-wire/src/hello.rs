@@ -11,9 +11,10 @@
 //! The newest version that both speak is used; when there is none the link is closed. A parent that just sent the agent
 //! itself need not wait for the answer: its first frames may follow its hello at once.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
-use crate::{Address, DecodeError, Limits, bounds, codec};
+use crate::reader::{Decode, Reader, read_fields};
+use crate::{Address, DecodeError, Limits, codec};
 
 /// The first bytes of a hello. They begin with NUL and hold bytes that no text has, so that a hello is found behind
 /// a login's chatter.
@@ -27,18 +28,15 @@ pub const PROTOCOL_MAX: u16 = 1;
 const HEAD: usize = 16;
 
 /// What a parent tells its new child.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct ParentHello {
     /// Chosen for this connect; the child sends it back.
-    #[serde(deserialize_with = "bounds::array")]
     pub nonce: [u8; 16],
     /// The tree: random, one for all contexts of a tree.
-    #[serde(deserialize_with = "bounds::array")]
     pub tree: [u8; 16],
     /// The child's address.
     pub address: Address,
     /// The child's sealing key (R4), derived from the parent's.
-    #[serde(deserialize_with = "bounds::array")]
     pub key: [u8; 32],
     /// The tree's clock when this was sent, in milliseconds since the root started.
     pub tree_ms: u64,
@@ -58,6 +56,21 @@ pub struct ParentHello {
     pub log: u8,
 }
 
+read_fields!(ParentHello {
+    nonce,
+    tree,
+    address,
+    key,
+    tree_ms,
+    frame,
+    heartbeat_ms,
+    silence_ms,
+    name,
+    path,
+    process_name,
+    log,
+});
+
 impl std::fmt::Debug for ParentHello {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The key is a secret: never in a log (S19).
@@ -66,10 +79,9 @@ impl std::fmt::Debug for ParentHello {
 }
 
 /// What a child tells its parent about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChildHello {
     /// The parent's nonce, sent back.
-    #[serde(deserialize_with = "bounds::array")]
     pub nonce: [u8; 16],
     /// The largest frame the child takes.
     pub frame: u32,
@@ -85,6 +97,19 @@ pub struct ChildHello {
     pub uid: u32,
     /// Its process number on its machine.
     pub pid: u32,
+}
+
+read_fields!(ChildHello { nonce, frame, triple, version, host, user, uid, pid });
+
+impl ChildHello {
+    /// Within another message, with the same checks as in a hello.
+    pub(crate) fn checked(from: &mut Reader<'_>) -> ChildHello {
+        let hello = ChildHello::read(from);
+        if hello.check().is_err() {
+            from.fail("breaks a limit");
+        }
+        hello
+    }
 }
 
 /// A hello that cannot be accepted.
@@ -148,7 +173,7 @@ fn put<T: Serialize>(hello: &T, out: &mut Vec<u8>) {
 }
 
 /// What both hellos have in common.
-pub trait Hello: Serialize + DeserializeOwned {
+pub trait Hello: Serialize + Decode {
     /// Appends the encoded hello.
     fn put(&self, out: &mut Vec<u8>) {
         put(self, out);

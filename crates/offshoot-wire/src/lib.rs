@@ -38,6 +38,7 @@ mod limits;
 mod log;
 mod message;
 mod question;
+mod reader;
 mod recipe;
 mod secret;
 mod untrusted;
@@ -64,6 +65,7 @@ pub use message::{
     Gone, NodeInfo, Ping, ProcessExit, RequestHead, ShutdownNotice, StderrMode, Terminal, TerminalSize, channel,
 };
 pub use question::{Answer, AnswerBytes, Asks, Question};
+pub use reader::Decode;
 pub use recipe::{Hint, Meaning, Prompt, Prompts, Recipe, Start};
 pub use secret::Secret;
 pub use untrusted::decode_untrusted;

@@ -1,11 +1,11 @@
 //! The body of [`FrameKind::Log`](crate::FrameKind::Log): a log record on its way to the root.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::bounds;
+use crate::reader::{Reader, read_fields};
 
 /// A log record. Who made it is told by the frame, never by the record (S8).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LogRecord {
     /// Which record of its context this is, counted from 1, those included that were dropped: a gap tells how many.
     pub seq: u64,
@@ -15,11 +15,11 @@ pub struct LogRecord {
     /// When it was made, by its machine's clock: microseconds since 1970.
     pub unix_us: u64,
     /// What it is about, by default the module that made it.
-    #[serde(deserialize_with = "bounds::name")]
     pub module: String,
     /// The name of the thread that made it; empty when it has none.
-    #[serde(deserialize_with = "bounds::name")]
     pub thread: String,
     /// What it says.
     pub text: String,
 }
+
+read_fields!(LogRecord { seq, level, unix_us, module = Reader::name, thread = Reader::name, text });

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reader::{Decode, Reader, read_fields, read_variants};
 use crate::{Address, ChildHello, ConnectStage, ContentStats, DecodeError, Grant, LostReason, Recipe, Verb, bounds};
 
 /// The channel numbers of an [`Verb::Exec`] exchange; other verbs number theirs alike.
@@ -20,7 +21,7 @@ pub mod channel {
 }
 
 /// The head of a request's body; the verb's own body follows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RequestHead {
     /// The verb's number. Kept a number: one that is not known ends this request, not the link.
     pub verb: u16,
@@ -31,6 +32,8 @@ pub struct RequestHead {
     /// Last, so that a relay reads what it needs ([`RequestHead::peek`]) without decoding it.
     pub grant: Option<Grant>,
 }
+
+read_fields!(RequestHead { verb, window, grant });
 
 impl RequestHead {
     /// Splits a request's body into its head and the verb's own body.
@@ -57,7 +60,7 @@ impl RequestHead {
 }
 
 /// More may be sent on a channel. Totals, not increments: a repeated or reordered credit does no harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Credit {
     /// The channel.
     pub channel: u8,
@@ -65,8 +68,10 @@ pub struct Credit {
     pub total: u64,
 }
 
+read_fields!(Credit { channel, total });
+
 /// Why a channel ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum EndReason {
     /// All was sent.
     Done,
@@ -74,8 +79,17 @@ pub enum EndReason {
     Failed(String),
 }
 
+impl Decode for EndReason {
+    fn read(from: &mut Reader<'_>) -> EndReason {
+        match from.variant(2) {
+            0 => EndReason::Done,
+            _ => EndReason::Failed(Decode::read(from)),
+        }
+    }
+}
+
 /// The end of a channel, with how much it carried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChannelEnd {
     /// The channel.
     pub channel: u8,
@@ -85,22 +99,28 @@ pub struct ChannelEnd {
     pub reason: EndReason,
 }
 
+read_fields!(ChannelEnd { channel, total, reason });
+
 /// A heartbeat and its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ping {
     /// Chosen by the one who asks; sent back.
     pub seq: u64,
 }
 
+read_fields!(Ping { seq });
+
 /// How many bytes of `Data` frames, heads included, were received on this link in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ack {
     /// The count.
     pub bulk: u64,
 }
 
+read_fields!(Ack { bulk });
+
 /// A context ended, with all below it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gone {
     /// The top of what ended.
     pub prefix: Address,
@@ -108,15 +128,19 @@ pub struct Gone {
     pub reason: LostReason,
 }
 
+read_fields!(Gone { prefix, reason });
+
 /// Why this link is closed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bye {
     /// Why.
     pub reason: LostReason,
 }
 
+read_fields!(Bye { reason });
+
 /// The parent wants the child to end in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ShutdownNotice {
     /// How long processes have after TERM, in milliseconds.
     pub grace_ms: u32,
@@ -124,19 +148,31 @@ pub struct ShutdownNotice {
     pub kill_ms: u32,
 }
 
+read_fields!(ShutdownNotice { grace_ms, kill_ms });
+
 /// A change to the environment of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum EnvChange {
     /// Set a variable.
-    Set(#[serde(with = "bounds::bytes")] Vec<u8>, #[serde(with = "bounds::bytes")] Vec<u8>),
+    Set(#[serde(serialize_with = "bounds::bytes")] Vec<u8>, #[serde(serialize_with = "bounds::bytes")] Vec<u8>),
     /// Remove a variable.
-    Remove(#[serde(with = "bounds::bytes")] Vec<u8>),
+    Remove(#[serde(serialize_with = "bounds::bytes")] Vec<u8>),
     /// Remove all variables.
     Clear,
 }
 
+impl Decode for EnvChange {
+    fn read(from: &mut Reader<'_>) -> EnvChange {
+        match from.variant(3) {
+            0 => EnvChange::Set(from.octets(), from.octets()),
+            1 => EnvChange::Remove(from.octets()),
+            _ => EnvChange::Clear,
+        }
+    }
+}
+
 /// Where a process's error output goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum StderrMode {
     /// To its own channel.
     Apart,
@@ -145,6 +181,8 @@ pub enum StderrMode {
     /// Nowhere.
     Null,
 }
+
+read_variants!(StderrMode { Apart, WithStdout, Null });
 
 /// The size of a terminal in characters; zeros mean unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,31 +193,34 @@ pub struct TerminalSize {
     pub columns: u16,
 }
 
+read_fields!(TerminalSize { rows, columns });
+
 /// The terminal that a process gets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Terminal {
     /// Its size at the start.
     pub size: TerminalSize,
     /// What it understands: the variable `TERM`, left as it is when this is empty.
-    #[serde(with = "bounds::bytes")]
+    #[serde(serialize_with = "bounds::bytes")]
     pub term: Vec<u8>,
 }
 
+read_fields!(Terminal { size, term = Reader::octets });
+
 /// What [`Verb::Exec`] starts. Texts are bytes: the target's own, whatever their encoding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommandSpec {
     /// The program: a path, or a name to look up in the target's `PATH`. Empty is the account's login shell, started as
     /// a login does.
-    #[serde(with = "bounds::bytes")]
+    #[serde(serialize_with = "bounds::bytes")]
     pub program: Vec<u8>,
     /// The arguments after the program's name.
-    #[serde(with = "bounds::byte_strings")]
+    #[serde(serialize_with = "bounds::byte_strings")]
     pub args: Vec<Vec<u8>>,
     /// Changes to the login's environment, in order.
-    #[serde(deserialize_with = "bounds::long_list")]
     pub env: Vec<EnvChange>,
     /// The folder to start in; the login's home when there is none.
-    #[serde(with = "bounds::maybe_bytes")]
+    #[serde(serialize_with = "bounds::maybe_bytes")]
     pub cwd: Option<Vec<u8>>,
     /// Whether stdin comes from [`channel::STDIN`]; else it is `/dev/null`.
     pub stdin: bool,
@@ -199,8 +240,22 @@ pub struct CommandSpec {
     pub terminal: Option<Terminal>,
 }
 
+read_fields!(CommandSpec {
+    program = Reader::octets,
+    args = Reader::octet_strings,
+    env = Reader::list,
+    cwd = Reader::maybe_octets,
+    stdin,
+    stdout,
+    stderr,
+    timeout_ms,
+    grace_ms,
+    nice,
+    terminal,
+});
+
 /// What can be done to a process that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum ExecControl {
     /// Sends a signal to the process and its process group; with a terminal to the group in its foreground.
     Signal(i32),
@@ -209,6 +264,16 @@ pub enum ExecControl {
     Kill,
     /// Gives its terminal another size; nothing without one.
     Resize(TerminalSize),
+}
+
+impl Decode for ExecControl {
+    fn read(from: &mut Reader<'_>) -> ExecControl {
+        match from.variant(3) {
+            0 => ExecControl::Signal(Decode::read(from)),
+            1 => ExecControl::Kill,
+            _ => ExecControl::Resize(Decode::read(from)),
+        }
+    }
 }
 
 /// How a process ended.
@@ -220,8 +285,17 @@ pub enum ProcessExit {
     Signalled(i32),
 }
 
+impl Decode for ProcessExit {
+    fn read(from: &mut Reader<'_>) -> ProcessExit {
+        match from.variant(2) {
+            0 => ProcessExit::Exited(Decode::read(from)),
+            _ => ProcessExit::Signalled(Decode::read(from)),
+        }
+    }
+}
+
 /// The reply of [`Verb::Exec`]: the last thing of the exchange, behind the last output byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ExecReply {
     /// How the process ended.
     pub exit: ProcessExit,
@@ -229,51 +303,49 @@ pub struct ExecReply {
     pub timed_out: bool,
 }
 
+read_fields!(ExecReply { exit, timed_out });
+
 /// What [`Verb::Connect`] does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectSpec {
     /// The way to the new context.
     pub recipe: Recipe,
     /// Its name; the recipe's default when there is none.
-    #[serde(deserialize_with = "bounds::maybe_name")]
     pub name: Option<String>,
     /// What its process is called in `ps`.
-    #[serde(deserialize_with = "bounds::name")]
     pub process_name: String,
     /// Whether the requester answers questions: without it a login that asks any fails.
     pub answers: bool,
 }
 
+read_fields!(ConnectSpec { recipe, name = Reader::maybe_name, process_name = Reader::name, answers });
+
 /// The reply of [`Verb::Connect`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectReply {
     /// The new context's address.
     pub address: Address,
     /// Its name.
-    #[serde(deserialize_with = "bounds::name")]
     pub name: String,
     /// What it said of itself.
-    #[serde(deserialize_with = "bounds::checked_hello")]
     pub hello: ChildHello,
     /// The stages of the connect, in order, with the microseconds from its start to the end of each. Empty where a
     /// context is only listed ([`NodeInfo::children`]).
-    #[serde(deserialize_with = "bounds::stages")]
     pub stages: Vec<(ConnectStage, u32)>,
 }
 
+read_fields!(ConnectReply { address, name = Reader::name, hello = ChildHello::checked, stages = Reader::stages });
+
 /// The reply of [`Verb::Info`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeInfo {
     /// The context's address.
     pub address: Address,
     /// Its name.
-    #[serde(deserialize_with = "bounds::name")]
     pub name: String,
     /// What it said of itself at its start.
-    #[serde(deserialize_with = "bounds::checked_hello")]
     pub hello: ChildHello,
     /// The contexts directly below it.
-    #[serde(deserialize_with = "bounds::long_list")]
     pub children: Vec<ConnectReply>,
     /// Processes that run for requests.
     pub processes: u32,
@@ -282,3 +354,13 @@ pub struct NodeInfo {
     /// What it forwarded.
     pub contents: ContentStats,
 }
+
+read_fields!(NodeInfo {
+    address,
+    name = Reader::name,
+    hello = ChildHello::checked,
+    children = Reader::list,
+    processes,
+    link_bytes,
+    contents,
+});

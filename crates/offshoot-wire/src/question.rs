@@ -4,12 +4,13 @@
 //! [`channel::QUESTION`](crate::channel::QUESTION) of that exchange; one answer comes back on
 //! [`channel::CONTROL`](crate::channel::CONTROL). So a secret leaves its owner only when its prompt has been seen.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::{Secret, bounds, codec, secret};
+use crate::reader::{Reader, read_fields, read_variants};
+use crate::{Secret, codec, secret};
 
 /// What kind of answer a question wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Asks {
     /// The password of an account.
     Password,
@@ -21,29 +22,33 @@ pub enum Asks {
     Other,
 }
 
+read_variants!(Asks { Password, Passphrase, HostKey, Other });
+
 /// A question of a connection tool. Everything in it comes from where the tool runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Question {
     /// What it wants.
     pub asks: Asks,
     /// Whose secret: a user, `user@host` or a key file, as the tool names it; empty when it does not.
-    #[serde(deserialize_with = "bounds::message")]
     pub account: String,
     /// The tool's words, in one line or several; escaped where they were read, and to be escaped again where they are
     /// shown.
-    #[serde(deserialize_with = "bounds::message")]
     pub text: String,
     /// Whether the terminal that it is asked on shows what is typed: then the answer is no secret to the tool.
     pub shown: bool,
 }
 
+read_fields!(Question { asks, account = Reader::message, text = Reader::message, shown });
+
 /// The answer to the last [`Question`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Answer {
     /// What to type; `None` when nobody can or wants to answer.
-    #[serde(with = "secret")]
+    #[serde(serialize_with = "secret::serialize")]
     pub secret: Option<Secret>,
 }
+
+read_fields!(Answer { secret = Reader::maybe_secret });
 
 impl Answer {
     /// The answer as bytes for the wire, which are wiped when they are dropped.

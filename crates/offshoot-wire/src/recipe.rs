@@ -3,12 +3,13 @@
 //! A connection method compiles its options to a recipe; the connect engine of whatever context is asked runs it. So a
 //! new method needs no new agent.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::{Asks, AuthFailure, ContentRef, HostKeyFailure, Limits, bounds};
+use crate::reader::{Decode, Reader, read_fields};
+use crate::{Asks, AuthFailure, ContentRef, HostKeyFailure};
 
 /// How the tool is started and what it yields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Start {
     /// The context starts a copy of its own image, on the same machine, as the same user.
     Local,
@@ -20,20 +21,27 @@ pub enum Start {
     /// a word that nobody can guess.
     Shell {
         /// The tool and its arguments.
-        #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
         argv: Vec<String>,
         /// Environment for the tool alone.
-        #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
         env: Vec<(String, String)>,
     },
     /// The context starts a worker: a process that runs the user's functions, from an image of the user's program.
     Worker {
         /// The program's identity; an image of another is refused.
-        #[serde(deserialize_with = "bounds::array")]
         program: [u8; 32],
         /// The image for a context that is no copy of the program; it asks for it above.
         image: Option<ContentRef>,
     },
+}
+
+impl Decode for Start {
+    fn read(from: &mut Reader<'_>) -> Start {
+        match from.variant(3) {
+            0 => Start::Local,
+            1 => Start::Shell { argv: from.recipe_list(), env: from.recipe_list() },
+            _ => Start::Worker { program: Decode::read(from), image: Decode::read(from) },
+        }
+    }
 }
 
 impl Start {
@@ -50,20 +58,20 @@ impl Start {
 }
 
 /// A text that a tool prints when it fails, and what it means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hint {
     /// The tool's text; each line of the tool's output is searched for it. `*` stands for any text.
-    #[serde(deserialize_with = "bounds::message")]
     pub text: String,
     /// What it means for the error's kind.
     pub means: Meaning,
     /// What to tell the user to do next.
-    #[serde(deserialize_with = "bounds::message")]
     pub advice: String,
 }
 
+read_fields!(Hint { text = Reader::message, means, advice = Reader::message });
+
 /// What a tool's text means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Meaning {
     /// A login problem.
     Auth(AuthFailure),
@@ -75,25 +83,36 @@ pub enum Meaning {
     Usage,
 }
 
+impl Decode for Meaning {
+    fn read(from: &mut Reader<'_>) -> Meaning {
+        match from.variant(4) {
+            0 => Meaning::Auth(Decode::read(from)),
+            1 => Meaning::HostKey(Decode::read(from)),
+            2 => Meaning::Unreachable,
+            _ => Meaning::Usage,
+        }
+    }
+}
+
 /// A prompt that a tool may show.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Prompt {
     /// Its text, without white space at either end: `*` stands for any text, `{}` for the account. It is compared with
     /// the last line that the tool wrote; when it begins with `^`, with all from the first line that begins as it does, of
     /// what the tool wrote since it was last answered. One that has no letter before its account (`^({}) *`) introduces the
     /// text of somebody else: from such a line on no other kind of prompt is looked for.
-    #[serde(deserialize_with = "bounds::message")]
     pub text: String,
     /// What it asks for.
     pub asks: Asks,
 }
 
+read_fields!(Prompt { text = Reader::message, asks });
+
 /// The prompts of a tool that may ask before it leads to a shell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Prompts {
     /// The known ones, first match wins. Another text that the tool leaves standing, with echo off, is
     /// [`Asks::Other`].
-    #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
     pub known: Vec<Prompt>,
     /// Whether it asks on its controlling terminal; else it asks on its error output and reads its input.
     pub terminal: bool,
@@ -101,22 +120,20 @@ pub struct Prompts {
     pub answer_ms: u32,
 }
 
+read_fields!(Prompts { known = Reader::recipe_list, terminal, answer_ms });
+
 /// A way to obtain a link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recipe {
     /// The method's name: `local`, `ssh`, …
-    #[serde(deserialize_with = "bounds::name")]
     pub method: String,
     /// What it connects to, as the user wrote it: for the context's name.
-    #[serde(deserialize_with = "bounds::text::<{ Limits::TARGET }, _>")]
     pub target: String,
     /// How it starts.
     pub start: Start,
     /// The tool's known failures, first match wins.
-    #[serde(deserialize_with = "bounds::list::<{ Limits::RECIPE_LIST }, _, _>")]
     pub hints: Vec<Hint>,
     /// The target's triple, when the user or an earlier connect told it: saves a round trip.
-    #[serde(deserialize_with = "bounds::maybe_name")]
     pub triple: Option<String>,
     /// How long the whole connect may take, in milliseconds.
     pub deadline_ms: u32,
@@ -125,6 +142,17 @@ pub struct Recipe {
     /// What the tool may ask. Without it the tool gets no terminal, and has nobody to ask.
     pub prompts: Option<Prompts>,
 }
+
+read_fields!(Recipe {
+    method = Reader::name,
+    target = Reader::target,
+    start,
+    hints = Reader::recipe_list,
+    triple = Reader::maybe_name,
+    deadline_ms,
+    stage_ms,
+    prompts,
+});
 
 impl Recipe {
     /// A recipe with the default deadlines: 30 s in all, 10 s for each silent stage.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::Serializer;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{Limits, bounds};
@@ -73,18 +73,6 @@ impl fmt::Debug for Secret {
 /// The field of the one message that holds a secret.
 pub(crate) fn serialize<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     bounds::maybe_piece(secret.as_ref().map(Secret::bytes), serializer)
-}
-
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    struct Bounded(Secret);
-
-    impl<'de> Deserialize<'de> for Bounded {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bounded, D::Error> {
-            bounds::bytes::at_most::<{ Limits::SECRET }, D>(deserializer).map(|bytes| Bounded(Secret::new(bytes)))
-        }
-    }
-
-    Ok(Option::<Bounded>::deserialize(deserializer)?.map(|Bounded(secret)| secret))
 }
 
 /// Wipes bytes that held a secret.

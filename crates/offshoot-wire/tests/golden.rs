@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use offshoot_wire::*;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 const PAGE: &str = include_str!("../../../docs/wire.md");
 
@@ -46,7 +45,7 @@ impl Page {
     }
 
     /// A payload, as it stands in a body.
-    fn value<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, value: &T) {
+    fn value<T: Serialize + Decode + PartialEq + Debug>(&mut self, name: &str, value: &T) {
         let written = encode(value);
         self.take(name, &written);
         assert_eq!(decode::<T>(&written).as_ref(), Ok(value), "{name} does not come back");

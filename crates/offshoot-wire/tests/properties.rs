@@ -9,7 +9,6 @@ use offshoot_wire::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// Counts what each thread has allocated and not freed, and the most of it.
 struct Counting;
@@ -89,7 +88,15 @@ fn stage() -> impl Strategy<Value = ConnectStage> {
 
 fn auth() -> impl Strategy<Value = AuthFailure> {
     use AuthFailure::*;
-    prop::sample::select(vec![PasswordRequired, PasswordIncorrect, Rejected, PromptTimeout, TtyRequired, NotAllowed])
+    prop::sample::select(vec![
+        PasswordRequired,
+        PasswordIncorrect,
+        Rejected,
+        PromptTimeout,
+        TtyRequired,
+        NotAllowed,
+        NoSuchUser,
+    ])
 }
 
 fn host_key() -> impl Strategy<Value = HostKeyFailure> {
@@ -298,7 +305,7 @@ fn frame() -> impl Strategy<Value = Frame> {
 }
 
 /// The value comes back; no shorter input is it; one byte more is noticed.
-fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) -> Result<(), TestCaseError> {
+fn comes_back<T: Serialize + Decode + PartialEq + std::fmt::Debug>(value: &T) -> Result<(), TestCaseError> {
     let bytes = encode(value);
     let back = decode::<T>(&bytes);
     prop_assert_eq!(back.as_ref(), Ok(value));
@@ -311,7 +318,7 @@ fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(val
 }
 
 /// S7: whatever the bytes are, decoding them takes no more memory than is allowed.
-fn is_bounded<T: DeserializeOwned>(bytes: &[u8]) -> Result<(), TestCaseError> {
+fn is_bounded<T: Decode>(bytes: &[u8]) -> Result<(), TestCaseError> {
     let peak = peak_of(|| decode::<T>(bytes));
     prop_assert!(peak <= allowed(bytes.len()), "{}: {} bytes for {}", std::any::type_name::<T>(), peak, bytes.len());
     Ok(())
@@ -390,6 +397,7 @@ proptest! {
     ) {
         comes_back(&Credit { channel, total })?;
         comes_back(&ChannelEnd { channel, total, reason: EndReason::Failed(word.clone()) })?;
+        comes_back(&ChannelEnd { channel, total, reason: EndReason::Done })?;
         comes_back(&Ping { seq: total })?;
         comes_back(&Ack { bulk: total })?;
         comes_back(&Gone { prefix, reason: reason.clone() })?;
@@ -397,6 +405,8 @@ proptest! {
         comes_back(&ShutdownNotice { grace_ms: numbers.0, kill_ms: numbers.1 })?;
         comes_back(&ExecControl::Signal(numbers.2))?;
         comes_back(&ExecControl::Resize(TerminalSize { rows: numbers.1 as u16, columns: numbers.2 as u16 }))?;
+        comes_back(&ExecControl::Kill)?;
+        comes_back(&ExecReply { exit: ProcessExit::Signalled(numbers.2), timed_out: !flag })?;
         comes_back(&ExecReply { exit: ProcessExit::Exited(numbers.2), timed_out: flag })?;
         comes_back(&PayloadSpec { triple: word, program: flag.then_some(sha256) })?;
         comes_back(&ImageSpec { hash: sha256, keep: flag })?;

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use offshoot_mux::{Signals, Timers};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{
-    Address, Authority, ChildHello, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode, encode,
+    Address, Authority, ChildHello, Decode, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode,
+    encode,
 };
-use serde::de::DeserializeOwned;
 
 use crate::home::Homecoming;
 use crate::ids::IdMap;
@@ -127,13 +127,7 @@ impl State {
         }
     }
 
-    fn with_body<T: DeserializeOwned>(
-        &mut self,
-        id: ExchangeId,
-        body: &[u8],
-        now: Time,
-        run: impl FnOnce(&mut State, T),
-    ) {
+    fn with_body<T: Decode>(&mut self, id: ExchangeId, body: &[u8], now: Time, run: impl FnOnce(&mut State, T)) {
         match decode(body) {
             Ok(spec) => run(self, spec),
             Err(error) => {

@@ -5,12 +5,12 @@ use std::fmt::Debug;
 
 use offshoot_wire::escape::{escape_into, escaped, is_dangerous, quoted};
 use offshoot_wire::{
-    Ack, Address, Bye, ChannelEnd, ChildHello, CommandSpec, ConnectReply, ConnectSpec, ContentRef, Credit, EnvChange,
-    ExecControl, ExecReply, Failure, Frame, Gone, Grant, HELLO_MAGIC, Hello, Limits, NodeInfo, ParentHello,
+    Ack, Address, Bye, ChannelEnd, ChildHello, CommandSpec, ConnectReply, ConnectSpec, ContentRef, Credit, Decode,
+    EnvChange, ExecControl, ExecReply, Failure, Frame, Gone, Grant, HELLO_MAGIC, Hello, Limits, NodeInfo, ParentHello,
     PayloadSpec, Ping, Recipe, RequestHead, ShutdownNotice, decode, decode_untrusted, encode, parse_chunk, parse_frame,
     parse_hello,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::feed::Feed;
 
@@ -40,7 +40,7 @@ pub(crate) fn frames(data: &[u8]) {
     }
 }
 
-fn value<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) {
+fn value<T: Decode + Serialize + PartialEq + Debug>(bytes: &[u8]) {
     let Ok(value) = decode::<T>(bytes) else { return };
     let again = encode(&value);
     assert!(again.len() <= bytes.len(), "the canonical form is longer than another");
