@@ -100,8 +100,12 @@ fn signals() {
     }
     // Ours are as they were.
     let ours = std::fs::read_to_string("/proc/self/status").unwrap();
-    assert!(ours.lines().any(|line| line.starts_with("SigIgn") && line.ends_with("1000")), "{ours}");
-    assert!(ours.lines().any(|line| line.starts_with("SigBlk") && line.ends_with("14200")), "{ours}");
+    // Whoever started the tests may ignore more.
+    let set = |field: &str| {
+        let line = ours.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    assert_eq!((set("SigIgn:") & 0x1000, set("SigBlk:")), (0x1000, 0x14200), "{ours}");
     drop(taken);
 }
 
@@ -277,25 +281,23 @@ fn threads() {
 }
 
 fn large() {
-    let median = || {
-        let mut times: Vec<Duration> = (0..21)
-            .map(|_| {
-                let began = Instant::now();
-                let child = Spawn::new("/bin/true").start().unwrap();
-                let took = began.elapsed();
-                child.wait(None).unwrap();
-                took
-            })
-            .collect();
-        times.sort();
-        times[10]
+    let least = || {
+        let times = (0..21).map(|_| {
+            let began = Instant::now();
+            let child = Spawn::new("/bin/true").start().unwrap();
+            let took = began.elapsed();
+            child.wait(None).unwrap();
+            took
+        });
+        // What other programs take from it varies; what it costs does not.
+        times.min().unwrap()
     };
-    let small = median();
+    let small = least();
     let mut memory = vec![0u8; 400 << 20];
     for page in memory.chunks_mut(4096) {
         page[0] = 1;
     }
-    let large = median();
+    let large = least();
     drop(memory);
     // A fork copies 800 KiB of page tables here, and then every page that is written: 3 ms and more.
     if small > Duration::from_millis(3) {

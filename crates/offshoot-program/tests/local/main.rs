@@ -181,13 +181,16 @@ pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("/proc").count()
 }
 
+/// All but that of this executable, which is opened once, for good, when an image is first looked for.
 fn descriptors() -> Vec<(String, String)> {
+    let own = std::env::current_exe().expect("this program").to_string_lossy().into_owned();
     let mut list: Vec<_> = std::fs::read_dir("/proc/self/fd")
         .expect("/proc")
         .flatten()
         .filter_map(|entry| {
             let target = std::fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
-            (!target.starts_with("/proc/")).then(|| (entry.file_name().to_string_lossy().into_owned(), target))
+            (!target.starts_with("/proc/") && target != own)
+                .then(|| (entry.file_name().to_string_lossy().into_owned(), target))
         })
         .collect();
     list.sort();
