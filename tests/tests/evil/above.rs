@@ -39,22 +39,22 @@ pub(crate) const AT: Time = Time::ZERO;
 
 impl Above {
     pub(crate) fn unborn() -> Above {
-        Above::started_as("offshoot-agent")
+        Above::started(&["offshoot-agent", "socket"])
     }
 
-    /// A worker, which is started as an agent is: only its link is two pipes elsewhere.
+    /// A worker. Its link is two descriptors; that they are two pipes elsewhere is the same to it.
     pub(crate) fn worker() -> Above {
-        Above::started_as("offshoot-worker").greeted()
+        Above::started(&["offshoot-worker"]).greeted()
     }
 
-    fn started_as(role: &str) -> Above {
+    fn started(arguments: &[&str]) -> Above {
         let director = Director::new();
         let (ours, theirs) = UnixStream::pair().expect("a socket");
         let mut process = Command::new(PROGRAM)
             .arg0(&director.name)
-            .args([role, "socket"])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .args(arguments)
+            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().expect("a descriptor"))))
+            .stdout(if arguments.len() == 1 { Stdio::from(OwnedFd::from(theirs)) } else { Stdio::null() })
             .stderr(Stdio::piped())
             .spawn()
             .expect("the agent starts");
