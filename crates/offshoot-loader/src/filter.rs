@@ -20,15 +20,16 @@ pub const X86_64: u8 = 6;
 /// Whether the filter is [`split`](crate::split)'s, and if so whether for 64 bits.
 pub fn splits(filter: u8) -> Option<bool> {
     match filter {
-        #[cfg(any(not(offshoot_stage), target_arch = "x86"))]
+        #[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "x86"))]
         X86 => Some(false),
-        #[cfg(any(not(offshoot_stage), target_arch = "x86_64"))]
+        #[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "x86_64"))]
         X86_64 => Some(true),
         _ => None,
     }
 }
 
-/// Takes back what [`apply`] did; whether that is known here and done in place. An executable for a target knows that machine's alone.
+/// Takes back what [`apply`] did; whether that is known here and done in place. What runs on a target, the loader and the
+/// agent, knows that machine's alone: it unpacks nothing else.
 pub fn undo(filter: u8, data: &mut [u8]) -> bool {
     run::<false>(filter, data)
 }
@@ -39,14 +40,15 @@ pub fn apply(filter: u8, data: &mut [u8]) -> bool {
     run::<true>(filter, data)
 }
 
+#[cfg_attr(any(offshoot_stage, offshoot_agent), allow(unused_variables, reason = "on x86 nothing is done in place"))]
 fn run<const APPLY: bool>(filter: u8, data: &mut [u8]) -> bool {
     match filter {
         NONE => {}
-        #[cfg(any(not(offshoot_stage), target_arch = "aarch64"))]
+        #[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "aarch64"))]
         ARM64 => arm64::<APPLY>(data),
-        #[cfg(any(not(offshoot_stage), target_arch = "arm"))]
+        #[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "arm"))]
         ARM => arm::<APPLY>(data),
-        #[cfg(any(not(offshoot_stage), target_arch = "arm"))]
+        #[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "arm"))]
         THUMB => thumb::<APPLY>(data),
         _ => return false,
     }
@@ -54,13 +56,13 @@ fn run<const APPLY: bool>(filter: u8, data: &mut [u8]) -> bool {
 }
 
 /// Where a word is, counted in `1 << shift` of its units, to be added or taken away.
-#[cfg(any(not(offshoot_stage), target_arch = "aarch64", target_arch = "arm"))]
+#[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "aarch64", target_arch = "arm"))]
 fn place<const APPLY: bool>(index: usize, shift: u32) -> u32 {
     let place = (index >> shift) as u32;
     if APPLY { place } else { place.wrapping_neg() }
 }
 
-#[cfg(any(not(offshoot_stage), target_arch = "aarch64"))]
+#[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "aarch64"))]
 fn arm64<const APPLY: bool>(data: &mut [u8]) {
     for (index, bytes) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let word = u32::from_le_bytes(*bytes);
@@ -77,7 +79,7 @@ fn arm64<const APPLY: bool>(data: &mut [u8]) {
     }
 }
 
-#[cfg(any(not(offshoot_stage), target_arch = "arm"))]
+#[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "arm"))]
 fn arm<const APPLY: bool>(data: &mut [u8]) {
     for (index, bytes) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let word = u32::from_le_bytes(*bytes);
@@ -88,7 +90,7 @@ fn arm<const APPLY: bool>(data: &mut [u8]) {
     }
 }
 
-#[cfg(any(not(offshoot_stage), target_arch = "arm"))]
+#[cfg(any(not(any(offshoot_stage, offshoot_agent)), target_arch = "arm"))]
 fn thumb<const APPLY: bool>(data: &mut [u8]) {
     let mut at = 0;
     while let Some(bytes) = data.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {

@@ -27,7 +27,7 @@
 
 #![cfg_attr(offshoot_stage, no_std)]
 #![deny(missing_docs)]
-#![allow(unexpected_cfgs, reason = "offshoot_stage is given by `build` alone")]
+#![allow(unexpected_cfgs, reason = "offshoot_stage is given by `build` alone, offshoot_agent by the agent's recipes")]
 
 #[cfg(not(offshoot_stage))]
 pub mod build;

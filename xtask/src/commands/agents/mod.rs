@@ -54,13 +54,24 @@ const KIB: usize = 1024;
 const LOADER_BUDGET: usize = 16 * KIB;
 
 /// The most that an agent may weigh as sent.
-fn budget(recipe: Recipe) -> usize {
-    match recipe {
-        Recipe::A => 320 * KIB,
-        // 160 is what is aimed at, and was kept before agents could answer prompts. Until it is again, this holds growth
-        // in check: i686, whose code is the largest, is 181.
-        Recipe::APlus | Recipe::B | Recipe::C => 184 * KIB,
-    }
+///
+/// 160 KiB is what is promised for the two default triples. The others have what they weighed when it was kept there, and
+/// three per cent: their code is larger for the same program, so less of that would only forbid what the promise allows.
+fn budget(recipe: Recipe, triple: &str) -> usize {
+    let kib = match (recipe, triple.split('-').next()) {
+        // Prints its panics, and std is not built for size.
+        (Recipe::A, _) => 320,
+        (Recipe::APlus, Some("x86_64" | "aarch64")) => 160,
+        // Eight registers, so that much goes through the stack; and what is 64 bits wide takes two of them.
+        (Recipe::APlus, Some("i686")) => 176,
+        // By zig's linker, which folds no functions that are alike nor puts them side by side.
+        (_, Some("armv7")) => 175,
+        // Likewise, and each address that is not near takes two instructions.
+        (_, Some("riscv64gc")) => 188,
+        // For a developer's machine without the sources of its std; not what is released.
+        (Recipe::APlus | Recipe::B | Recipe::C, _) => 184,
+    };
+    kib * KIB
 }
 
 /// The default triples.
@@ -169,7 +180,7 @@ fn one(workspace: &Workspace, triple: &'static Triple, wanted: &Wanted, out: &Pa
         },
     )?;
     // Checked last: what weighs too much works all the same.
-    within(&format!("the agent for {}", triple.name), built.sent, budget(built.recipe))?;
+    within(&format!("the agent for {}", triple.name), built.sent, budget(built.recipe, triple.name))?;
     within(&format!("the loader for {}", triple.name), built.stage0 + built.stage1, LOADER_BUDGET)?;
     Ok(built)
 }
