@@ -27,13 +27,14 @@ const GROWTH: u64 = 8 << 20;
 /// Below this length the memory says nothing.
 const LONG: Duration = Duration::from_secs(60);
 
-fn count(folder: &str) -> usize {
-    fs::read_dir(folder).map_or(0, Iterator::count)
-}
-
-/// Of this process: open descriptors (but the one that lists them), threads.
+/// Of this process: open descriptors, threads. Not the one that lists them, nor that of the own executable, which is opened
+/// once, for good, when an image is first looked for.
 fn held() -> (usize, usize) {
-    (count("/proc/self/fd").saturating_sub(1), count("/proc/self/task"))
+    let own = std::env::current_exe().ok();
+    let entries = |folder| fs::read_dir(folder).into_iter().flatten().flatten();
+    let others =
+        |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|to| !to.starts_with("/proc") && Some(to) != own);
+    (entries("/proc/self/fd").filter(others).count(), entries("/proc/self/task").count())
 }
 
 /// Resident memory in bytes.
