@@ -295,7 +295,7 @@ fn nothing_is_run_or_written_that_another_user_put_in_a_place() {
         // The links to it are the attacker's own.
         std::os::unix::fs::chown(&program, Some(65534), Some(65534)).unwrap();
         let mut attacker = Command::new("perl");
-        attacker.args(["-e", ATTACKER, &nonce]).args([&program, &first.0, &second.0]);
+        attacker.args(["-e", ATTACKER, "--", &nonce]).args([&program, &first.0, &second.0]);
         let Ok(mut attacker) = attacker.uid(65534).gid(65534).stdout(Stdio::piped()).spawn() else {
             println!("not run: {shell}: perl is not installed");
             continue;
