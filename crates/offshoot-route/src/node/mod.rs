@@ -496,7 +496,7 @@ impl Node {
             let id = exchange.end[side].link;
             if let Some(link) = find_mut(&mut self.links, id) {
                 link.outstanding -= outstanding;
-                if outstanding > 0 && !link.held.is_empty() {
+                if !link.held.is_empty() {
                     self.release_held(id);
                 }
             }

@@ -195,7 +195,7 @@ impl Node {
         let head = exchange.flow[side].head;
         let limit = find(&self.links, id).map_or(0, |link| link.frame) as usize;
         let item = &mut self.outbox.items[head];
-        let kind = item.kind;
+        let (kind, channel) = (item.kind, item.channel);
         let header = header_to(exchange, side, kind, item.full);
         let mut left = 0;
         let sent;
@@ -247,9 +247,12 @@ impl Node {
             } else if lane == usize::from(CALL) && link.lanes[usize::from(BULK)] != NONE {
                 link.calls_in_row += sent as u64;
             }
-            if kind == FrameKind::Data && !link.held.is_empty() && link.data_queued <= self.config.relay_budget / 2 {
+            if !link.held.is_empty() {
                 self.release_held(id);
             }
+        }
+        if kind == FrameKind::Data && !local {
+            self.pass_credit_on(slot, side, channel);
         }
         if kind == FrameKind::Data && local {
             self.wake_writer(slot, side);

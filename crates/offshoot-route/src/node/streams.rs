@@ -188,7 +188,8 @@ impl Node {
         } else {
             channel.passed
         };
-        if total < channel.credit && !channel.held {
+        // Where others were promised all there is, the stream's own data asks again when it leaves.
+        if !within && total < channel.credit && !channel.held {
             channel.held = true;
             link.held.push_back((id, to, number));
             if link.held.len() > 2 * self.exchanges.len() + 1024 {
@@ -210,13 +211,31 @@ impl Node {
         }
     }
 
-    /// Lets credit go that was held back, while there is room; a few at a time, in turn.
+    /// Data of a channel has left: credit that was held back for want of room may go, by the floor at least.
+    pub(super) fn pass_credit_on(&mut self, slot: u32, to: usize, number: u8) {
+        let exchange = &self.exchanges[slot];
+        // Not for every few bytes: a credit is a frame, too.
+        let due = exchange.used_channel(to, number).is_some_and(|channel| {
+            channel.credit > channel.passed && channel.passed - channel.sent < Limits::WINDOW_FLOOR / 2
+        });
+        if due && exchange.open {
+            self.pass_credit(slot, to, number);
+        }
+    }
+
+    /// Lets credit go that was held back, while there is room; a few at a time, in turn. To be called whenever what waits
+    /// for the link becomes less: when nothing waits any more, all of it goes, since nothing would call again.
     pub(super) fn release_held(&mut self, reader: LinkId) {
-        for _ in 0..16 {
-            let budget = self.config.relay_budget / 2;
+        const AT_A_TIME: usize = 16;
+        let budget = self.config.relay_budget / 2;
+        let held = find(&self.links, reader).map_or(0, |link| link.held.len());
+        for turn in 0..held {
             let Some(link) = find_mut(&mut self.links, reader).filter(|link| link.data_queued <= budget) else {
                 return;
             };
+            if turn >= AT_A_TIME && link.data_queued > 0 {
+                return;
+            }
             let Some((id, to, number)) = link.held.pop_front() else { return };
             let Some(slot) = self.exchanges.find_id(id) else { continue };
             if let Some(channel) = self.exchanges[slot].channel(to, number) {

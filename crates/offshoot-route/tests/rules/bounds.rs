@@ -328,6 +328,82 @@ fn s12_a_relay_over_its_budget_holds_credit_back_and_lets_it_go_again() {
 }
 
 #[test]
+fn credit_that_was_held_back_goes_when_what_waited_is_given_up() {
+    let config = Config { relay_budget: 64 * 1024, ..Config::default() };
+    let mut lab = Lab::with(config);
+    let a = lab.add(0);
+    let b = lab.add(a);
+    let now = lab.now;
+    let window = Limits::WINDOW_START as usize;
+    let fill = |lab: &mut Lab, id| lab.nodes[b].send(id, channel::STDOUT, Bytes::from(vec![1; window]), now);
+    // More than are let go at a time. All of them have sent what they may, and it has come.
+    let readers: Vec<_> = (0..40).map(|_| lab.ask(0, b, Verb::Call, None).expect("room")).collect();
+    lab.settle();
+    let writers = lab.requests(b);
+    for id in &writers {
+        assert_eq!(fill(&mut lab, *id), window);
+    }
+    lab.settle();
+    // One more fills the relay, on whose way up nothing moves.
+    let given_up = lab.ask(0, b, Verb::Call, None).expect("room");
+    lab.settle();
+    let last = lab.requests(b)[0];
+    assert_eq!(fill(&mut lab, last), window);
+    lab.carry(b, a, usize::MAX);
+    for id in &readers {
+        lab.nodes[0].consumed(*id, channel::STDOUT, window, now);
+    }
+    lab.carry(0, a, usize::MAX);
+    assert_eq!(lab.nodes[a].census().held, readers.len());
+    lab.nodes[0].cancel(given_up, now);
+    lab.settle();
+    assert_eq!(lab.nodes[a].census().held, 0);
+    let stuck = writers.iter().filter(|id| lab.nodes[b].writable(**id, channel::STDOUT) == 0).count();
+    assert_eq!(stuck, 0, "of {} streams", writers.len());
+}
+
+#[test]
+fn a_stream_goes_on_by_its_floor_while_all_that_may_come_is_promised_to_others() {
+    // Many hold what they were promised and send nothing; one sends.
+    let config = Config { relay_limit: 4 << 20, ..Config::default() };
+    let mut lab = Lab::with(config);
+    let a = lab.add(0);
+    let b = lab.add(a);
+    let window = Limits::WINDOW_START as usize;
+    let readers: Vec<_> = (0..30).map(|_| lab.ask(0, b, Verb::Call, None).expect("room")).collect();
+    lab.settle();
+    let writers = lab.requests(b);
+    // Each is read fast once, so that its window grows beyond what the relay may promise.
+    let mut total = [0usize; 30];
+    let pump = |lab: &mut Lab, index: usize, total: &mut [usize; 30]| {
+        let now = lab.now;
+        let sent = lab.nodes[b].send(writers[index], channel::STDOUT, Bytes::from(vec![1; window]), now);
+        total[index] += sent;
+        lab.settle();
+        for event in lab.take(0) {
+            if let Event::Data { id, channel, data } = event {
+                lab.nodes[0].consumed(id, channel, data.len(), now);
+            }
+        }
+        lab.settle();
+        sent
+    };
+    for _ in 0..40 {
+        for index in 0..readers.len() {
+            pump(&mut lab, index, &mut total);
+        }
+        lab.now = lab.now + Duration::from_micros(10);
+    }
+    let promised = lab.nodes[a].census().promised;
+    assert!(promised > (4 << 20) - Limits::WINDOW_START, "the limit was never met: {promised}");
+    let before = total[7];
+    for round in 0..1000 {
+        assert!(pump(&mut lab, 7, &mut total) > 0, "it stands still after {round} rounds");
+    }
+    assert!(total[7] - before > 4 << 20, "{} bytes", total[7] - before);
+}
+
+#[test]
 fn s13_a_flood_of_pings_or_useless_notices_ends_its_link_and_pongs_are_not_piled_up() {
     let mut lab = Lab::new();
     let evil = lab.evil(0);
