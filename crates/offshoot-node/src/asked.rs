@@ -3,6 +3,7 @@
 //! Must not know what the exchange is about. Touched under the node's lock.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use offshoot_route::LinkId;
@@ -21,7 +22,7 @@ pub(crate) struct Asked {
     pub(crate) result: Option<Result<Bytes, Failure>>,
     /// The link towards the context that was asked.
     link: Option<LinkId>,
-    /// Whom to wake when something happens to it.
+    /// Whom to wake when something happens to it; some of them may wait no longer.
     pub(crate) waiting: Vec<Ticket>,
 }
 
@@ -43,6 +44,15 @@ impl Asked {
     /// The link towards the context that was asked.
     pub(crate) fn link(&self) -> Option<LinkId> {
         self.link
+    }
+
+    /// Has `ticket` completed when something happens to it. Those whose waiter has gone, as at its deadline, are forgotten
+    /// whenever the list would grow: so it is at most twice as long as there are waiters, however often they come.
+    pub(crate) fn wake_at_change(&mut self, ticket: &Ticket) {
+        if self.waiting.len() == self.waiting.capacity() {
+            self.waiting.retain(|ticket| Arc::strong_count(ticket) > 1);
+        }
+        self.waiting.push(Arc::clone(ticket));
     }
 
     /// Takes the first of what came on a channel that `wanted` names.
@@ -100,6 +110,19 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s12_who_waits_again_and_again_has_one_place() {
+        let mut asked = Asked::default();
+        let (stays, mut most): (Ticket, _) = (Arc::default(), 0);
+        asked.wake_at_change(&stays);
+        for _ in 0..10_000 {
+            asked.wake_at_change(&Arc::default());
+            most = most.max(asked.waiting.len());
+        }
+        assert!(most <= 16, "{most} places for one waiter at a time");
+        assert!(asked.waiting.iter().any(|ticket| Arc::ptr_eq(ticket, &stays)), "who waits is forgotten");
+    }
 
     #[test]
     fn an_output_that_failed_there_is_no_plain_end() {

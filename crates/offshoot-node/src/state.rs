@@ -381,7 +381,7 @@ impl State {
     /// Has `ticket` completed when something happens to the exchange.
     pub(crate) fn await_exchange(&mut self, id: ExchangeId, ticket: &Ticket) {
         match self.asked.get_mut(&id) {
-            Some(asked) => asked.waiting.push(Arc::clone(ticket)),
+            Some(asked) => asked.wake_at_change(ticket),
             None => self.wakes.push(Arc::clone(ticket)),
         }
     }
