@@ -5,7 +5,8 @@
 //! - When every target has a place at once, the last few MiB are kept in memory, and the slowest target holds back the
 //!   reading: an endless stdin passes through.
 //! - When some wait for a place, they must still find the beginning later; so all of it is kept, in a file without a
-//!   name, and nothing is held back.
+//!   name, and nothing is held back. Its size is bounded: to hold back what exceeds that would be to wait for ever, since
+//!   those that have a place may wait for the end.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,6 +21,8 @@ use bytes::Bytes;
 const PIECE: usize = 64 * 1024;
 /// How many pieces are kept in memory: 4 MiB.
 const PIECES: usize = 64;
+/// How much the file holds at most, in bytes: 8 GiB. An image of a disk fits; what never ends does not fill ours.
+const FILE_MAX: u64 = 8 << 30;
 
 /// A source of bytes for many readers.
 pub(crate) struct Feed {
@@ -45,6 +48,7 @@ enum Kept {
     File {
         file: Arc<File>,
         length: u64,
+        most: u64,
     },
 }
 
@@ -68,10 +72,14 @@ impl Feed {
     /// # Errors
     /// When a file is needed and cannot be made.
     pub(crate) fn new(readers: usize, all_at_once: bool) -> io::Result<(Arc<Feed>, Vec<FeedReader>)> {
+        Feed::with(readers, all_at_once, FILE_MAX)
+    }
+
+    fn with(readers: usize, all_at_once: bool, most: u64) -> io::Result<(Arc<Feed>, Vec<FeedReader>)> {
         let kept = if all_at_once {
             Kept::Memory { pieces: VecDeque::new(), first: 0 }
         } else {
-            Kept::File { file: Arc::new(tempfile::tempfile()?), length: 0 }
+            Kept::File { file: Arc::new(tempfile::tempfile()?), length: 0, most }
         };
         let feed = Arc::new(Feed { state: Mutex::new(State { kept, readers, end: None }), changed: Condvar::new() });
         let readers = (0..readers).map(|_| FeedReader { feed: feed.clone(), at: 0, stopped: Arc::default() }).collect();
@@ -81,7 +89,8 @@ impl Feed {
     /// Reads all of `source`, until its end, an error, or until no reader is left. Blocks.
     ///
     /// # Errors
-    /// Those of `source`, and of the file that keeps what was read; the readers get them too, after what came before.
+    /// Those of `source`, and of the file that keeps what was read, `FileTooLarge` when it would hold too much; the readers
+    /// get them too, after what came before.
     pub(crate) fn fill(&self, mut source: impl Read) -> io::Result<()> {
         let result = self.fill_inner(&mut source);
         let mut state = self.lock();
@@ -107,7 +116,11 @@ impl Feed {
             let readers = state.readers;
             match &mut state.kept {
                 Kept::Memory { pieces, .. } => pieces.push_back((piece.into(), readers)),
-                Kept::File { file, length: kept } => {
+                Kept::File { length: kept, most, .. } if *kept + length as u64 > *most => {
+                    let text = format!("it is longer than the {} MiB that are kept for targets that wait", *most >> 20);
+                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+                }
+                Kept::File { file, length: kept, .. } => {
                     let mut file = &**file;
                     file.write_all(&piece)?;
                     *kept += length as u64;
@@ -175,7 +188,7 @@ impl FeedReader {
                         return Ok(Some(piece));
                     }
                 }
-                Kept::File { file, length } if self.at < *length => {
+                Kept::File { file, length, .. } if self.at < *length => {
                     let mut piece = vec![0; PIECE.min(usize::try_from(*length - self.at).unwrap_or(PIECE))];
                     let file = file.clone();
                     drop(state);
@@ -309,6 +322,22 @@ mod tests {
         thread::sleep(Duration::from_millis(20));
         stopper.stop();
         assert!(waiting.join().expect("joined").expect("no error"));
+    }
+
+    #[test]
+    fn a_source_without_end_does_not_fill_the_disk_while_a_target_waits() {
+        let (feed, mut readers) = Feed::with(2, false, 5 * PIECE as u64).expect("made");
+        let error = feed.fill(io::repeat(b'y')).expect_err("too much");
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        let mut came = 0;
+        let error = loop {
+            match readers[1].next() {
+                Ok(piece) => came += piece.expect("no end").len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(came, 5 * PIECE);
+        assert!(error.to_string().contains("longer than"), "{error}");
     }
 
     #[test]

@@ -56,6 +56,9 @@ fn hint(error: &anyhow::Error) -> &str {
         .map(|error| (error.raw_os_error(), error.kind()));
     match errno {
         Some((Some(23 | 24), _)) => "raise the limit of open files: ulimit -n; or a smaller -f",
+        Some((_, io::ErrorKind::FileTooLarge)) => {
+            "give every target a place at once, by a larger -f: then nothing is kept"
+        }
         Some((_, io::ErrorKind::StorageFull)) => "make room, or point TMPDIR to where there is some",
         Some((_, io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)) => {
             "raise the limits of processes and memory: ulimit -u, ulimit -v; or a smaller -f"
