@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = tipped(error);
             let asked_for = !error.use_stderr();
             // Help that nobody reads is no failure.
             let _ = error.print();
@@ -71,6 +72,18 @@ fn main() -> ExitCode {
             std::process::exit(i32::from(exit::OURS));
         }
     }
+}
+
+/// A usage error, with what is to be done where it does not say so: from ssh one is used to a command without `--`.
+fn tipped(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+
+    let command = |missing: &ContextValue| matches!(missing, ContextValue::Strings(names) if names.iter().any(|name| name.starts_with("<CMD>")));
+    if error.get(ContextKind::InvalidArg).is_some_and(command) {
+        let tip = "the command comes behind `--`: offshoot exec web1 -- uptime".to_owned();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {

@@ -62,6 +62,7 @@ fn wrong_usage_is_ours_and_nothing_runs() {
         assert_eq!(output.status.code(), Some(125), "{arguments:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
     }
+    check(&["exec", "local", "uptime"], 125, "", "tip: the command comes behind `--`");
 }
 
 #[test]
