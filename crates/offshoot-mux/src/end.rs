@@ -66,10 +66,22 @@ pub fn end_processes(mut select: impl FnMut() -> Vec<Proc>, plan: EndPlan) -> En
     end(&mut select, plan)
 }
 
+/// Asks the processes that `select` finds to end, by `SIGTERM`, each once, until it finds no other. Waits for none: see
+/// [`end_processes`] for those that do not.
+pub fn ask_processes(mut select: impl FnMut() -> Vec<Proc>) {
+    // Whoever is asked and starts others all the same is not to keep this thread.
+    const ROUNDS: usize = 16;
+    let mut ending = Ending::new(&mut select);
+    for _ in 0..ROUNDS {
+        if !ending.ask_all() {
+            return;
+        }
+    }
+}
+
 /// The same for whatever `select` is: compiled once.
 fn end(select: &mut dyn FnMut() -> Vec<Proc>, plan: EndPlan) -> EndReport {
-    let mut ending =
-        Ending { select, signalled: Vec::new(), adopts: sys::facts::is_child_subreaper(), watched: Vec::new() };
+    let mut ending = Ending::new(select);
     if ending.look().is_empty() {
         return ending.report();
     }
@@ -152,7 +164,17 @@ struct Ending<'a> {
     watched: Vec<OwnedFd>,
 }
 
-impl Ending<'_> {
+impl<'a> Ending<'a> {
+    fn new(select: &'a mut dyn FnMut() -> Vec<Proc>) -> Self {
+        Ending { select, signalled: Vec::new(), adopts: sys::facts::is_child_subreaper(), watched: Vec::new() }
+    }
+
+    /// Asks those that live to end. Whether one had not been asked before.
+    fn ask_all(&mut self) -> bool {
+        let found = self.look();
+        found.iter().fold(false, |fresh, process| self.send(process, Got::Term) | fresh)
+    }
+
     /// Those that live, and may be signalled for all we know.
     fn look(&mut self) -> Vec<Proc> {
         let own = sys::pid::own() as u32;

@@ -23,7 +23,7 @@ pub mod tty;
 mod wake;
 
 pub use child::{Child, Reaped, Reaper};
-pub use end::{EndPlan, EndReport, end_processes, end_tree};
+pub use end::{EndPlan, EndReport, ask_processes, end_processes, end_tree};
 pub use out::{Full, OutQueue, Progress};
 pub use poller::{Event, Events, Interest, Poller, Registry, Token, Waker};
 pub use signals::{Signals, ignore_sigpipe, reset_all_signals};
