@@ -18,6 +18,9 @@ pub struct Args {
     /// Milliseconds between two faults, from and to
     #[arg(long, value_name = "MS-MS")]
     every: Option<String>,
+    /// How many percent of the connects go through ssh, where there is an sshd; ten by default
+    #[arg(long, value_name = "PERCENT")]
+    ssh: Option<u64>,
     /// Kill the master itself, again and again, instead of parts of its tree
     #[arg(long, conflicts_with = "faults")]
     masters: bool,
@@ -54,6 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
         command.args(["run", "--release", "--package", "offshoot-tests", "--bin", "offshoot-soak", "--", mode]);
         command.args(["--minutes", &args.minutes.to_string()]);
         command.args(args.seed.iter().flat_map(|seed| ["--seed".to_string(), seed.to_string()]));
+        command.args(args.ssh.iter().flat_map(|percent| ["--ssh".to_string(), percent.to_string()]));
         command.args(args.every.iter().flat_map(|every| ["--every", every]));
     }
     run::check(&mut command)?;

@@ -140,7 +140,8 @@ fn strike(
 }
 
 fn is_settled(run: &Run<'_>, one: &mut Doomed) -> bool {
-    one.processes.retain(|process| process.refreshed().is_some());
+    // As they are now: a finding that shows who was stopped then tells of another time.
+    one.processes = one.processes.iter().filter_map(Process::refreshed).collect();
     if one.processes.is_empty() {
         let took = one.since.elapsed();
         run.counts.gone(took);

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use offshoot_tests::bounded::eventually;
 use offshoot_tests::process::{Process, Signal};
+use offshoot_tests::sshd::Sshd;
 use offshoot_tests::tag::Tag;
 
 use crate::killer::DEEPEST;
 use crate::rng::Rng;
 use crate::run::Options;
-use crate::ssh;
+use crate::ssh::{self, Login};
 
 /// What a run takes beside its length: growing, emptying, the checks.
 const AROUND: Duration = Duration::from_secs(300);
@@ -42,19 +43,26 @@ fn start(tag: &Tag, options: &Options, folder: &Path) -> std::io::Result<std::pr
         .spawn()
 }
 
-/// One run to its end.
-pub(crate) fn soak(options: &Options) -> bool {
-    let tag = Tag::new("soak");
-    let folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
-    let sshd_folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
-    let (sshd, login) = match ssh::start(&tag, sshd_folder.path()) {
-        _ if options.ssh == 0 => (None, None),
+/// An sshd for a run, where there can be one and it is wanted.
+fn sshd(tag: &Tag, options: &Options, folder: &Path) -> (Option<Sshd>, Option<Login>) {
+    if options.ssh == 0 {
+        return (None, None);
+    }
+    match ssh::start(tag, folder) {
         Ok((sshd, login)) => (Some(sshd), Some(login)),
         Err(missing) => {
             println!("not run: contexts behind ssh: {missing}");
             (None, None)
         }
-    };
+    }
+}
+
+/// One run to its end.
+pub(crate) fn soak(options: &Options) -> bool {
+    let tag = Tag::new("soak");
+    let folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
+    let sshd_folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
+    let (sshd, login) = sshd(&tag, options, sshd_folder.path());
     let options = &Options { login, ..options.clone() };
     let mut child = start(&tag, options, folder.path()).expect("this program can be started");
     let mut status = None;
@@ -82,7 +90,11 @@ pub(crate) fn masters(options: &Options) -> bool {
     while Instant::now() < until && well {
         let tag = Tag::new("masters");
         let folder = tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
-        let inner = Options { seed: rng.next() % 1_000_000_000, length: Duration::from_secs(600), ..options.clone() };
+        let sshd_folder =
+            tempfile::Builder::new().prefix("soak-").tempdir().expect("the machine has a temporary folder");
+        let (sshd, login) = sshd(&tag, options, sshd_folder.path());
+        let seed = rng.next() % 1_000_000_000;
+        let inner = Options { seed, login, length: Duration::from_secs(600), ..options.clone() };
         let mut child = start(&tag, &inner, folder.path()).expect("this program can be started");
         std::thread::sleep(Duration::from_millis(rng.between(50, 4000)));
         let master = Process::read(child.id() as i32);
@@ -95,6 +107,7 @@ pub(crate) fn masters(options: &Options) -> bool {
         let _ = child.wait();
         // Nobody is left to let those go on that the run had stopped: they do by themselves.
         longest = longest.max(tag.assert_nothing_left(GONE + SILENT));
+        drop(sshd);
         let twice = twice(folder.path(), &mut ran);
         if !twice.is_empty() {
             println!("FINDING (seed {}): programs {twice:?} ran more than once", inner.seed);

@@ -125,6 +125,7 @@ impl<'a> Run<'a> {
         if kind == Kind::Hold
             && let Some(lost) = faults
                 .iter()
+                .filter(|fault| target.starts_with(&fault.address))
                 .filter(|fault| fault.part != Part::Below && matches!(fault.blow, Blow::Kill | Blow::Segv))
                 .map(|fault| fault.at)
                 .min()

@@ -27,14 +27,54 @@ const GROWTH: u64 = 8 << 20;
 /// Below this length the memory says nothing.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Of this process: open descriptors, threads. Not the one that lists them, nor that of the own executable, which is opened
-/// once, for good, when an image is first looked for.
-fn held() -> (usize, usize) {
+/// What this process holds: the targets of its open descriptors, the names of its threads.
+///
+/// Not the descriptor that lists them, nor that of the own executable, which is opened once, for good, when an image is first
+/// looked for; nor the thread of the log, which begins with the first record, or when a thousand contexts have come and
+/// gone, and ends with the master.
+struct Held {
+    descriptors: Vec<String>,
+    threads: Vec<String>,
+}
+
+const LOGGING: &str = "offshoot-log";
+
+fn held() -> Held {
     let own = std::env::current_exe().ok();
     let entries = |folder| fs::read_dir(folder).into_iter().flatten().flatten();
-    let others =
-        |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|to| !to.starts_with("/proc") && Some(to) != own);
-    (entries("/proc/self/fd").filter(others).count(), entries("/proc/self/task").count())
+    let target = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
+    let others = |to: &PathBuf| !to.starts_with("/proc") && Some(to) != own.as_ref();
+    let name = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).ok();
+    Held {
+        descriptors: entries("/proc/self/fd")
+            .filter_map(target)
+            .filter(others)
+            .map(|to| to.display().to_string())
+            .collect(),
+        threads: entries("/proc/self/task")
+            .filter_map(name)
+            .map(|name| name.trim_end().to_string())
+            .filter(|name| name != LOGGING)
+            .collect(),
+    }
+}
+
+impl Held {
+    fn counts(&self) -> (usize, usize) {
+        (self.descriptors.len(), self.threads.len())
+    }
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (descriptors, threads) = self.counts();
+        write!(
+            f,
+            "{descriptors} descriptors ({}) and {threads} threads ({})",
+            self.descriptors.join(", "),
+            self.threads.join(", ")
+        )
+    }
 }
 
 /// Resident memory in bytes.
@@ -82,10 +122,11 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
                 let idle = idle(&run);
                 println!("up");
                 memory = load(&run);
-                end(&run, idle);
+                end(&run, &idle);
                 report = format!(
                     "held        {} descriptors and {} threads with an empty tree, before and after\n",
-                    idle.0, idle.1
+                    idle.counts().0,
+                    idle.counts().1
                 );
             }
             Err(error) => history.find("/", &format!("no master: {error}")),
@@ -101,11 +142,8 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
     if !within(END, || left().is_empty()) {
         history.find("/", &format!("after the end there are:\n    {}", left().join("\n    ")));
     }
-    if !within(Duration::from_secs(5), || held() == before) {
-        history.find(
-            "/",
-            &format!("descriptors and threads were {before:?} before the master and are {:?} after it", held()),
-        );
+    if !within(Duration::from_secs(5), || held().counts() == before.counts()) {
+        history.find("/", &format!("before the master there were {before}; after it there are {}", held()));
     }
     for what in effects.check(true) {
         history.find("/", &what);
@@ -125,7 +163,7 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
 }
 
 /// What the master holds while its tree is empty and has been used.
-fn idle(run: &Run<'_>) -> (usize, usize) {
+fn idle(run: &Run<'_>) -> Held {
     for _ in 0..2 {
         match run.master.local().connect() {
             Ok(context) => drop(context.shutdown()),
@@ -136,7 +174,8 @@ fn idle(run: &Run<'_>) -> (usize, usize) {
     let mut seen = held();
     within(Duration::from_secs(5), || {
         std::thread::sleep(Duration::from_millis(200));
-        std::mem::replace(&mut seen, held()) == seen
+        let before = std::mem::replace(&mut seen, held());
+        before.counts() == seen.counts()
     });
     seen
 }
@@ -191,7 +230,7 @@ fn load(run: &Run<'_>) -> Vec<u64> {
 }
 
 /// Empties the tree and looks whether the master holds what it held before.
-fn end(run: &Run<'_>, idle: (usize, usize)) {
+fn end(run: &Run<'_>, idle: &Held) {
     let mut children: Vec<offshoot::Context> = Vec::new();
     let mut rng = Rng::of(0, 0);
     while let Some(context) = run.nodes.any(&mut rng, 1) {
@@ -210,10 +249,13 @@ fn end(run: &Run<'_>, idle: (usize, usize)) {
     }
     drop(children);
     // A link whose tool is stopped is given up after some seconds, and nothing is stopped now.
-    let back = || held().0 <= idle.0 && held().1 <= idle.1;
+    let (descriptors, threads) = idle.counts();
+    let back = || {
+        let now = held().counts();
+        now.0 <= descriptors && now.1 <= threads
+    };
     if !within(END, back) {
-        run.history
-            .find("/", &format!("descriptors and threads with an empty tree were {idle:?} and are {:?}", held()));
+        run.history.find("/", &format!("with an empty tree there were {idle}, and are {}", held()));
     }
 }
 
