@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         nonce,
         preamble,
         tree_tag: ("OFFSHOOT_TREE", format!("example-{}", std::process::id())),
+        context_tag: ("OFFSHOOT_JOB", format!("example-{}/0", std::process::id())),
         process_name: "offshoot:example",
         image: &payloads,
         payloads: &payloads,

@@ -121,6 +121,9 @@ pub struct Connecting<'a> {
     /// A variable that everything below carries in its environment, and its value: by it what is left of a tree can be
     /// found.
     pub tree_tag: (&'a str, String),
+    /// A variable that this context alone carries, with all that it starts and what these start, and its value. For
+    /// contexts on the same machine: by it what is left of one can be found.
+    pub context_tag: (&'a str, String),
     /// What the new process is called in `ps`: printable ASCII, not empty.
     pub process_name: &'a str,
     /// The image of local contexts.

@@ -299,7 +299,7 @@ fn serve(
 
     let shared = Arc::new(Shared::new(state, registry, poller.waker(), options, started));
     shared.lock().services.home = role.home(&shared);
-    let new = NewLink { fds, received, tool: None, child: None };
+    let new = NewLink { fds, received, tool: None, child: None, tag: String::new() };
     shared.with(|state, now| state.adopt(&shared, link, new, now))?;
     let reason = broker::run(&shared, &mut poller);
     log::debug!("the agent ends: {reason}");

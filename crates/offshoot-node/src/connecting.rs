@@ -70,6 +70,7 @@ fn connect(
         nonce: place.nonce,
         preamble: place.preamble.clone(),
         tree_tag: (TREE, place.tree_tag.clone()),
+        context_tag: (services::JOB, place.tag.clone()),
         process_name: &spec.process_name,
         image: shared.options.image.as_ref(),
         payloads,

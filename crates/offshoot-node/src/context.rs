@@ -469,7 +469,8 @@ mod tests {
                 };
                 state.core.child_up(link, &reply.hello, now).unwrap();
                 let fds = LinkFds::Socket(ours);
-                let new = NewLink { fds, received: Vec::new(), tool: None, child: Some(reply.clone()) };
+                let new =
+                    NewLink { fds, received: Vec::new(), tool: None, child: Some(reply.clone()), tag: String::new() };
                 state.adopt(shared, link, new, now).unwrap();
                 (reply, hello)
             });

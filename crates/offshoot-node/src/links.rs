@@ -51,6 +51,8 @@ pub(crate) struct Tool {
     guard: bool,
     /// Its processes are being killed, on a thread.
     killing: bool,
+    /// The mark of what its context starts, if that is on this machine.
+    tag: String,
 }
 
 /// A link with all that belongs to it.
@@ -74,6 +76,8 @@ pub(crate) struct NewLink {
     pub(crate) received: Vec<u8>,
     pub(crate) tool: Option<(Child, Option<OwnedFd>, Option<Terminal>)>,
     pub(crate) child: Option<ConnectReply>,
+    /// The mark of what a child on this machine starts.
+    pub(crate) tag: String,
 }
 
 /// Tells whoever reads the log that a child is gone, and what it did that was passed over (S1).
@@ -222,7 +226,7 @@ impl State {
         let tokens = [self.sources.insert(Source::LinkRead(id)), self.sources.insert(Source::LinkWrite(id))];
         let tool = match new.tool {
             Some((child, stderr, terminal)) => match self.adopt_tool(shared, id, child, stderr, terminal) {
-                Ok(tool) => Some(Tool { guard: matches!(new.fds, LinkFds::Socket(_)), ..tool }),
+                Ok(tool) => Some(Tool { guard: matches!(new.fds, LinkFds::Socket(_)), tag: new.tag, ..tool }),
                 Err(error) => {
                     for token in tokens {
                         self.sources.remove(token);
@@ -283,7 +287,17 @@ impl State {
             }
             None => None,
         };
-        Ok(Tool { child, exit_token, stderr, terminal, tail: Vec::new(), exited: None, guard: false, killing: false })
+        Ok(Tool {
+            child,
+            exit_token,
+            stderr,
+            terminal,
+            tail: Vec::new(),
+            exited: None,
+            guard: false,
+            killing: false,
+            tag: String::new(),
+        })
     }
 
     /// Reading ended. The tool may be about to tell why.
@@ -350,6 +364,9 @@ impl State {
             Some(signal) => LostReason::Signalled(signal),
             None => exit_reason(status.code().unwrap_or(-1)),
         };
+        if let LostReason::Signalled(_) = reason {
+            self.services.end_marked(std::mem::take(&mut tool.tag));
+        }
         tool.exited = Some(reason.clone());
         tool.close(shared, &mut self.sources);
         if !tool.tail.is_empty() {

@@ -165,7 +165,7 @@ fn start(
     stderr: OwnedFd,
     output: OwnedFd,
 ) -> Result<Tool, Failure> {
-    let (key, value) = &connecting.tree_tag;
+    let ((key, value), (context_key, context)) = (&connecting.tree_tag, &connecting.context_tag);
     let run = |image: Image<'_>| {
         let spawn = match image {
             Image::Path(path) => Spawn::new(path).argv0(connecting.process_name),
@@ -174,6 +174,7 @@ fn start(
         spawn
             .args(arguments)
             .env(*key, value)
+            .env(*context_key, context)
             // Not ours to share: Ctrl-C on the master's terminal must not reach it.
             .session()
             .stdin(Stdio::Borrowed(stdin.as_fd()))

@@ -121,6 +121,7 @@ impl<'a> Run<'a> {
             nonce: NONCE,
             preamble: self.preamble,
             tree_tag: ("OFFSHOOT_TREE", self.test.tag.clone()),
+            context_tag: ("OFFSHOOT_JOB", format!("{}/0", self.test.tag)),
             process_name: "offshoot:test",
             image: self.image.unwrap_or(&Script::missing()),
             payloads: self.payloads,

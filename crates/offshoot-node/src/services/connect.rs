@@ -53,6 +53,8 @@ pub(crate) struct Place {
     pub(crate) nonce: [u8; 16],
     pub(crate) preamble: Vec<u8>,
     pub(crate) tree_tag: String,
+    /// The mark of what the new context starts, if it is on this machine.
+    pub(crate) tag: String,
     /// The names down to this context, unless it is the root.
     pub(crate) behind: Option<String>,
 }
@@ -195,7 +197,8 @@ impl State {
         let tree_tag = self.services.connects.tree_tag.clone().unwrap_or_default();
         let behind =
             self.services.identity.as_ref().map(|identity| identity.path.clone()).filter(|path| !path.is_empty());
-        Ok(Place { link, address, name, nonce, preamble, tree_tag, behind })
+        let tag = format!("{tree_tag}{address}");
+        Ok(Place { link, address, name, nonce, preamble, tree_tag, tag, behind })
     }
 
     /// The engine is done, and so is the connect: the new context joins the tree, or its place is given up. An arrival
@@ -249,6 +252,7 @@ impl State {
             received: arrival.received,
             tool: Some((arrival.child, arrival.stderr, arrival.terminal)),
             child: Some(reply.clone()),
+            tag: place.tag,
         };
         self.adopt(shared, place.link, new, now).map_err(|error| {
             let mut failure = os_failure("cannot watch the new link", &error);

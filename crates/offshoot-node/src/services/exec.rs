@@ -31,7 +31,7 @@ const LINGER: Duration = Duration::from_millis(250);
 const DISCARDED: usize = 4 * BUFFER;
 
 /// A variable that marks what a request started, so that all of it is found when it is to end.
-pub(super) const JOB: &str = "OFFSHOOT_JOB";
+pub(crate) const JOB: &str = "OFFSHOOT_JOB";
 
 /// An output of the process.
 struct Output {

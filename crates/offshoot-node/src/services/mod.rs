@@ -33,8 +33,11 @@ pub(crate) use call::{CallService, Outcome, Workshop};
 pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use contents::{Contents, Waiting};
-pub(crate) use exec::Job;
+pub(crate) use exec::{JOB, Job};
 pub(crate) use outlet::Outlet;
+
+/// How long what a guard that was killed leaves has between TERM and KILL: two seconds are promised in all.
+const LEFT: Duration = Duration::from_secs(1);
 
 /// The services' own state.
 #[derive(Default)]
@@ -73,6 +76,13 @@ pub(crate) struct Identity {
 }
 
 impl Services {
+    /// The guard of a context on this machine was killed: what it had adopted of the context's processes, and would have
+    /// ended, is found by their mark.
+    pub(crate) fn end_marked(&self, tag: String) {
+        // Without a thread to be had it ends with this context.
+        let _ = self.endings.end(None, tag, LEFT);
+    }
+
     pub(crate) fn feed_watchdog(&mut self, timers: &mut Timers<Timer>) {
         let Some(watchdog) = &self.watchdog else { return };
         timers.insert(std::time::Instant::now() + watchdog.feed(), Timer::Watchdog);

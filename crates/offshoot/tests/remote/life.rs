@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use offshoot::wire::{FailureKind, LostReason, Ran};
+use offshoot_mux::tree::Proc;
 
 use crate::functions::*;
 use crate::{Check, WITHOUT_INIT, local, master, within};
@@ -20,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("r6_a_timeout_at_any_moment_tells_the_truth_about_whether_it_ran", truth),
     ("a_function_waits_for_its_own_processes", waits_for_its_own),
     ("r7_what_a_function_started_ends_with_its_worker", nothing_left_of_a_crash),
+    ("r7_what_a_function_started_ends_with_the_guard_of_its_worker", nothing_left_of_a_guard),
     ("r7_a_function_that_never_returns_ends_with_the_tree", spinning),
     ("r8_an_agent_answers_while_its_worker_spins", agent_answers),
     ("a_function_can_grow_contexts_and_call_there", grows),
@@ -185,6 +187,30 @@ fn nothing_left_of_a_crash() {
     assert!(lives(left));
     abort::on(&context).expect_err("a crash");
     within("what the function started lives on", || !lives(left));
+}
+
+fn nothing_left_of_a_guard() {
+    for own in [false, true] {
+        let master = master();
+        let above = local(&master);
+        // Below an agent, and below a process of the user's, which adopts nobody.
+        let context = if own { master.context().clone() } else { above.clone() };
+        let beside = above.command("sh").args(["-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"]).output();
+        let beside =
+            String::from_utf8(beside.expect("a shell").stdout).expect("a number").trim().parse().expect("a number");
+        let left = daemon::on(&context).expect("a value");
+        let worker = pid::on(&context).expect("a value");
+        let guard = Proc::of(worker).expect("the worker lives").ppid;
+        let began = Instant::now();
+        let status = Command::new("kill").args(["-9", &guard.to_string()]).status().expect("kill");
+        assert!(status.success());
+        // Whoever adopts them may not have reaped them.
+        within("what the guard had adopted lives on", || Proc::of(left).is_none());
+        within("the worker lives on", || Proc::of(worker).is_none());
+        assert!(began.elapsed() < 3 * Duration::from_secs(2), "all gone after {:?}", began.elapsed());
+        assert!(lives(beside), "what another started was ended, too");
+        assert_ne!(pid::on(&context).expect("a fresh worker"), worker);
+    }
 }
 
 fn spinning() {
