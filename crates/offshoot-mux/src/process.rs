@@ -106,7 +106,7 @@ impl Rouse {
     /// If this process is stopped when so much time has passed, it is continued then. Replaces what was set before.
     pub fn set(&self, after: Duration) {
         // The timer is ours and the time is one: nothing is left that could be wrong.
-        let _ = sys::rouse::set(self.0, after);
+        let _ = sys::rouse::set(self.0, after, Duration::ZERO);
     }
 }
 

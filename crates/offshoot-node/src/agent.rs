@@ -169,6 +169,7 @@ fn run_as(role: &impl Role) -> u8 {
 fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
     offshoot_mux::reset_all_signals();
     offshoot_mux::ignore_sigpipe();
+    let guards = supervise::Guards::new()?;
     let fds = take_link(socket)?;
     // The folder it was started from must not be held; the home of what it starts is asked for each time.
     std::env::set_current_dir("/")?;
@@ -177,7 +178,6 @@ fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
     process::set_child_subreaper()?;
     // As many contexts below as the system allows; what is started here gets the login's own limit back.
     let _ = process::raise_descriptor_limit();
-    let guards = supervise::Guards::new()?;
     let outputs = if role.has_users_processes() { Some(Outputs::new()?) } else { None };
     let supervisor = process::id();
     match process::fork_single_threaded()? {

@@ -35,17 +35,21 @@ const ASKED: Duration = Duration::from_secs(1);
 const SWEEP: EndPlan =
     EndPlan { term_first: true, grace: Duration::from_millis(200), kill_deadline: Duration::from_secs(5) };
 
-/// The pipes between the guards, made before the fork.
+/// What the guards watch each other by, made before the fork.
 pub(crate) struct Guards {
     /// A sign of life now and then: see [`Watchdog`].
     watchdog: (OwnedFd, OwnedFd),
     /// Never written: its end tells the agent that the supervisor is gone.
     life: (OwnedFd, OwnedFd),
+    /// The supervisor's own; the agent has none before it has made one.
+    alarm: Option<process::Rouse>,
 }
 
 impl Guards {
     pub(crate) fn new() -> io::Result<Guards> {
-        Ok(Guards { watchdog: fd::pipe()?, life: fd::pipe()? })
+        let alarm = process::Rouse::new().ok();
+        rouse(&alarm, SILENCE);
+        Ok(Guards { watchdog: fd::pipe()?, life: fd::pipe()?, alarm })
     }
 
     /// The agent's ends: where to write, and what ends with the supervisor.
@@ -58,8 +62,11 @@ impl Guards {
         }
         fd::set_nonblocking(&self.watchdog.1, true)?;
         fd::set_nonblocking(&self.life.0, true)?;
-        let rouse = process::Rouse::new().ok();
-        Ok((Watchdog { to: self.watchdog.1, silence: SILENCE, rouse }, self.life.0))
+        // Its number may be the one that this process's own gets.
+        drop(self.alarm);
+        let alarm = process::Rouse::new().ok();
+        rouse(&alarm, SILENCE);
+        Ok((Watchdog { to: self.watchdog.1, silence: SILENCE, rouse: alarm }, self.life.0))
     }
 }
 
@@ -112,7 +119,7 @@ pub(crate) fn supervise(agent: Child, guards: Guards, outputs: &[OwnedFd]) -> u8
     // The other end of `life` stays open for as long as this process lives.
     let _life = guards.life.1;
     let signals = Signals::new(&SIGNALS).ok();
-    let alarm = process::Rouse::new().ok();
+    let alarm = guards.alarm;
     // Should that fail, which no kernel does, nothing is read: the agent is watched by its end alone.
     let watched = fd::set_nonblocking(&watchdog, true).is_ok();
     let mut heard = Instant::now();

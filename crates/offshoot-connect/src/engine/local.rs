@@ -9,7 +9,7 @@ use offshoot_mux::{Interest, Spawn, Stdio, io as fd};
 use offshoot_wire::{ConnectStage, Failure};
 
 use super::pump::Pump;
-use super::tool::Tool;
+use super::tool::{SIGCONT, Tool};
 use super::{Clock, Connected, Connecting, Executable, Image, LinkIo, classify, hex};
 
 /// Between TERM and KILL: a supervisor ends what it guards.
@@ -177,6 +177,7 @@ fn start(
             .env(*context_key, context)
             // Not ours to share: Ctrl-C on the master's terminal must not reach it.
             .session()
+            .death_signal(SIGCONT)
             .stdin(Stdio::Borrowed(stdin.as_fd()))
             .stdout(Stdio::Borrowed(stdout.as_ref().unwrap_or(&output).as_fd()))
             .stderr(Stdio::Borrowed(output.as_fd()))

@@ -13,7 +13,7 @@ use offshoot_wire::{ChildHello, ConnectStage, Failure, Limits, ParsedHello, Star
 use super::classify::{self, Scene};
 use super::pump::Pump;
 use super::questions::Questions;
-use super::tool::{LAST_WORDS, Tool};
+use super::tool::{LAST_WORDS, SIGCONT, Tool};
 use super::{AGENT_ARGUMENT, Clock, Connected, Connecting, LinkIo};
 use crate::bootstrap::{Bootstrap, Event, Exit, Hold, Options, Stage};
 use crate::cut::replaced;
@@ -80,7 +80,7 @@ pub(super) fn connect(
         Some(slave) => spawn.controlling_terminal(slave),
         None => spawn.session(),
     };
-    let child = spawn.stdin(stdin).stdout(stdout).stderr(errors).start();
+    let child = spawn.death_signal(SIGCONT).stdin(stdin).stdout(stdout).stderr(errors).start();
     let child = child.map_err(|error| classify::tool_error(program, &error))?;
     let tool = Tool::new(child, stderr, GRACE).map_err(prepare)?;
     // Bound after the tool, so closed before it is ended.

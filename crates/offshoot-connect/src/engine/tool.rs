@@ -25,6 +25,9 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The signals of the usual numbers, the same on every system that we know.
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// What a process that is starting gets when the connect ends with this process: should it be stopped, it goes on, and sees
+/// that its link has ended. To whoever is not stopped it means nothing.
+pub(super) const SIGCONT: i32 = 18;
 
 /// A process that leads its own session, and its error output.
 pub(super) struct Tool {

@@ -19,12 +19,14 @@ pub(crate) fn create() -> io::Result<c_int> {
     Ok(timer)
 }
 
-/// Lets a timer of [`create`] go off once, so long from now; whatever it was set to before is forgotten.
-pub(crate) fn set(timer: c_int, after: Duration) -> io::Result<()> {
+/// Lets a timer of [`create`] go off so long from now, and again each time `every` has passed, once when that is zero;
+/// whatever it was set to before is forgotten.
+pub(crate) fn set(timer: c_int, after: Duration, every: Duration) -> io::Result<()> {
     // As this call has it, whatever libc makes of time on the same system: interval, then value, in seconds and
-    // nanoseconds.
-    let nanos = after.subsec_nanos().max(1) as c_long;
-    let spec: [c_long; 4] = [0, 0, after.as_secs().try_into().unwrap_or(c_long::MAX), nanos];
+    // nanoseconds. A value of nothing would be none.
+    let seconds = |time: Duration| time.as_secs().try_into().unwrap_or(c_long::MAX);
+    let nanos = |time: Duration| time.subsec_nanos() as c_long;
+    let spec: [c_long; 4] = [seconds(every), nanos(every), seconds(after), nanos(after).max(1)];
     let nothing_back = std::ptr::null_mut::<c_long>();
     // SAFETY: the kernel reads four words of the live array, and is asked nothing back.
     check(unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, spec.as_ptr(), nothing_back) } as c_int)?;

@@ -12,6 +12,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::time::Duration;
 
 use libc::{c_char, c_int, c_long, c_void};
 
@@ -189,9 +190,17 @@ pub(crate) fn clear_mask() {
     set_mask(&[0; SIGSET], None);
 }
 
+/// For how long a child that somebody stops before its exec stays so. The thread that starts it sleeps as long, in the
+/// kernel, where nothing else can wake it.
+const STOPPED: Duration = Duration::from_secs(1);
+
 extern "C" fn child(plan: *mut c_void) -> c_int {
     // SAFETY: `start` passes its own argument, which outlives this function.
     let plan = unsafe { &*plan.cast::<Plan<'_>>() };
+    // It ends with the exec. Where there is no timer to be had, it goes on when whoever stopped it lets it.
+    if let Ok(timer) = super::rouse::create() {
+        let _ = super::rouse::set(timer, STOPPED, STOPPED);
+    }
     let report = plan.fds.len() as RawFd;
     let (at, step) = match prepare(plan, report) {
         Err((step, at)) => (at, step),

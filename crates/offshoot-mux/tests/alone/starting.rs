@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use offshoot_mux::fallback::{FORK, NO_CLOSE_RANGE, NO_EXECVEAT, NO_MFD_EXEC, NO_PIDFD, NO_PROC};
-use offshoot_mux::{Limit, Signals, Spawn, Stdio, image, io, tty};
+use offshoot_mux::{Limit, Signals, Spawn, Stdio, image, io, process, tree, tty};
 
 use crate::harness::{Check, NOT_RUN};
 
@@ -32,6 +32,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     ("many_threads_start_programs_at_once", threads, &[FORK, NO_PIDFD]),
     ("starting_costs_the_same_in_a_large_process", large, &[]),
+    ("a_child_that_is_stopped_before_its_exec_goes_on_by_itself", stopped, &[FORK]),
 ];
 
 fn raised() {
@@ -316,4 +317,61 @@ pub(crate) fn scratch(name: &str) -> std::path::PathBuf {
 fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn stopped() {
+    // So many folders without such a program that the child looks for it for a while.
+    let path = "x:".repeat(50_000) + "/bin:/usr/bin";
+    let (commands, write) = io::pipe().unwrap();
+    let kill = sh("while read what pid; do kill -$what $pid; done").stdin(commands).start().unwrap();
+    let send = |what: &str, pid: u32| io::write_all(&write, format!("{what} {pid}\n").as_bytes(), None).unwrap();
+    let own = std::fs::read_link("/proc/self/exe").unwrap();
+    let (mut hits, mut longest) = (0, Duration::ZERO);
+    for _ in 0..30 {
+        if hits == 3 {
+            break;
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        let path = path.clone();
+        let starter = std::thread::spawn(move || {
+            let child = Spawn::new("true").env("PATH", path).stdin(Stdio::Null).start().unwrap();
+            tell.send(()).unwrap();
+            child.wait(None).unwrap();
+        });
+        // Its timer is the first thing that it sees to; some microseconds before that nothing can be done for it.
+        let is_timed = |pid: &u32| std::fs::read(format!("/proc/{pid}/timers")).is_ok_and(|timers| !timers.is_empty());
+        let mut pid = None;
+        while pid.is_none() && !starter.is_finished() {
+            let children = tree::descendants(process::id());
+            pid = children.iter().map(|found| found.pid).find(|pid| *pid != kill.pid() && is_timed(pid));
+        }
+        let began = Instant::now();
+        if let Some(pid) = pid {
+            send("STOP", pid);
+            let is_stopped = || tree::Proc::of(pid).is_none_or(|found| found.state == 'T');
+            while !is_stopped() && told.try_recv().is_err() {}
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+            hits += u32::from(exe == Some(own.clone()) && tree::Proc::of(pid).is_some_and(|found| found.state == 'T'));
+            let in_time = told.recv_timeout(Duration::from_secs(6));
+            longest = longest.max(began.elapsed());
+            // One that was stopped behind its exec is the program's, and stays so.
+            send("CONT", pid);
+            assert!(
+                in_time != Err(std::sync::mpsc::RecvTimeoutError::Timeout) || exe != Some(own.clone()),
+                "it is not started after {:?}",
+                began.elapsed()
+            );
+        }
+        starter.join().unwrap();
+    }
+    println!("{hits} were stopped in time, and started after {longest:?} at most");
+    drop(write);
+    kill.wait(None).unwrap();
+    let probe = process::Rouse::new().unwrap();
+    probe.set(Duration::from_secs(100));
+    if std::fs::read("/proc/self/timers").is_ok_and(|timers| !timers.is_empty()) {
+        assert!(hits > 0, "no child was stopped before its exec, or none had a timer");
+    } else if hits == 0 {
+        println!("{NOT_RUN}the kernel does not list the timers of a process");
+    }
 }
