@@ -1,11 +1,13 @@
 """Mitogen, measured. ssh compression is off, since the bytes here are random or zero and the path is loopback."""
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import anchor
 import mitogen.core
 import mitogen.master
+import package
 import remote_functions as far
 
 THREADS = 32
@@ -105,6 +107,47 @@ def bulk(text, how, nbytes):
     tree.close()
 
 
+def program(nbytes):
+    """A function of a program of so many bytes: calling it imports all its modules, here now and there at the first call."""
+    folder = os.path.join(os.environ["BENCH_STATE"], "package-%d" % os.getpid())
+    package.write(folder, nbytes)
+    sys.path.insert(0, folder)
+    from forwarded_program import start
+    return start.nothing
+
+
+def first(text, nbytes):
+    nothing = program(nbytes)
+    tree = Tree()
+    context = tree.chain(text)
+    context.call(os.getpid)
+    before = tree.router.responder.good_load_module_size
+    start = anchor.clock()
+    context.call(nothing)
+    first_s = anchor.clock() - start
+    context.call(nothing)
+    second_s = anchor.clock() - start - first_s
+    sent = tree.router.responder.good_load_module_size - before
+    anchor.emit(first_s=first_s, second_s=second_s, sent_bytes=sent, MiB_s=sent / first_s / 2**20)
+    tree.close()
+
+
+def economy(kind, n, threads):
+    nothing = program(1 << 20)
+    tree = Tree()
+    bastion = tree.add(kind)
+    with ThreadPoolExecutor(min(n, THREADS)) as pool:
+        contexts = list(pool.map(lambda _: tree.add("local", bastion), range(n)))
+    for context in contexts:
+        context.call(os.getpid)
+    mono_connected, start = time.monotonic(), anchor.clock()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda context: context.call(nothing), contexts))
+    calls_s, mono_called = anchor.clock() - start, time.monotonic()
+    anchor.emit(calls_s=calls_s, mono_connected=mono_connected, mono_called=mono_called)
+    tree.close()
+
+
 def fanout(kind, n):
     tree = Tree()
     start = anchor.clock()
@@ -133,4 +176,5 @@ def grow(kind, *spec):
 
 if __name__ == "__main__":
     anchor.main(dict(connect=connect, connect_warm=connect_warm, latency=latency, pipeline=pipeline, bulk=bulk,
-                     fanout=fanout, idle=lambda kind: fanout(kind, 1), tree=grow))
+                     fanout=fanout, idle=lambda kind: fanout(kind, 1), tree=grow, first=first, economy=economy,
+                     call=lambda text, n: latency(text, 0, n), call_pipeline=pipeline))

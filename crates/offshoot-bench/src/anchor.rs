@@ -1,9 +1,10 @@
 //! Runs one anchor in a fresh process, with a deadline.
 //!
-//! Owns the command line of each anchor and the reading of its lines. Must not know rows or reports.
+//! Owns the command line of each anchor and the reading of its lines. Must not know measurements or reports.
 
 use crate::contract::monotonic;
 use crate::peers::Peers;
+use crate::rows::Program;
 use crate::sweep::{TAG, handle, kill};
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,12 +53,16 @@ pub(crate) struct Programs {
     pub(crate) own: PathBuf,
     /// The physical-limit program on its own, when it could be built.
     pub(crate) floor: Option<PathBuf>,
+    /// The one with remote functions, when it was built.
+    pub(crate) calls: Option<PathBuf>,
+    /// The same as an image to be sent.
+    pub(crate) image: Option<PathBuf>,
     pub(crate) peers: Option<Peers>,
 }
 
 impl Programs {
     /// The command of an anchor; none when it is not to be had here.
-    pub(crate) fn command(&self, who: Who) -> Option<Vec<OsString>> {
+    pub(crate) fn command(&self, who: Who, program: Program) -> Option<Vec<OsString>> {
         let own = OsString::from(&self.own);
         let peer = |name| {
             let peers = self.peers.as_ref()?;
@@ -69,7 +74,11 @@ impl Programs {
                 Some(vec![program, "limit".into()])
             }
             Who::Openssh => Some(vec![own, "openssh".into()]),
-            Who::Offshoot => Some(vec![own]),
+            Who::Offshoot => match program {
+                Program::Driver => Some(vec![own]),
+                Program::Calls => Some(vec![self.calls.as_ref()?.into()]),
+                Program::Image => Some(vec![self.image.as_ref()?.into()]),
+            },
             Who::Execnet => peer("execnet"),
             Who::Mitogen => peer("mitogen"),
         }

@@ -2,7 +2,6 @@
 //!
 //! Owns the shapes that the anchors share. Must not know which program is measured.
 
-use crate::floor::CHUNK;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -87,13 +86,6 @@ pub(crate) fn hold() {
 pub(crate) fn monotonic() -> f64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
-}
-
-/// A shell's words for a program that writes so many zero bytes, a chunk at a time: `head -c` writes 4 KiB at a time, and
-/// that would be most of what is measured. It writes the rest.
-pub(crate) fn source(bytes: usize) -> String {
-    let (chunks, rest) = (bytes / CHUNK, bytes % CHUNK);
-    format!("dd if=/dev/zero bs={CHUNK} count={chunks} 2>/dev/null; head -c {rest} /dev/zero")
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! offshoot itself, measured through its public interface: a call is the built-in echo, which the agent answers.
 //!
-//! All use of the `offshoot` crate is in this file. Runs on the main thread; `beside` has one more.
+//! Runs on the main thread; `beside` has one more. Remote functions are measured by a program of their own, `offshoot-bench-calls`: one that has
+//! any starts its local contexts from itself.
 
 use crate::contract::{self, Variant, emit, number, skip};
-use crate::floor::{CHUNK, WARM_UP, ends, noise};
+use crate::floor::{CHUNK, WARM_UP, ends, noise, zeros};
 use crate::proc;
+use crate::ways::{add, add_fields, chain, family, known, ssh};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
-use offshoot::methods::{Local, Ssh, Sudo};
+use offshoot::methods::Local;
 use offshoot::{Context, Master, Pending, Process, Stdio};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// A larger payload travels as several calls made together, since a call fits into a frame.
 const PIECE: usize = 32 * 1024;
-/// A login on a loaded machine may take long; the runner has its own deadline.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs one verb of the contract; false when there is no such verb.
 pub(crate) fn run(args: &[&str]) -> Result<bool> {
@@ -35,45 +35,6 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-fn ssh(hop: usize) -> Ssh {
-    let mut method = Ssh::to(contract::host(hop)).connect_timeout(PATIENCE).stage_timeout(PATIENCE);
-    if let Ok(config) = std::env::var("BENCH_SSH_CONFIG") {
-        method = method.config(config);
-    }
-    if let Ok(program) = std::env::var("BENCH_SSH_PATH") {
-        method = method.program(program);
-    }
-    method
-}
-
-/// One more context below `parent`.
-fn add(parent: &Context, kind: &str, hop: usize) -> Result<Context> {
-    let below = match kind {
-        "local" => parent.connect(Local::new()),
-        "ssh" => parent.connect(ssh(hop)),
-        "sudo" => parent.connect(Sudo::to("root")),
-        _ => return Err(anyhow!("no method {kind:?}")),
-    };
-    below.with_context(|| format!("{kind}, hop {hop}"))
-}
-
-/// Whether the kind is one that `add` has; says so when not.
-fn known(variant: Variant<'_>) -> bool {
-    let known = matches!(variant.kind, "local" | "ssh" | "sudo");
-    if !known {
-        skip("no such method yet");
-    }
-    known
-}
-
-fn chain(master: &Master, variant: Variant<'_>) -> Result<Context> {
-    let mut context = master.context().clone();
-    for hop in 1..=variant.hops {
-        context = add(&context, variant.kind, hop)?;
-    }
-    Ok(context)
 }
 
 /// Sends the data there and back.
@@ -96,18 +57,6 @@ fn calls(context: &Context, data: &[u8], n: usize) -> Result<Vec<Duration>> {
             Ok(start.elapsed())
         })
         .collect()
-}
-
-/// This process and all below it.
-fn family() -> Vec<u32> {
-    let own = std::process::id();
-    [proc::descendants(&[own]), vec![own]].concat()
-}
-
-fn add_fields(line: &mut Value, fields: Value) {
-    if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
-        line.extend(fields);
-    }
 }
 
 fn connect(variant: Variant<'_>) -> Result<()> {
@@ -215,7 +164,7 @@ fn far_end(context: &Context, how: &str, bytes: usize) -> Result<Process> {
     let command = context.command("sh").arg("-c");
     Ok(match how {
         "up" => command.arg("exec cat >/dev/null").stdin(Stdio::Piped).stdout(Stdio::Null).spawn()?,
-        _ => command.arg(contract::source(bytes)).stdin(Stdio::Null).stdout(Stdio::Piped).spawn()?,
+        _ => command.arg(zeros(bytes)).stdin(Stdio::Null).stdout(Stdio::Piped).spawn()?,
     })
 }
 

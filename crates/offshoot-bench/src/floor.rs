@@ -41,7 +41,9 @@ fn verb(args: &[&str]) -> io::Result<()> {
         ["connect", variant] => connect(variant),
         ["connect_warm", variant, n] => connect_warm(variant, number(n)?),
         ["latency", variant, size, n] => latency(variant, number(size)?, number(n)?),
-        ["pipeline", variant, n] => pipeline(variant, number(n)?),
+        ["pipeline" | "call_pipeline", variant, n] => pipeline(variant, number(n)?),
+        // A function that does nothing is an echo of nothing.
+        ["call", variant, n] => latency(variant, 0, number(n)?),
         ["bulk", variant, how, bytes] => bulk(variant, how, number(bytes)?),
         ["fanout", "local", n] => fanout(number(n)?),
         ["idle", "local"] => fanout(1),
@@ -452,6 +454,13 @@ pub(crate) fn noise(bytes: usize) -> Vec<u8> {
     }
     out.truncate(bytes);
     out
+}
+
+/// A shell's words for a program that writes so many zero bytes, a chunk at a time: `head -c` writes 4 KiB at a time, and
+/// that would be most of what is measured. It writes the rest.
+pub(crate) fn zeros(bytes: usize) -> String {
+    let (chunks, rest) = (bytes / CHUNK, bytes % CHUNK);
+    format!("dd if=/dev/zero bs={CHUNK} count={chunks} 2>/dev/null; head -c {rest} /dev/zero")
 }
 
 fn sink() -> io::Result<()> {

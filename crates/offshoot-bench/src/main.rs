@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod anchor;
+mod calls_image;
 mod contract;
 mod delay;
 mod driver;
@@ -21,6 +22,7 @@ mod sshd;
 mod suite;
 mod sweep;
 mod watch;
+mod ways;
 
 use anchor::Who;
 use anyhow::{Context as _, Result, bail};

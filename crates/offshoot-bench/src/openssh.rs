@@ -3,7 +3,7 @@
 //! Owns its control socket, below `BENCH_STATE`. Must not know offshoot.
 
 use crate::contract::{self, Variant, emit, number, skip};
-use crate::floor::{CHUNK, noise};
+use crate::floor::{CHUNK, noise, zeros};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::collections::VecDeque;
@@ -27,6 +27,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         ["latency", "ssh", size, n] => latency(number(size)?, number(n)?),
         ["pipeline", "ssh", n] => pipeline(number(n)?),
         ["bulk", "ssh", how @ ("up" | "down"), bytes] => bulk(how, number(bytes)?),
+        ["first", "ssh", bytes] => first(number(bytes)?),
         ["fanout", "ssh", n] => fanout(number(n)?),
         ["idle", "ssh"] => fanout(1),
         _ => {
@@ -187,7 +188,7 @@ fn bulk(how: &str, bytes: usize) -> Result<()> {
         ensure!(cat.wait()?.success(), "cat failed");
     } else {
         start = Instant::now();
-        let source = contract::source(bytes);
+        let source = zeros(bytes);
         let mut cat = shared.session().arg(source).stdout(Stdio::piped()).spawn()?;
         let mut output = cat.stdout.take().context("stdout was piped")?;
         let mut buffer = vec![0; 2 * CHUNK];
@@ -200,6 +201,22 @@ fn bulk(how: &str, bytes: usize) -> Result<()> {
         ensure!(cat.wait()?.success() && got == bytes, "{got} of {bytes} bytes came");
     }
     emit(&contract::transfer(got, start.elapsed()));
+    Ok(())
+}
+
+/// What a first call has to bring to the host, by a session of its own over an open connection.
+fn first(bytes: usize) -> Result<()> {
+    let shared = Shared::open()?;
+    let mut once = shared.session();
+    once.arg("true");
+    done(once)?;
+    let data = noise(bytes);
+    let start = Instant::now();
+    let mut cat = shared.session().arg("cat >/dev/null").stdin(Stdio::piped()).spawn()?;
+    cat.stdin.take().context("stdin was piped")?.write_all(&data)?;
+    ensure!(cat.wait()?.success(), "cat failed");
+    let took = start.elapsed().as_secs_f64();
+    emit(&json!({ "first_s": took, "image_bytes": bytes, "MiB_s": bytes as f64 / took / 1_048_576.0 }));
     Ok(())
 }
 

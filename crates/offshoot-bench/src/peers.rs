@@ -11,9 +11,10 @@ pub(crate) const MITOGEN: &str = "0.3.54";
 /// See [`MITOGEN`].
 pub(crate) const EXECNET: &str = "2.1.2";
 
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("anchor.py", include_str!("../peers/anchor.py")),
     ("remote_functions.py", include_str!("../peers/remote_functions.py")),
+    ("package.py", include_str!("../peers/package.py")),
     ("mitogen_anchor.py", include_str!("../peers/mitogen_anchor.py")),
     ("execnet_anchor.py", include_str!("../peers/execnet_anchor.py")),
 ];

@@ -22,7 +22,9 @@ pub(crate) enum How {
     Pinned,
     /// As `Once`, through a relay with this round trip in milliseconds.
     Delayed(u64),
-    /// As `Once`, with an ssh that counts bytes.
+    /// As `Once`, through a relay that passes so many bytes a second in each direction.
+    Throttled(u64),
+    /// As `Once`, with an ssh that counts bytes: up to where the anchor was connected, and from there until it had called.
     Counted,
     /// Twice under strace, with the last count and six times that; the difference is system calls for each call.
     Traced,
@@ -48,7 +50,27 @@ pub(crate) struct Measurement {
     pub(crate) deadline: u64,
 }
 
+/// Which of our programs a measurement runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// This one.
+    Driver,
+    /// The one with remote functions.
+    Calls,
+    /// The same, static and [`IMAGE`] bytes long: it is sent to where they run.
+    Image,
+}
+
 impl Measurement {
+    /// The program of offshoot's that it runs.
+    pub(crate) fn program(&self) -> Program {
+        match self.bench {
+            "call" | "call_syscalls" | "call_pipeline" => Program::Calls,
+            "first" | "economy" => Program::Image,
+            _ => Program::Driver,
+        }
+    }
+
     /// Whether it needs an sshd.
     pub(crate) fn over_ssh(&self) -> bool {
         self.variant.starts_with("ssh")
@@ -93,17 +115,25 @@ pub(crate) struct Row {
 }
 
 use Aim::{AtLeast, AtMost, Plus, Share, Times};
-use How::{Counted, Delayed, Held, Idle, Killed, Once, Pinned, Traced};
+use How::{Counted, Delayed, Held, Idle, Killed, Once, Pinned, Throttled, Traced};
 use Who::{Execnet, Limit, Mitogen, Offshoot, Openssh};
 use Word::{Count, Is};
 
 const EVERYONE: &[Who] = &[Limit, Openssh, Execnet, Mitogen, Offshoot];
 const TREES: &[Who] = &[Limit, Execnet, Mitogen, Offshoot];
 const OWN: &[Who] = &[Limit, Offshoot];
+const CALLERS: &[Who] = &[Limit, Mitogen, Offshoot];
+const FORWARDERS: &[Who] = &[Mitogen, Offshoot];
+const SENDERS: &[Who] = &[Openssh, Mitogen, Offshoot];
 
 const GIB: u64 = 1 << 30;
 const QUARTER: u64 = 1 << 28;
 const QUICK_BULK: u64 = 1 << 25;
+
+/// Bytes of the image that travels, and of the modules that Mitogen sends in its stead.
+pub(crate) const IMAGE: u64 = 1 << 20;
+/// 100 Mbit/s.
+const LINE: u64 = 12_500_000;
 
 const fn m(
     bench: &'static str,
@@ -134,6 +164,15 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     m("latency", "ssh-65536", Pinned, &[Is("latency"), Is("ssh"), Is("65536"), Count(300, 20)], EVERYONE, 5, 90),
     m("syscalls", "local-0", Traced, &[Is("latency"), Is("local"), Is("0"), Count(200, 40)], TREES, 2, 90),
     m("pipeline", "local", Pinned, &[Is("pipeline"), Is("local"), Count(20_000, 500)], TREES, 7, 60),
+    m("call", "local-0", Pinned, &[Is("call"), Is("local"), Count(5000, 100)], CALLERS, 9, 60),
+    m("call_syscalls", "local-0", Traced, &[Is("call"), Is("local"), Count(200, 40)], CALLERS, 2, 90),
+    m("call_pipeline", "local", Pinned, &[Is("call_pipeline"), Is("local"), Count(20_000, 500)], CALLERS, 5, 60),
+    m("first", "local", Once, &[Is("first"), Is("local"), Count(IMAGE, IMAGE)], FORWARDERS, 5, 60),
+    m("first", "sudo", Once, &[Is("first"), Is("sudo"), Count(IMAGE, IMAGE)], FORWARDERS, 5, 60),
+    m("first", "ssh", Once, &[Is("first"), Is("ssh"), Count(IMAGE, IMAGE)], SENDERS, 5, 60),
+    m("first", "ssh-line", Throttled(LINE), &[Is("first"), Is("ssh"), Count(IMAGE, IMAGE)], SENDERS, 5, 90),
+    m("first", "ssh3", Once, &[Is("first"), Is("ssh3"), Count(IMAGE, IMAGE)], FORWARDERS, 3, 90),
+    m("economy", "ssh-50", Counted, &[Is("economy"), Is("ssh"), Count(50, 4), Is("20")], FORWARDERS, 2, 180),
     m("bulk", "local-up", Pinned, &[Is("bulk"), Is("local"), Is("up"), Count(GIB, QUICK_BULK)], TREES, 5, 120),
     m("bulk", "local-down", Pinned, &[Is("bulk"), Is("local"), Is("down"), Count(GIB, QUICK_BULK)], TREES, 5, 120),
     m("bulk", "local3-up", Pinned, &[Is("bulk"), Is("local3"), Is("up"), Count(QUARTER, QUICK_BULK)], TREES, 5, 120),
@@ -210,6 +249,40 @@ pub(crate) const ROWS: &[Row] = &[
     r("no-op call over ssh, one CPU", "latency", "ssh-0", "p50_us", Unit::Micros, Times(1.5, Limit)),
     r("64 KiB echo over ssh, one CPU", "latency", "ssh-65536", "p50_us", Unit::Micros, Times(1.3, Limit)),
     r("pipelined calls per second, local, one CPU", "pipeline", "local", "calls_per_s", Unit::PerSecond, AtLeast(1e6)),
+    r(
+        "no-op typed call, through agent and worker, local, one CPU",
+        "call",
+        "local-0",
+        "p50_us",
+        Unit::Micros,
+        Times(2.5, Limit),
+    ),
+    r("its switches of threads", "call", "local-0", "switches_per_call", Unit::Number, AtMost(5.1)),
+    r("its system calls", "call_syscalls", "local-0", "syscalls_per_call", Unit::Number, AtMost(24.0)),
+    r(
+        "pipelined typed calls per second, local, one CPU",
+        "call_pipeline",
+        "local",
+        "calls_per_s",
+        Unit::PerSecond,
+        Share(10.0, Mitogen),
+    ),
+    r("first typed call, image of 1 MiB, local", "first", "local", "first_s", Unit::Seconds, AtMost(0.025)),
+    r("the same behind sudo, where the image travels", "first", "sudo", "first_s", Unit::Seconds, AtMost(0.025)),
+    r("the same over ssh", "first", "ssh", "first_s", Unit::Seconds, Times(0.25, Mitogen)),
+    r("what is sent for it", "first", "ssh", "sent_bytes", Unit::Bytes, AtMost(1_059_061.0)),
+    r("its rate over ssh at 11.9 MiB/s", "first", "ssh-line", "MiB_s", Unit::Rate, Share(0.9, Openssh)),
+    r("the same behind three ssh hops", "first", "ssh3", "first_s", Unit::Seconds, Times(0.25, Mitogen)),
+    r(
+        "first calls of 50 contexts behind one host, 20 threads: bytes sent to it",
+        "economy",
+        "ssh-50",
+        "calls_up_bytes",
+        Unit::Bytes,
+        AtMost(1_153_434.0),
+    ),
+    r("their round trips to it", "economy", "ssh-50", "round_trips", Unit::Number, Times(1.0, Mitogen)),
+    r("their time", "economy", "ssh-50", "calls_s", Unit::Seconds, Times(0.25, Mitogen)),
     r("bulk up, local, 1 GiB, one CPU", "bulk", "local-up", "MiB_s", Unit::Rate, Share(0.9, Limit)),
     r("bulk down, local, 1 GiB, one CPU", "bulk", "local-down", "MiB_s", Unit::Rate, Share(0.9, Limit)),
     r("largest process of it", "bulk", "local-down", "largest_kib", Unit::Kib, AtMost(32_768.0)),

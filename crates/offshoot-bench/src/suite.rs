@@ -4,8 +4,9 @@
 //! reported with its result, and killed before the next one starts.
 
 use crate::anchor::{Programs, Run, Who};
+use crate::calls_image;
 use crate::contract;
-use crate::delay::Delay;
+use crate::delay::{Delay, Path as Way};
 use crate::floor_build;
 use crate::peers::{EXECNET, MITOGEN, Peers};
 use crate::rows::{How, MEASUREMENTS, Measurement, Word};
@@ -20,6 +21,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -104,7 +106,12 @@ impl<'a> Suite<'a> {
         };
         let cpus = sched_getaffinity(None)?;
         let pin = (0..CpuSet::MAX_CPU).rev().find(|&c| cpus.is_set(c)).context("no CPU to run on")?;
-        let programs = Programs { own: std::env::current_exe()?, floor, peers };
+        let own = std::env::current_exe()?;
+        let calls = calls_image::beside(&own).inspect_err(|e| eprintln!("typed calls are not measured: {e:#}")).ok();
+        let image = calls_image::image(&own, scratch.folder())
+            .inspect_err(|e| eprintln!("no image's way is measured: {e:#}"))
+            .ok();
+        let programs = Programs { own, floor, calls, image, peers };
         Ok(Self { options, programs, sshd, scratch, run: date(), out, pin, cpus, lines: Vec::new() })
     }
 
@@ -157,7 +164,8 @@ impl<'a> Suite<'a> {
         let mut out_of_it: HashSet<Who> = HashSet::new();
         for repetition in 0..repetitions {
             for &one in &who {
-                let Some(anchor) = self.programs.command(one).filter(|_| !out_of_it.contains(&one)) else {
+                let program = measurement.program();
+                let Some(anchor) = self.programs.command(one, program).filter(|_| !out_of_it.contains(&one)) else {
                     continue;
                 };
                 let mut result = self.once(measurement, anchor)?;
@@ -212,17 +220,9 @@ impl<'a> Suite<'a> {
                 result
             }
             How::Delayed(milliseconds) => {
-                let sshd = self.sshd.as_ref().context("a delay needs the sshd")?;
-                let relay = Delay::start(sshd.port(), Duration::from_millis(milliseconds))?;
-                let config = sshd.write_client_config("ssh_config_delayed", relay.port())?;
-                // The last of a name is what counts.
-                run.env.push(("BENCH_SSH_CONFIG", config.into_os_string()));
-                let mut result = run.once();
-                let (up, down) = relay.bytes();
-                add(&mut result, "tcp_up", up.into());
-                add(&mut result, "tcp_down", down.into());
-                result
+                self.relayed(run, Way { round_trip: Duration::from_millis(milliseconds), rate: None })?
             }
+            How::Throttled(rate) => self.relayed(run, Way { rate: Some(rate), ..Way::default() })?,
             How::Counted => self.counted(&mut run)?,
             How::Traced => self.traced(&mut run, &words)?,
             How::Held => self.watch(&run).held(contexts(&words)),
@@ -262,6 +262,19 @@ impl<'a> Suite<'a> {
         }
     }
 
+    fn relayed(&self, mut run: Run<'_>, way: Way) -> Result<Value> {
+        let sshd = self.sshd.as_ref().context("a relay needs the sshd")?;
+        let relay = Delay::start(sshd.port(), way)?;
+        let config = sshd.write_client_config("ssh_config_relayed", relay.port())?;
+        // The last of a name is what counts.
+        run.env.push(("BENCH_SSH_CONFIG", config.into_os_string()));
+        let mut result = run.once();
+        let (up, down) = relay.bytes();
+        add(&mut result, "tcp_up", up.into());
+        add(&mut result, "tcp_down", down.into());
+        Ok(result)
+    }
+
     fn counted(&self, run: &mut Run<'_>) -> Result<Value> {
         let folder = self.scratch.folder().join("shim");
         std::fs::create_dir_all(&folder)?;
@@ -289,16 +302,13 @@ impl<'a> Suite<'a> {
         let Some(line) = text.lines().next().and_then(|l| serde_json::from_str::<Value>(l).ok()) else {
             return Ok(json!({ "error": "the counting ssh was not used" }));
         };
-        for (events, name) in [("up", "up_bytes"), ("down", "down_bytes")] {
-            let bytes: u64 = line[events]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|e| e[0].as_f64().is_some_and(|at| at < connected))
-                .filter_map(|e| e[1].as_u64())
-                .sum();
-            add(&mut result, name, bytes.into());
+        let called = result.get("mono_called").and_then(Value::as_f64).unwrap_or(connected);
+        let (up, down) = (events(&line["up"]), events(&line["down"]));
+        for (events, until, after) in [(&up, "up_bytes", "calls_up_bytes"), (&down, "down_bytes", "calls_down_bytes")] {
+            add(&mut result, until, bytes(events, f64::MIN..connected).into());
+            add(&mut result, after, bytes(events, connected..called).into());
         }
+        add(&mut result, "round_trips", round_trips(&up, &down, connected..called).into());
         for name in ["command_bytes", "argv_bytes"] {
             add(&mut result, name, line[name].clone());
         }
@@ -331,6 +341,25 @@ impl<'a> Suite<'a> {
         }
         Ok(json!({ "syscalls_per_call": (totals[1] as f64 - totals[0] as f64) / (5 * count) as f64 }))
     }
+}
+
+/// The transfers of the counting ssh: when, and how many bytes.
+fn events(list: &Value) -> Vec<(f64, u64)> {
+    let event = |event: &Value| Some((event[0].as_f64()?, event[1].as_u64()?));
+    list.as_array().into_iter().flatten().filter_map(event).collect()
+}
+
+fn bytes(events: &[(f64, u64)], within: Range<f64>) -> u64 {
+    events.iter().filter(|(at, _)| within.contains(at)).map(|(_, bytes)| bytes).sum()
+}
+
+/// How often bytes came down behind others that went up.
+fn round_trips(up: &[(f64, u64)], down: &[(f64, u64)], within: Range<f64>) -> u64 {
+    let mut all: Vec<(f64, bool)> = up.iter().map(|(at, _)| (*at, true)).collect();
+    all.extend(down.iter().map(|(at, _)| (*at, false)));
+    all.retain(|(at, _)| within.contains(at));
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all.windows(2).filter(|pair| pair[0].1 && !pair[1].1).count() as u64
 }
 
 /// Adds a field to a result.
@@ -414,6 +443,15 @@ mod tests {
         let with = "100.00    0.012345           3      4110        17 total\n";
         let without = "100.00    0.000000           0       123           total\n";
         assert_eq!((traced_total(with), traced_total(without), traced_total("x")), (Some(4110), Some(123), None));
+    }
+
+    #[test]
+    fn a_round_trip_is_bytes_down_behind_bytes_up() {
+        let up = [(1.0, 10), (1.5, 20), (3.0, 30), (9.0, 1)];
+        let down = [(0.5, 7), (2.0, 5), (2.1, 5), (4.0, 5), (9.5, 1)];
+        assert_eq!(round_trips(&up, &down, 0.0..5.0), 2);
+        assert_eq!((bytes(&up, 0.0..5.0), bytes(&down, 1.0..5.0)), (60, 15));
+        assert_eq!(round_trips(&up, &[], 0.0..5.0), 0);
     }
 
     #[test]

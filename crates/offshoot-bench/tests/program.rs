@@ -9,9 +9,16 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_offshoot-bench"))
 }
 
+/// The program with remote functions.
+const CALLS: &str = env!("CARGO_BIN_EXE_offshoot-bench-calls");
+
 /// The object that a verb prints; the first, where it holds.
 fn measure(words: &[&str]) -> Value {
-    let output = program().args(words).stdin(Stdio::null()).output().unwrap();
+    measure_by(program(), words)
+}
+
+fn measure_by(mut program: Command, words: &[&str]) -> Value {
+    let output = program.args(words).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     let first = output.stdout.split(|b| *b == b'\n').next().unwrap_or_default();
     serde_json::from_slice(first).unwrap_or_else(|e| panic!("{words:?} printed no object: {e}"))
@@ -66,6 +73,25 @@ fn offshoot_answers_each_verb_of_the_contract() {
     positive(&measure(&["fanout", "local", "4"]), &["total_s"]);
     positive(&measure(&["tree", "local", "2", "1", "1"]), &["total_s"]);
     positive(&measure(&["scale", "local", "6"]), &["early_p50_s", "late_p50_s", "alone_us", "among_us"]);
+}
+
+#[test]
+fn the_program_with_remote_functions_answers_its_verbs() {
+    let calls = |words: &[&str]| measure_by(Command::new(CALLS), words);
+    let latency = calls(&["call", "local2", "10"]);
+    positive(&latency, &["p50_us", "p99_us", "min_us", "max_us", "mean_us", "switches_per_call", "cpu_us_per_call"]);
+    assert_eq!(latency["n"], 10);
+    positive(&calls(&["call_pipeline", "local", "300"]), &["wall_s", "issue_s", "calls_per_s"]);
+    let length = std::fs::metadata(CALLS).unwrap().len();
+    let first = calls(&["first", "local", &length.to_string()]);
+    positive(&first, &["first_s", "second_s", "MiB_s", "sent_bytes"]);
+    assert_eq!(first["image_bytes"], length);
+    // A copy of the program needs no image; what goes there is a few frames.
+    assert!(first["sent_bytes"].as_u64().is_some_and(|sent| sent < 10_000), "{first}");
+    assert!(!Command::new(CALLS).args(["first", "local", "17"]).output().unwrap().status.success());
+    assert!(calls(&["latency", "local", "0", "10"])["skip"].is_string());
+    positive(&measure(&["limit", "call", "local", "20"]), &["p50_us", "switches_per_call"]);
+    positive(&measure(&["limit", "call_pipeline", "local", "300"]), &["calls_per_s"]);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use offshoot_build::image::{self, Options};
+use offshoot_build::metadata::Metadata;
+use offshoot_build::triples::Triple;
 
 use super::agents;
 use crate::run;
@@ -16,7 +19,8 @@ pub struct Args {
     rest: Vec<OsString>,
 }
 
-/// Builds the driver and the command in release, and the agent of this machine; then runs the suite.
+/// Builds the driver, the program with remote functions and the command in release, that program once more as the image that is sent, and the agent of
+/// this machine; then runs the suite.
 ///
 /// # Errors
 ///
@@ -32,6 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
         "--package",
         "offshoot-cli",
     ]))?;
+    build_image(&workspace)?;
     let driver = workspace.target.join("release/offshoot-bench");
     let mut command = std::process::Command::new(driver);
     command
@@ -42,4 +47,14 @@ pub fn run(args: &Args) -> Result<()> {
     run::check(&mut command)?;
     println!("bench: done");
     Ok(())
+}
+
+/// The program with remote functions as users' images are: static, and stamped.
+fn build_image(workspace: &Workspace) -> Result<()> {
+    let metadata = Metadata::load(&workspace.root, None)?;
+    let package = metadata.package(Some("offshoot-bench"), &workspace.root)?;
+    let program = metadata.program(package, Some("offshoot-bench-calls"), None)?;
+    let base = Triple::of_this_machine().context("no image is known for this machine")?;
+    let options = Options { features: Vec::new(), profile: "small".into(), recipe: None, install: false };
+    image::build(&metadata, package, &program, &[base], &options).map(drop)
 }
