@@ -1,9 +1,10 @@
 //! The program that the contexts of the evil-agent tests are started from: an honest agent, an honest worker with some
-//! functions, or a process that hands its link to the test, which then says on it whatever it likes.
+//! functions, a process that hands its link to the test, which then says on it whatever it likes, or a relay in front of an
+//! honest agent, which alters what passes.
 //!
-//! Which of the two it is, the test decides at each start, at every depth of its tree: this process is named after an
+//! Which of these it is, the test decides at each start, at every depth of its tree: this process is named after an
 //! abstract unix socket of the test's and asks there. Where nobody listens it is an honest agent. Runs on one thread,
-//! which an honest agent needs for its fork.
+//! which an honest agent needs for its fork; a relay has one for each direction.
 
 #![forbid(unsafe_code)]
 
@@ -22,15 +23,20 @@ use offshoot_node::{Calls, Invocation};
 use offshoot_wire::{Failure, FailureKind};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+#[path = "../../tests/evil/relay.rs"]
+mod relay;
+
 fn main() -> ExitCode {
+    let ended = |what: &str, outcome: io::Result<()>| match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("offshoot-evil: {what}: {error}");
+            ExitCode::FAILURE
+        }
+    };
     match director() {
-        Ok(Some(director)) => match hand_over(director) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("offshoot-evil: the link cannot be handed over: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Ok(Some(Role::Evil(director))) => ended("the link cannot be handed over", hand_over(director)),
+        Ok(Some(Role::Relay(harm))) => ended("the relay", relay::run(harm)),
         Ok(None) if std::env::args().nth(1).as_deref() == Some("offshoot-worker") => {
             ExitCode::from(agent::run_program(&Program { identity: || Ok([1; 32]), calls: Arc::new(Functions) }))
         }
@@ -58,14 +64,30 @@ impl Calls for Functions {
     }
 }
 
-/// The connection to the test, when this process is to be evil.
-fn director() -> io::Result<Option<UnixStream>> {
+/// What this process is to be instead of honest.
+enum Role {
+    /// The connection to the test, which is to get the link.
+    Evil(UnixStream),
+    /// A relay that does this.
+    Relay(relay::Harm),
+}
+
+fn director() -> io::Result<Option<Role>> {
     let name = std::env::args_os().next().unwrap_or_default().into_vec();
     let Ok(address) = SocketAddr::from_abstract_name(name) else { return Ok(None) };
     let Ok(mut director) = UnixStream::connect_addr(&address) else { return Ok(None) };
     let mut role = [0];
     director.read_exact(&mut role)?;
-    Ok((role == *b"e").then_some(director))
+    match role {
+        [b'e'] => Ok(Some(Role::Evil(director))),
+        [b'r'] => {
+            let mut harm = [0];
+            director.read_exact(&mut harm)?;
+            let harm = relay::Harm::from_byte(harm[0]).ok_or_else(|| io::Error::other("no such harm"))?;
+            Ok(Some(Role::Relay(harm)))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Gives descriptor 0, the link, to the test, and lives until the test lets go.

@@ -12,13 +12,11 @@
 mod above;
 mod addresses;
 mod authority;
-
 mod between;
 mod calls;
 mod case;
 mod damaged;
 mod exchanges;
-
 mod floods;
 mod grants;
 mod hellos;
@@ -26,5 +24,7 @@ mod lateral;
 mod link;
 mod payloads;
 mod records;
+mod relay;
+mod relayed;
 mod stage;
 mod workers;

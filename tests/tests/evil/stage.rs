@@ -19,13 +19,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_connect::methods::Local;
 use offshoot_connect::{Image, LocalImage};
-use offshoot_node::{Context, Error, Options, Pending, Process, Root, Stdio};
+use offshoot_node::{Context, Error, Images, Options, Pending, Process, Root, Stdio};
 use offshoot_tests::{bounded, process};
-use offshoot_wire::{ChildHello, Failure, Limits};
+use offshoot_wire::{ChildHello, ContentRef, Failure, Limits, Packing};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use sha2::{Digest, Sha256};
 
 use crate::link::Link;
 use crate::records;
+use crate::relay::Harm;
 
 /// The program of all contexts.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot-evil");
@@ -35,10 +37,22 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// What a process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An agent or a worker.
+    #[default]
+    Honest,
+    /// Its link is the test's.
+    Evil,
+    /// It stands before an agent, and does this.
+    Relay(Harm),
+}
+
 /// Decides what a process is that was started from [`PROGRAM`], and receives the links of the evil ones.
 pub(crate) struct Director {
     pub(crate) name: String,
-    evil_next: Arc<Mutex<VecDeque<bool>>>,
+    next: Arc<Mutex<VecDeque<Role>>>,
     starts: Arc<AtomicUsize>,
     links: Receiver<(UnixStream, UnixStream)>,
     ending: Arc<AtomicBool>,
@@ -51,29 +65,34 @@ impl Director {
         let name = format!("offshoot:evil-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let address = SocketAddr::from_abstract_name(&name).expect("a short name");
         let listener = UnixListener::bind_addr(&address).expect("a name of its own");
-        let evil_next = Arc::new(Mutex::new(VecDeque::new()));
+        let next = Arc::new(Mutex::new(VecDeque::new()));
         let (starts, ending) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (send, links) = channel();
         let thread = std::thread::spawn({
-            let (evil_next, starts, ending) = (evil_next.clone(), starts.clone(), ending.clone());
+            let (next, starts, ending) = (next.clone(), starts.clone(), ending.clone());
             move || {
                 for stream in listener.incoming().map_while(Result::ok) {
                     if ending.load(Ordering::SeqCst) {
                         return;
                     }
                     starts.fetch_add(1, Ordering::SeqCst);
-                    let evil = evil_next.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(false);
+                    let role = next.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or_default();
                     // An error means that the process has ended again: whoever waits for it says so.
-                    let _ = direct(stream, evil, &send);
+                    let _ = direct(stream, role, &send);
                 }
             }
         });
-        Director { name, evil_next, starts, links, ending, thread: Some(thread) }
+        Director { name, next, starts, links, ending, thread: Some(thread) }
     }
 
     /// The next process to start, of those that were not decided on yet, is evil.
     pub(crate) fn evil_is_next(&self) {
-        self.evil_next.lock().unwrap_or_else(PoisonError::into_inner).push_back(true);
+        self.next_is(Role::Evil);
+    }
+
+    /// The next process to start, of those that were not decided on yet, is this.
+    pub(crate) fn next_is(&self, role: Role) {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).push_back(role);
     }
 
     /// The link of the evil context that was started, and what keeps its process alive.
@@ -103,9 +122,13 @@ impl Drop for Director {
     }
 }
 
-fn direct(mut stream: UnixStream, evil: bool, links: &Sender<(UnixStream, UnixStream)>) -> io::Result<()> {
-    stream.write_all(if evil { b"e" } else { b"h" })?;
-    if evil {
+fn direct(mut stream: UnixStream, role: Role, links: &Sender<(UnixStream, UnixStream)>) -> io::Result<()> {
+    match role {
+        Role::Honest => stream.write_all(b"h")?,
+        Role::Evil => stream.write_all(b"e")?,
+        Role::Relay(harm) => stream.write_all(&[b'r', harm.byte()])?,
+    }
+    if role == Role::Evil {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut received = RecvAncillaryBuffer::new(&mut space);
@@ -147,16 +170,29 @@ pub(crate) struct Stage {
     pub(crate) director: Director,
     folder: tempfile::TempDir,
     cat: Option<Process>,
-    expected_starts: usize,
+    pub(crate) expected_starts: usize,
 }
 
-fn options(director: &Director) -> Options {
+impl Images for Program {
+    fn image(&self, _: &[u8; 32], _: &str, _: bool) -> Result<offshoot_node::Image, Failure> {
+        let bytes = std::fs::read(&self.0).expect("it was built");
+        let content =
+            ContentRef { hash: Sha256::digest(&bytes).into(), length: bytes.len() as u64, packing: Packing::Stored };
+        let file = Arc::new(std::fs::File::open(&self.0).expect("it was built"));
+        Ok(offshoot_node::Image { content, file, offset: 0 })
+    }
+}
+
+/// The identity of the program, as its workers state it.
+pub(crate) const IDENTITY: [u8; 32] = [1; 32];
+
+pub(crate) fn options(director: &Director) -> Options {
     Options {
         route: offshoot_route::Config::default(),
         connects: 32,
         image: Arc::new(Program(PROGRAM.into())),
         payloads: None,
-        images: None,
+        images: Some(Arc::new(Program(PROGRAM.into()))),
         process_name: director.name.clone(),
         workers: offshoot_node::WorkerLimits::default(),
     }
