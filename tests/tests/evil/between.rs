@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use offshoot_wire::{
     Address, ConnectReply, ConnectSpec, Failure, FailureKind, Frame, FrameHeader, FrameKind, Gone, Grant, GrantLink,
-    LostReason, Recipe, Start, Verb, decode, encode,
+    ImageSpec, LostReason, Recipe, Start, Verb, decode, encode,
 };
 
 use crate::above::Above;
@@ -164,6 +164,21 @@ between! {
             .map(|(_, body)| body.len() - 1)
             .sum();
         assert!(bytes <= 16 * 1024, "{bytes} bytes passed");
+    };
+    s11_a_content_that_nobody_registered_is_refused_to_who_asked_through_an_agent: |between| {
+        let body = encode(&ImageSpec { hash: [7; 32], keep: false });
+        let agent = between.above.agent.clone();
+        for number in 1..=3 {
+            between.below.send(&request(&between.me, &agent, number, Verb::Image.number(), false, None, &body));
+        }
+        // It is asked for once, however many want it.
+        let (header, _) = between.above.link.request();
+        let denied = encode(&Failure::new(FailureKind::Denied, "not registered"));
+        between.above.link.send(&answer(FrameKind::Failure, &Address::ROOT, &agent, header.exchange, denied));
+        for number in 1..=3 {
+            between.below.refused(number, &FailureKind::Denied);
+        }
+        assert_eq!(between.passed_up(), []);
     };
     s8_a_log_record_comes_with_the_address_that_the_path_says: |between| {
         let below = between.me.child(3).expect("not deep");

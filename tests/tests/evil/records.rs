@@ -13,6 +13,10 @@ impl log::Log for Keep {
     }
 
     fn log(&self, record: &log::Record<'_>) {
+        // Nobody looks for what workers write, and a flood of it is not to be kept.
+        if record.target().ends_with("::stdout") || record.target().ends_with("::stderr") {
+            return;
+        }
         let line = format!("{} {}", record.level(), record.args());
         LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }

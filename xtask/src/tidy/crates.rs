@@ -4,8 +4,10 @@ use super::{Finding, Tree};
 use crate::source::{Source, words};
 use crate::workspace::{Package, Target};
 
-/// The crates whose `unsafe` is allowed, and the attribute that their library carries instead.
-const UNSAFE_CRATES: &[(&str, &str)] = &[("offshoot-mux", "#![deny(unsafe_code)]")];
+/// The targets where some `unsafe` is allowed, and the attribute that they carry instead: the one crate that has it, and programs with remote
+/// functions, whose registry is put together by the linker.
+const UNSAFE_TARGETS: &[(&str, &str)] =
+    &[("offshoot_mux", "#![deny(unsafe_code)]"), ("offshoot-bench-calls", "#![deny(unsafe_code)]")];
 
 /// The freestanding loader: its binaries are system calls and little else.
 const LOADER: &str = "offshoot-loader";
@@ -147,9 +149,9 @@ fn roots(tree: &Tree<'_>, package: &Package, findings: &mut Vec<Finding>) {
         let Some(source) = source(tree, target) else {
             continue;
         };
-        let wanted = UNSAFE_CRATES
+        let wanted = UNSAFE_TARGETS
             .iter()
-            .find(|(name, _)| *name == package.name)
+            .find(|(name, _)| *name == target.name)
             .map_or("#![forbid(unsafe_code)]", |(_, attribute)| attribute);
         if package.name != LOADER && !has(&source.code, wanted) {
             findings.push(Finding::new(
