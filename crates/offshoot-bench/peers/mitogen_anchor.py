@@ -132,8 +132,8 @@ def first(text, nbytes):
     tree.close()
 
 
-def economy(kind, n, threads):
-    nothing = program(1 << 20)
+def economy(kind, n, threads, nbytes):
+    nothing = program(nbytes)
     tree = Tree()
     bastion = tree.add(kind)
     with ThreadPoolExecutor(min(n, THREADS)) as pool:

@@ -50,7 +50,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["call", variant, n] => call(Variant::parse(variant)?, number(n)?),
         ["call_pipeline", variant, n] => pipeline(Variant::parse(variant)?, number(n)?),
         ["first", variant, bytes] => first(Variant::parse(variant)?, number(bytes)?),
-        ["economy", "ssh", contexts, threads] => economy(number(contexts)?, number(threads)?),
+        ["economy", "ssh", contexts, threads, bytes] => economy(number(contexts)?, number(threads)?, number(bytes)?),
         _ => {
             skip("no such verb");
             Ok(())
@@ -106,13 +106,19 @@ fn pipeline(variant: Variant<'_>, n: usize) -> Result<()> {
     Ok(())
 }
 
+/// This program is its own image.
+fn is_as_long(bytes: usize) -> Result<()> {
+    let image = std::fs::metadata("/proc/self/exe").context("this program's file")?.len();
+    ensure!(image == bytes as u64, "the program has {image} bytes, expected {bytes}");
+    Ok(())
+}
+
 /// The first call to a context that is up, and the second one.
 fn first(variant: Variant<'_>, bytes: usize) -> Result<()> {
     if !known(variant) {
         return Ok(());
     }
-    let image = std::fs::metadata("/proc/self/exe").context("this program's file")?.len();
-    ensure!(image == bytes as u64, "the program has {image} bytes, expected {bytes}");
+    is_as_long(bytes)?;
     let master = Master::new()?;
     let context = chain(&master, variant)?;
     context.echo(&[])?;
@@ -127,16 +133,17 @@ fn first(variant: Variant<'_>, bytes: usize) -> Result<()> {
     emit(&json!({
         "first_s": first,
         "second_s": second,
-        "image_bytes": image,
+        "image_bytes": bytes,
         "sent_bytes": sent,
-        "MiB_s": image as f64 / first / 1_048_576.0,
+        "MiB_s": bytes as f64 / first / 1_048_576.0,
     }));
     master.shutdown();
     Ok(())
 }
 
 /// Contexts behind one host, all called at once by so many threads.
-fn economy(contexts: usize, threads: usize) -> Result<()> {
+fn economy(contexts: usize, threads: usize, bytes: usize) -> Result<()> {
+    is_as_long(bytes)?;
     let master = Master::new()?;
     let bastion = master.connect(ssh(1))?;
     let behind = bastion.connect_all((0..contexts).map(|_| Local::new())).into_iter().collect::<Result<Vec<_>, _>>()?;
