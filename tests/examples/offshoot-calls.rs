@@ -9,8 +9,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use offshoot::ContentStats;
 use offshoot::prelude::*;
-use offshoot::wire::ContentStats;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 

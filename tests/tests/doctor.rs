@@ -21,6 +21,11 @@ fn stages(hop: &Value) -> Vec<&str> {
     stages.iter().map(|stage| stage["stage"].as_str().expect("a name")).collect()
 }
 
+fn times(hop: &Value) -> Vec<f64> {
+    let stages = hop["stages"].as_array().expect("stages");
+    stages.iter().map(|stage| stage["seconds"].as_f64().unwrap_or_else(|| panic!("no time in {stage}"))).collect()
+}
+
 #[test]
 fn each_hop_is_told_with_its_stages_and_what_is_there() {
     let tag = Tag::new("doctor");
@@ -118,14 +123,38 @@ fn a_target_that_is_not_reached_is_told_by_the_stage_that_failed() {
     let _mute = or_not_run!(name, fleet.server("mute", Temper::Silent));
     let done = fleet.offshoot(&tag, &["doctor", "-t", "3", "mute"]).run();
     done.expect_code(code::OURS).expect_harmless();
-    for part in ["starting the connection tool\n", "logging in ", "error: ", "  hint  "] {
+    for part in ["starting the connection tool ", "logging in ", "error: ", "  hint  "] {
         assert!(done.out().contains(part), "{part:?} is missing\n{done}");
     }
+    let timed = |line: &&str| line.ends_with(" ms") || line.ends_with(" s");
+    assert_eq!(done.out().lines().skip(1).take_while(timed).count(), 2, "a stage has no time\n{done}");
     let json = fleet.offshoot(&tag, &["doctor", "--json", "-t", "3", "mute"]).run();
     json.expect_code(code::OURS);
     let all = records(&json);
     assert_eq!((&all[0]["reached"], &all[1]["type"]), (&false.into(), &"error".into()), "{json}");
-    let failed = all[0]["stages"].as_array().expect("stages").last().expect("a stage").clone();
-    assert_eq!((&failed["stage"], &failed["failed"]), (&"logging in".into(), &true.into()), "{json}");
+    assert_eq!(stages(&all[0]), ["starting the connection tool", "logging in"], "{json}");
+    // The tool starts at once, and gives up a second before the time that the stage has.
+    let seconds = times(&all[0]);
+    assert!(seconds[0] < 3.0 && (1.5..30.0).contains(&seconds[1]), "{seconds:?}\n{json}");
+    assert_eq!(all[0]["stages"][0]["failed"], false, "{json}");
+    assert_eq!(all[0]["stages"][1]["failed"], true, "{json}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_login_that_a_host_is_refused_is_told_by_that_host_with_the_time_of_each_stage() {
+    let name = "a_login_that_a_host_is_refused_is_told_by_that_host_with_the_time_of_each_stage";
+    let tag = Tag::new("doctorrefused");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
+    let done = fleet.offshoot(&tag, &["doctor", "--json", "h1/nosuchuser@h2"]).run();
+    done.expect_code(code::OURS);
+    let all = records(&done);
+    let told: Vec<_> = all.iter().map(|record| (record["type"].as_str(), record["reached"].as_bool())).collect();
+    assert_eq!(told, [(Some("hop"), Some(true)), (Some("hop"), Some(false)), (Some("error"), None)], "{done}");
+    assert_eq!(stages(&all[1]), ["starting the connection tool", "logging in"], "{done}");
+    let seconds = times(&all[1]);
+    assert!(seconds.iter().all(|time| *time > 0.0 && *time < 30.0), "{done}");
+    assert!(seconds[1] > seconds[0], "a login takes longer than the start of its tool: {seconds:?}\n{done}");
+    assert_eq!((&all[1]["stages"][1]["failed"], &all[2]["kind"]), (&true.into(), &"auth".into()), "{done}");
     tag.assert_nothing_left(GONE);
 }

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use offshoot::wire::escape::escaped;
-use offshoot::wire::{Asks, Question};
+use offshoot::escape::escaped;
 use offshoot::{Asking, Responder, Secret};
+use offshoot::{Asks, Question};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::interrupt::Interrupt;
@@ -25,7 +25,7 @@ use crate::output::Console;
 pub(crate) use terminal::{leave, restore};
 
 /// The longest secret, in bytes, as the library takes it.
-const LONGEST: u64 = offshoot::wire::Limits::SECRET as u64;
+const LONGEST: u64 = offshoot::Limits::SECRET as u64;
 
 /// How long a command may take: the connect that asks waits no longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -272,9 +272,8 @@ mod tests {
         let log = folder.path().join("log");
         let command = format!("echo x >>'{}'; echo \"$OFFSHOOT_ASKS of $OFFSHOOT_ACCOUNT\"; echo more", log.display());
         let answers = answers(Source::Command(command.into()));
-        let ask = |asks, account: &str, path, via| {
-            text(answers.answer(&Asking { question: &question(asks, account), path, via }))
-        };
+        let ask =
+            |asks, account: &str, path, via| text(answers.answer(&Asking::new(&question(asks, account), path, via)));
         let password = Asks::Password;
         let first = Some("password of dmw@web1".to_owned());
         assert_eq!(ask(password, "dmw@web1", "ssh:web1", ""), first);
@@ -294,7 +293,7 @@ mod tests {
         for command in ["echo hunter2; exit 3", "printf 'a\\033b\\n'", "exec >/dev/null; exit 1"] {
             let answers = answers(Source::Command(command.into()));
             let question = question(Asks::Password, "a@b");
-            assert_eq!(answers.answer(&Asking { question: &question, path: "ssh:b", via: "" }), None, "{command}");
+            assert_eq!(answers.answer(&Asking::new(&question, "ssh:b", "")), None, "{command}");
         }
     }
 
@@ -306,7 +305,7 @@ mod tests {
         let command = format!("echo hunter2; sleep 60 & echo $! >'{}'", left.display());
         let answers = answers(Source::Command(command.into()));
         let question = question(Asks::Password, "a@b");
-        let answer = answers.answer(&Asking { question: &question, path: "ssh:b", via: "" });
+        let answer = answers.answer(&Asking::new(&question, "ssh:b", ""));
         assert_eq!(text(answer).as_deref(), Some("hunter2"));
         let pid = std::fs::read_to_string(&left).expect("written");
         assert!(Command::new("kill").arg(pid.trim()).status().expect("started").success(), "it had ended");
@@ -335,7 +334,7 @@ mod tests {
     #[test]
     fn a_question_says_whose_it_is_and_shows_no_control_characters() {
         let question = question(Asks::HostKey, "web1");
-        let shown = prompt(&Asking { question: &question, path: "ssh:web1", via: "" });
+        let shown = prompt(&Asking::new(&question, "ssh:web1", ""));
         assert_eq!(shown, "host key of web1 (ssh:web1):\n  a\\x1bb\n  second:  ");
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Fault {
     pub(crate) path: String,
     /// In which stage of a connect.
     pub(crate) stage: Option<String>,
+    /// The stages of that connect up to the one that failed, each with how long it took; empty when nobody told.
+    pub(crate) stages: Vec<(String, Duration)>,
     /// How long it had taken until then.
     pub(crate) after: Option<Duration>,
     /// The last bytes that were received.

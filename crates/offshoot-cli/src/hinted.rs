@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 
 use crate::nodeset::NodeSetError;
 use crate::output::Palette;

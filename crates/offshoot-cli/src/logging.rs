@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use log::LevelFilter;
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 
 /// Starts logging. `OFFSHOOT_LOG` selects by module (`offshoot_route=trace`) and wins over `-v`.
 pub(crate) fn start(verbose: u8, quiet: bool) {

@@ -175,7 +175,7 @@ impl Typist {
 }
 
 fn shown(name: &str) -> String {
-    offshoot::wire::escape::escaped(name.as_bytes()).to_string()
+    offshoot::escape::escaped(name.as_bytes()).to_string()
 }
 
 /// Straight to the descriptor: the console's lock may be held by a write that blocks.

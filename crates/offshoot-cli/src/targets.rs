@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 
 use crate::nodeset::NodeSet;
 

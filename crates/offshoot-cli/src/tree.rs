@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use offshoot::methods::{Hop as Method, Local, Ssh};
-use offshoot::wire::{AuthFailure, FailureKind, Ran as LibraryRan};
+use offshoot::{AuthFailure, FailureKind, Ran as LibraryRan};
 use offshoot::{Context, Error, Master, Process, Stdio, Target};
 
 use crate::exit;
@@ -23,7 +23,6 @@ use crate::ground::{Event, Facts, Ground, Job, Running, Stdin};
 use crate::hinted::Hinted;
 use crate::options::Reach;
 use crate::output::{End, Stream};
-pub(crate) use arrival::stages_before;
 pub(crate) use session::Session;
 
 /// How long processes have between TERM and KILL when the tree is taken down.
@@ -292,9 +291,9 @@ pub(crate) fn agents(folder: Option<&Path>) -> (Vec<AgentFound>, Vec<Fault>) {
 fn connect_fault(error: &Error, after: Duration) -> Box<Fault> {
     let what = match error.kind() {
         FailureKind::Connect(stage) | FailureKind::StageTimeout(stage) => match stage {
-            offshoot::wire::ConnectStage::Queue => "no place to connect came free",
-            offshoot::wire::ConnectStage::Start => "cannot start the connection tool",
-            offshoot::wire::ConnectStage::Login => "cannot log in",
+            offshoot::ConnectStage::Queue => "no place to connect came free",
+            offshoot::ConnectStage::Start => "cannot start the connection tool",
+            offshoot::ConnectStage::Login => "cannot log in",
             _ => "cannot start an agent",
         },
         FailureKind::Auth(_) => "the login was refused",
@@ -374,6 +373,7 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         reason,
         path: error.path().to_owned(),
         stage,
+        stages: arrival::each(&error.stages()).collect(),
         after: None,
         received: error.seen().to_vec(),
         ran: match error.ran() {
@@ -453,7 +453,7 @@ fn word(kind: &FailureKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use offshoot::wire::{ConnectStage, Failure, LostReason};
+    use offshoot::{ConnectStage, Failure, LostReason};
 
     use super::*;
 

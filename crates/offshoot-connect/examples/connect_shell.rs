@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(connected) => {
             println!("{:#?}", connected.hello);
             for (stage, end) in connected.stages {
-                println!("{:9.2} ms  {stage}", end.as_secs_f64() * 1000.0);
+                println!("{:9.2} ms  {stage}", f64::from(end) / 1000.0);
             }
             Ok(())
         }

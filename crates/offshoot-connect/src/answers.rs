@@ -11,6 +11,7 @@ use offshoot_wire::{Asks, Question, Secret};
 
 /// A question, and where it comes from as the requester knows it.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Asking<'a> {
     /// The question. Its texts are from elsewhere: escape them before they are shown.
     pub question: &'a Question,
@@ -20,7 +21,12 @@ pub struct Asking<'a> {
     pub via: &'a str,
 }
 
-impl Asking<'_> {
+impl<'a> Asking<'a> {
+    /// A question for a context to be, from the context that logs in.
+    pub fn new(question: &'a Question, path: &'a str, via: &'a str) -> Asking<'a> {
+        Asking { question, path, via }
+    }
+
     /// What is asked for, of whom and where, in one line: `password of dmw@web1 (ssh:jump -> ssh:web1)`. Safe to show.
     pub fn label(&self) -> String {
         let what = match self.question.asks {

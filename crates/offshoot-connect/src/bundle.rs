@@ -89,6 +89,7 @@ pub struct Bundle {
 
 /// Why bytes are not a bundle, or a bundle not an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BundleError {
     /// The file does not begin as a bundle of this version.
     #[error("not an agent bundle of this version")]

@@ -161,6 +161,7 @@ pub enum LinkIo {
 
 /// A link whose other end has said hello.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Connected {
     /// The link. All of the preamble has been written to it.
     pub link: LinkIo,
@@ -178,8 +179,8 @@ pub struct Connected {
     pub hello: ChildHello,
     /// The protocol version that both ends speak.
     pub version: u16,
-    /// The stages in order, with the time from the start of the connect to the end of each.
-    pub stages: Vec<(ConnectStage, Duration)>,
+    /// The stages in order, with the microseconds from the start of the connect to the end of each.
+    pub stages: Vec<(ConnectStage, u32)>,
 }
 
 /// Runs a recipe. It returns when the child has said hello, or when the connect failed, within the recipe's deadlines
@@ -187,23 +188,27 @@ pub struct Connected {
 ///
 /// # Errors
 /// A [`Failure`] with its stage or reason as the kind, what was seen (raw: escape it for display) and what to do next.
+/// Its stages are those of the connect, the last one that which failed.
 /// The tool and its process group are ended and reaped, and every descriptor is closed. `ran` is
 /// [`Ran::NotSent`](offshoot_wire::Ran::NotSent): there is no context that could have run anything.
 pub fn connect(connecting: Connecting<'_>) -> Result<Connected, Failure> {
-    let clock = Clock::new(connecting.recipe);
-    let started = clock.started;
-    let result = run(&connecting, clock);
-    // Numbers of 128 bits are printed by code of their own.
-    let took = started.elapsed().as_millis() as u64;
+    let mut clock = Clock::new(connecting.recipe);
+    let mut result = run(&connecting, &mut clock);
+    let took = clock.now() / 1000;
     let name = connecting.recipe.default_name();
-    match &result {
+    match &mut result {
         Ok(_) => log::debug!("{name}: connected in {took} ms"),
-        Err(failure) => log::debug!("{name}: not connected after {took} ms: {}", failure.message),
+        Err(failure) => {
+            if failure.stages.is_empty() {
+                failure.stages = clock.finish();
+            }
+            log::debug!("{name}: not connected after {took} ms: {}", failure.message);
+        }
     }
     result
 }
 
-fn run(connecting: &Connecting<'_>, clock: Clock) -> Result<Connected, Failure> {
+fn run(connecting: &Connecting<'_>, clock: &mut Clock) -> Result<Connected, Failure> {
     if connecting.cancel.is_cancelled() {
         return Err(classify::cancelled(ConnectStage::Start));
     }
@@ -231,7 +236,7 @@ fn fetched_worker(
     program: &[u8; 32],
     image: &ContentRef,
     marker: OsString,
-    mut clock: Clock,
+    clock: &mut Clock,
 ) -> Result<Connected, Failure> {
     clock.enter(ConnectStage::Payload, Instant::now());
     let executable = connecting.payloads.executable(image, clock.deadline, connecting.cancel);
@@ -259,7 +264,7 @@ struct Clock {
     deadline: Instant,
     silence: Duration,
     stage: ConnectStage,
-    stages: Vec<(ConnectStage, Duration)>,
+    stages: Vec<(ConnectStage, u32)>,
 }
 
 impl Clock {
@@ -276,7 +281,7 @@ impl Clock {
 
     fn enter(&mut self, stage: ConnectStage, now: Instant) {
         if stage != self.stage {
-            self.stages.push((self.stage, now - self.started));
+            self.stages.push((self.stage, micros(now - self.started)));
             self.stage = stage;
         }
     }
@@ -300,8 +305,25 @@ impl Clock {
         }
     }
 
-    fn finish(mut self) -> Vec<(ConnectStage, Duration)> {
-        self.stages.push((self.stage, self.started.elapsed()));
-        self.stages
+    /// The microseconds since the start.
+    fn now(&self) -> u32 {
+        micros(self.started.elapsed())
     }
+
+    /// The failure of the stage that it is in, from before the clean-up, which takes time of its own.
+    fn failed(&mut self, mut failure: Failure) -> Failure {
+        failure.stages = self.finish();
+        failure
+    }
+
+    /// All stages; the one that it is in ends now.
+    fn finish(&mut self) -> Vec<(ConnectStage, u32)> {
+        self.stages.push((self.stage, self.now()));
+        std::mem::take(&mut self.stages)
+    }
+}
+
+/// More than an hour is as good as an hour.
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }

@@ -12,6 +12,7 @@ use offshoot_wire::escape::is_dangerous;
 
 /// What is wrong with a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum NameError {
     /// There is nothing.
     #[error("empty")]

@@ -91,6 +91,7 @@ impl fmt::Display for Target {
 
 /// A target that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TargetError {
     /// The whole text.
     pub target: String,
@@ -104,6 +105,7 @@ pub struct TargetError {
 
 /// What is wrong with a target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TargetProblem {
     /// There are more hops than a tree is deep.
     #[error("too many hops, expected at most {}", Limits::DEPTH)]

@@ -285,7 +285,7 @@ fn ways_to_another_user_are_these_argument_lists() {
         (&Sudo::to("root").password("x"), "sudo -p TOKEN %p: -u root -- /bin/sh -c SCRIPT"),
         (&Sudo::to("root").password("x").login(true), "sudo -p TOKEN %p: -u root -i -- /bin/sh -c PLAIN"),
         (
-            &Sudo::to("#7").preserve_env().set_home(true).selinux_role("r").selinux_type("t").arg("--group=www"),
+            &Sudo::to("#7").preserve_env(true).set_home(true).selinux_role("r").selinux_type("t").arg("--group=www"),
             "sudo -p TOKEN %p: -u #7 -n -E -H -r r -t t --group=www -- /bin/sh -c SCRIPT",
         ),
         (

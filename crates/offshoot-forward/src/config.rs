@@ -29,6 +29,7 @@ impl Default for Config {
 
 /// What a forwarder did so far, and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Contents asked for at a source.
     pub fetches: u64,
@@ -54,6 +55,7 @@ pub struct Stats {
 
 /// What a link carried so far. Bytes are those of the streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LinkStats {
     /// Requests that came by it.
     pub requests: u64,

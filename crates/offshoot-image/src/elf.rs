@@ -4,6 +4,7 @@
 
 /// The parts of an ELF file that matter for a static executable.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Elf {
     /// `e_machine`.
     pub machine: u16,
@@ -17,6 +18,7 @@ pub struct Elf {
 
 /// Why bytes are no executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ElfError {
     /// It begins otherwise.
     #[error("not an ELF file")]

@@ -46,6 +46,7 @@ pub enum Kind {
 
 /// A part, as the index has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Part {
     /// What it is.
     pub kind: Kind,
@@ -65,6 +66,7 @@ pub struct Part {
 
 /// Why what is appended cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OneFileError {
     /// The file cannot be read.
     #[error("cannot read it: {0}")]

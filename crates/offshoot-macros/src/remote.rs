@@ -79,7 +79,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
             fn run(
                 __here: &::offshoot::Here,
                 __args: &[u8],
-            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::offshoot::wire::Failure> {
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::offshoot::Failure> {
                 let (#(#names,)*): (#(#types,)*) = ::offshoot::__expansion::arguments(__args)?;
                 let value = super::#name(#here #(#names),*);
                 #convert

@@ -26,6 +26,7 @@ impl Default for EndPlan {
 
 /// What [`end_processes`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct EndReport {
     /// How many processes got `SIGKILL`.
     pub killed: usize,

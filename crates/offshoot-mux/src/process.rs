@@ -233,6 +233,7 @@ pub fn hostname() -> String {
 
 /// What the system's list of users says about one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Account {
     /// The login name.
     pub name: String,

@@ -39,6 +39,7 @@ impl From<OwnedFd> for Stdio<'_> {
 
 /// A limit of a process, as `setrlimit(2)` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Limit {
     /// Seconds of processor time.
     Cpu,

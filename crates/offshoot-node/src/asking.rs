@@ -34,7 +34,7 @@ impl Asker for Here {
         let (answers, path) = (self.answers.clone(), self.path.clone());
         // Without a thread the reply is dropped, which says that there is no answer.
         let _ = std::thread::Builder::new().name("offshoot-ask".into()).spawn(move || {
-            reply.give(answer(&answers, &Asking { question: &question, path: &path, via: "" }));
+            reply.give(answer(&answers, &Asking::new(&question, &path, "")));
         });
     }
 }
@@ -95,7 +95,7 @@ pub(crate) fn connected(exchange: &Exchange, answers: &Answers, path: &str, via:
             Err(_) => return exchange.answer(None).and_then(|reply| decoded(&reply).map_err(|f| exchange.error(f))),
         };
         let question: Question = decoded(&data).map_err(|failure| exchange.error(failure))?;
-        let secret = answer(answers, &Asking { question: &question, path, via });
+        let secret = answer(answers, &Asking::new(&question, path, via));
         let body = Bytes::from_owner(Answer { secret }.encode());
         exchange.with(|state, id, now| state.core.send(id, channel::CONTROL, body, now));
     }

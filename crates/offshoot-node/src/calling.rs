@@ -23,6 +23,7 @@ pub struct Calling {
 
 impl Context {
     /// Says that a place in a chain of calls in this worker will not be taken; not waited for.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn skip_call(&self, place: ChainLink) {
         let spec = CallSpec { function: String::new(), args: Vec::new(), follow: 0, chain: Some(place) };
         // An error means that the worker is gone, and the chain with it.
@@ -36,6 +37,7 @@ impl Context {
     ///
     /// # Errors
     /// [`FailureKind::TooLarge`] for arguments of more than [`Limits::CALL`] bytes; or why it cannot be sent.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn start_call(&self, function: &str, args: Vec<u8>, chain: Option<ChainLink>) -> Result<Calling, Error> {
         if args.len() as u64 > Limits::CALL {
             let message = format!("the arguments are {} bytes, expected at most {}", args.len(), Limits::CALL);

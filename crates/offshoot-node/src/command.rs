@@ -15,6 +15,7 @@ use crate::{Context, Error};
 
 /// Where a standard stream of a remote process comes from or goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stdio {
     /// A stream of the [`Process`].
     Piped,
@@ -154,7 +155,7 @@ impl Command {
     /// # use offshoot_node::{Stdio, Terminal, TerminalSize};
     /// # fn demo(web: &offshoot_node::Context) -> Result<(), Box<dyn std::error::Error>> {
     /// let size = TerminalSize { rows: 24, columns: 80 };
-    /// let mut top = web.command("top").terminal(Terminal { size, term: b"xterm".to_vec() }).stdin(Stdio::Piped).spawn()?;
+    /// let mut top = web.command("top").terminal(Terminal::new(size, "xterm")).stdin(Stdio::Piped).spawn()?;
     /// std::io::Write::write_all(top.stdin.as_mut().ok_or("no stdin")?, b"q")?;
     /// println!("{} bytes of screen", top.output()?.stdout.len());
     /// # Ok(()) }

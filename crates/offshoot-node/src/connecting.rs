@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use offshoot_connect::{Answers, Asker, Connecting, LinkIo, Payloads, Terminal};
 use offshoot_mux::Child;
@@ -29,7 +28,7 @@ pub(crate) struct Arrival {
     pub(crate) terminal: Option<Terminal>,
     pub(crate) hello: ChildHello,
     pub(crate) received: Vec<u8>,
-    pub(crate) stages: Vec<(ConnectStage, Duration)>,
+    pub(crate) stages: Vec<(ConnectStage, u32)>,
 }
 
 /// Runs one connect on this thread. The caller has its turn, which ends with this. `finish` tells the requester, under

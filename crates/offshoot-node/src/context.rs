@@ -31,6 +31,11 @@ pub struct Context(Arc<Inner>);
 /// A connect that another context was asked for: its answers, the path of the context to be, and whether it is near.
 type Login = (Exchange, Answers, Arc<str>, bool);
 
+/// The stages of a connect with their times, from as they cross the tree.
+pub(crate) fn timed(stages: &[(ConnectStage, u32)]) -> Vec<(ConnectStage, Duration)> {
+    stages.iter().map(|(stage, time)| (*stage, Duration::from_micros((*time).into()))).collect()
+}
+
 /// Whether what a recipe leads to runs on the machine of the context that runs it, and sees the same files.
 fn is_near(recipe: &Recipe) -> bool {
     match &recipe.start {
@@ -145,7 +150,7 @@ impl Context {
             name: reply.name,
             path: Arc::from(path),
             hello: Some(reply.hello),
-            stages: reply.stages.iter().map(|(stage, time)| (*stage, Duration::from_micros((*time).into()))).collect(),
+            stages: timed(&reply.stages),
             own_worker: None,
         }))
     }
@@ -167,6 +172,7 @@ impl Context {
     }
 
     /// Whether it is a worker of its own, as [`own_worker`](Self::own_worker) makes them.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn is_own_worker(&self) -> bool {
         self.0.own_worker.is_some()
     }
@@ -365,12 +371,30 @@ impl Context {
         Ok(start.elapsed())
     }
 
+    /// As [`ping`](Self::ping), waiting at most for `timeout`.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping), or [`FailureKind::Timeout`].
+    pub fn ping_timeout(&self, timeout: Duration) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.start_echo(b"")?.wait_timeout(timeout)?;
+        Ok(start.elapsed())
+    }
+
     /// What the context has to say of itself and of its children.
     ///
     /// # Errors
     /// How the context was lost.
     pub fn info(&self) -> Result<NodeInfo, Error> {
         decoded(&self.call(Verb::Info, Bytes::new())?).map_err(|failure| self.error(failure))
+    }
+
+    /// As [`info`](Self::info), without waiting.
+    ///
+    /// # Errors
+    /// When it cannot even be asked.
+    pub fn start_info(&self) -> Result<Pending<NodeInfo>, Error> {
+        Ok(Pending::new(self.ask(Verb::Info, Bytes::new())?, |body| decoded(&body)))
     }
 
     /// What the context forwarded so far: agents and images of programs, from above it to those below. Of the context of
@@ -431,182 +455,4 @@ impl fmt::Debug for Context {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::{AsFd, OwnedFd};
-
-    use bytes::BytesMut;
-    use offshoot_mux::{io as fd, wait_readable};
-    use offshoot_route::{Config, Event, LinkId, Node, Time};
-    use offshoot_wire::{Limits, Recipe, RequestHead, Start, parse_frame};
-
-    use super::*;
-    use crate::link::LinkFds;
-    use crate::links::NewLink;
-    use crate::{Options, OwnImage, Root, identity};
-
-    /// A child that the test plays.
-    struct Played {
-        core: Node,
-        up: LinkId,
-        socket: OwnedFd,
-        started: Instant,
-    }
-
-    impl Played {
-        fn below(root: &Root) -> (Context, Played) {
-            let (ours, theirs) = fd::socketpair().unwrap();
-            let context = root.context();
-            let shared = &context.0.shared;
-            let name = String::new;
-            let (reply, hello) = shared.with(|state, now| {
-                let (link, address, _) = state.core.reserve_child(now).unwrap();
-                let hello = state.core.parent_hello(link, [0; 16], name(), name(), name(), now).unwrap();
-                let reply = ConnectReply {
-                    address,
-                    name: "played".into(),
-                    hello: identity::hello([0; 16]),
-                    stages: Vec::new(),
-                };
-                state.core.child_up(link, &reply.hello, now).unwrap();
-                let fds = LinkFds::Socket(ours);
-                let new =
-                    NewLink { fds, received: Vec::new(), tool: None, child: Some(reply.clone()), tag: String::new() };
-                state.adopt(shared, link, new, now).unwrap();
-                (reply, hello)
-            });
-            fd::set_nonblocking(&theirs, true).unwrap();
-            let (core, up) = Node::child(Config::default(), &hello, Time::from_micros(0));
-            (context.below(reply, false), Played { core, up, socket: theirs, started: Instant::now() })
-        }
-
-        fn now(&self) -> Time {
-            Time::from_micros(self.started.elapsed().as_micros() as u64)
-        }
-
-        /// Reads and writes until there is an event, for five seconds at most.
-        fn event(&mut self) -> Event {
-            let mut input = BytesMut::new();
-            loop {
-                let mut output = Vec::new();
-                while self.core.poll_transmit(self.up, 65_536, &mut output, self.now()) {}
-                fd::write_all(&self.socket, &output, None).unwrap();
-                if let Some(event) = self.core.poll_event() {
-                    return event;
-                }
-                assert!(self.started.elapsed() < Duration::from_secs(5), "nothing happens");
-                wait_readable(&[self.socket.as_fd()], Some(Duration::from_millis(10))).unwrap();
-                let _ = fd::read_into(&self.socket, &mut input, 65_536);
-                let now = self.now();
-                self.core.handle_bytes(self.up, &mut input, now);
-            }
-        }
-    }
-
-    #[test]
-    fn a_context_that_comes_when_nobody_waits_for_it_any_more_is_ended() {
-        let root = root(Config::default());
-        for answered_before in [false, true] {
-            let (context, mut played) = Played::below(&root);
-            let recipe = Recipe::new("exec", "", Start::Local);
-            let asked = context
-                .ask_connect(&ConnectSpec { recipe, name: None, process_name: String::new(), answers: false })
-                .unwrap();
-            let Event::Request { id, verb: Verb::Connect, .. } = played.event() else { panic!("expected a connect") };
-            let now = played.now();
-            let (link, address, _) = played.core.reserve_child(now).unwrap();
-            played.core.parent_hello(link, [0; 16], String::new(), String::new(), String::new(), now).unwrap();
-            let reply = ConnectReply {
-                address: address.clone(),
-                name: "new".into(),
-                hello: identity::hello([0; 16]),
-                stages: Vec::new(),
-            };
-            let mut asked = Some(asked);
-            if !answered_before {
-                drop(asked.take());
-            }
-            played.core.reply(id, encode(&reply).into(), now);
-            // What is asked of the new context waits for it at its parent.
-            let mut sent = Vec::new();
-            while sent.is_empty() {
-                let mut output = Vec::new();
-                while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
-                fd::write_all(&played.socket, &output, None).unwrap();
-                if asked.as_ref().is_some_and(|asked| asked.with(|state, id, _| state.asked(id).unwrap().done)) {
-                    asked.take();
-                }
-                wait_readable(&[played.socket.as_fd()], Some(Duration::from_millis(10))).unwrap();
-                let mut input = BytesMut::new();
-                let _ = fd::read_into(&played.socket, &mut input, 65_536);
-                played.core.handle_bytes(played.up, &mut input, now);
-                assert!(played.started.elapsed() < Duration::from_secs(5), "it is not ended");
-                while played.core.poll_transmit(link, 65_536, &mut sent, now) {}
-            }
-            let frame = parse_frame(&sent, &Limits::default()).unwrap().unwrap();
-            let (verb, ..) = RequestHead::peek(&sent[frame.body.clone()]).unwrap();
-            assert_eq!((&frame.header.dst, verb), (&address, Verb::Shutdown.number()));
-            played.core.link_down(link, offshoot_wire::LostReason::Shutdown, now);
-            let mut output = Vec::new();
-            while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
-            fd::write_all(&played.socket, &output, None).unwrap();
-        }
-    }
-
-    fn root(route: Config) -> Root {
-        Root::start(Options {
-            route,
-            connects: 1,
-            image: Arc::new(OwnImage::new()),
-            payloads: None,
-            images: None,
-            process_name: "x".into(),
-            workers: Default::default(),
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn s12_who_waits_for_room_has_one_place_however_often_it_tries() {
-        let root = root(Config { call_window: 10_000, ..Config::default() });
-        let (context, mut played) = Played::below(&root);
-        let shared = Arc::clone(&context.0.shared);
-        let waiting = || shared.lock().waiting_for_room();
-        let mut calls: Vec<_> = (0..9).map(|_| context.start_echo(&[7; 1000]).unwrap()).collect();
-        let asker = std::thread::spawn(move || context.start_echo(&[7; 1000]).map(drop));
-        let until = Instant::now() + Duration::from_secs(10);
-        let (began, mut most) = (Instant::now(), 0);
-        while began.elapsed() < Duration::from_millis(450) || most == 0 {
-            most = most.max(waiting());
-            assert!(Instant::now() < until, "it does not wait");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(most, 1, "each try has left a place behind");
-        // Room for one: too little to be told, and found by the next try.
-        let Event::Request { id, .. } = played.event() else { panic!("expected a call") };
-        let now = played.now();
-        played.core.reply(id, Bytes::new(), now);
-        while !asker.is_finished() {
-            let mut output = Vec::new();
-            while played.core.poll_transmit(played.up, 65_536, &mut output, now) {}
-            fd::write_all(&played.socket, &output, None).unwrap();
-            assert!(Instant::now() < until, "it found no room");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        asker.join().unwrap().unwrap();
-        assert_eq!(waiting(), 0, "it has gone, and its place was left behind");
-        calls.clear();
-    }
-
-    #[test]
-    fn r6_what_is_asked_when_the_broker_has_failed_ends_at_once() {
-        let root = root(Config::default());
-        let (context, _played) = Played::below(&root);
-        let before = context.start_echo(b"").unwrap();
-        context.0.shared.with(|state, _| state.give_up());
-        let failed = before.wait_timeout(Duration::from_secs(10)).unwrap_err();
-        assert!(matches!(failed.kind(), FailureKind::PeerLost(_)), "{failed}");
-        let asked = context.start_echo(b"").and_then(|call| call.wait_timeout(Duration::from_secs(1)));
-        assert_eq!(asked.unwrap_err().kind(), &FailureKind::NoRoute);
-        assert_eq!(context.info().unwrap_err().kind(), &FailureKind::NoRoute);
-    }
-}
+mod tests;

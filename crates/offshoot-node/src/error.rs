@@ -1,8 +1,11 @@
 //! What an operation on a context can end with.
 
 use std::fmt;
+use std::time::Duration;
 
-use offshoot_wire::{Address, Failure, FailureKind, LostReason, Ran, RemoteFailure, Resource};
+use offshoot_wire::{Address, ConnectStage, Failure, FailureKind, LostReason, Ran, RemoteFailure, Resource};
+
+use crate::context::timed;
 
 /// An operation that failed: what, where on the path, whether the work ran, what was seen and what to do next.
 ///
@@ -72,6 +75,12 @@ impl Error {
     /// What to do next; empty when there is no advice.
     pub fn hint(&self) -> &str {
         &self.0.failure.hint
+    }
+
+    /// Of a connect that failed on the way: its stages, with the time from its start to the end of each; the last one is
+    /// that which failed. Told by the context that ran it. Empty where no connect had begun, and for all that is none.
+    pub fn stages(&self) -> Vec<(ConnectStage, Duration)> {
+        timed(&self.0.failure.stages)
     }
 
     /// The failure as it crosses the tree.

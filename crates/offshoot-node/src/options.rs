@@ -31,7 +31,16 @@ pub struct Options {
 }
 
 /// The limits of a worker.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_node::WorkerLimits;
+/// let limits = WorkerLimits::default().calls(4).memory(Some(1 << 30)).idle(None);
+/// assert_eq!((limits.calls, limits.memory), (4, Some(1 << 30)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerLimits {
     /// How many calls run side by side in it, each on a thread of its own; more wait their turn. 64 by default, at most
     /// 4096.
@@ -50,6 +59,27 @@ impl Default for WorkerLimits {
 }
 
 impl WorkerLimits {
+    /// The same, with [so many calls](Self::calls) side by side.
+    #[must_use]
+    pub fn calls(mut self, calls: u32) -> WorkerLimits {
+        self.calls = calls;
+        self
+    }
+
+    /// The same, with [so much memory](Self::memory).
+    #[must_use]
+    pub fn memory(mut self, memory: Option<u64>) -> WorkerLimits {
+        self.memory = memory;
+        self
+    }
+
+    /// The same, ending after [so long without work](Self::idle).
+    #[must_use]
+    pub fn idle(mut self, idle: Option<Duration>) -> WorkerLimits {
+        self.idle = idle;
+        self
+    }
+
     pub(crate) fn spec(&self) -> AttendSpec {
         let idle = self.idle.map_or(0, |idle| u32::try_from(idle.as_millis().max(1)).unwrap_or(u32::MAX));
         AttendSpec { calls: self.calls.max(1), memory: self.memory.unwrap_or(0), idle_ms: idle }

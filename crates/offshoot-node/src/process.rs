@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_wire::{ExecControl, ExecReply, Failure, FailureKind, ProcessExit, Ran, TerminalSize, channel, encode};
@@ -56,6 +56,7 @@ impl fmt::Display for ExitStatus {
 
 /// A process that ended, with what it wrote.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Finished {
     /// How it ended.
     pub status: ExitStatus,
@@ -131,10 +132,7 @@ impl Process {
             Ok(Ok(Next::Data(_, data))) => Ok(Event::Stdout(data)),
             Ok(Ok(Next::Result(body))) => Ok(Event::Exit(self.status_of(&body)?)),
             Ok(Err(failure)) => Err(self.exchange.error(failure)),
-            Err(Elapsed) => {
-                let failure = Failure::new(FailureKind::Timeout, "nothing happened before the deadline");
-                Err(self.exchange.error(failure.ran(Ran::MaybeExecuted)))
-            }
+            Err(Elapsed) => Err(self.exchange.error(nothing_happened())),
         }
     }
 
@@ -144,9 +142,23 @@ impl Process {
     /// # Errors
     /// When it could not be started, or its context was lost.
     pub fn wait(mut self) -> Result<ExitStatus, Error> {
+        self.await_exit(None)
+    }
+
+    /// As [`wait`](Self::wait), at most for `timeout`: then [`FailureKind::Timeout`], and the process runs on. Its input is
+    /// closed in any case.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), and the timeout.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<ExitStatus, Error> {
+        // What is too far away to be a time is no limit.
+        self.await_exit(Instant::now().checked_add(timeout))
+    }
+
+    fn await_exit(&mut self, deadline: Option<Instant>) -> Result<ExitStatus, Error> {
         self.stdin = None;
         loop {
-            if let Event::Exit(status) = self.event()? {
+            if let Event::Exit(status) = self.next_event(deadline)? {
                 return Ok(status);
             }
         }
@@ -245,6 +257,11 @@ impl fmt::Debug for Controller {
 
 fn control(exchange: &Exchange, message: ExecControl) -> Result<(), Error> {
     send_all(exchange, channel::CONTROL, Bytes::from(encode(&message))).map_err(|failure| exchange.error(failure))
+}
+
+/// The failure of waiting for what a process does next.
+pub(crate) fn nothing_happened() -> Failure {
+    Failure::new(FailureKind::Timeout, "nothing happened before the deadline").ran(Ran::MaybeExecuted)
 }
 
 enum Next {

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+#[cfg(doc)]
+use offshoot_wire::FailureKind;
 use offshoot_wire::{EndReason, channel};
 
 use crate::Error;
 use crate::pending::Exchange;
+use crate::process::nothing_happened;
 use crate::shared::Elapsed;
 
 /// The input of a remote process. Writing blocks while the process does not read.
@@ -104,11 +108,24 @@ impl Output {
     /// # Errors
     /// When the process could not be started, its context was lost, or the output could not be read to its end there.
     pub fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        self.next_chunk(None)
+    }
+
+    /// As [`chunk`](Self::chunk), waiting at most for `timeout`: then [`FailureKind::Timeout`], and nothing is lost.
+    ///
+    /// # Errors
+    /// As [`chunk`](Self::chunk), and the timeout.
+    pub fn chunk_timeout(&mut self, timeout: Duration) -> Result<Option<Bytes>, Error> {
+        // What is too far away to be a time is no limit.
+        self.next_chunk(Instant::now().checked_add(timeout))
+    }
+
+    fn next_chunk(&mut self, deadline: Option<Instant>) -> Result<Option<Bytes>, Error> {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         let number = self.channel;
-        let next = self.exchange.wait(None, |state, id, now| {
+        let next = self.exchange.wait(deadline, |state, id, now| {
             let asked = state.asked(id)?;
             if let Some((_, data)) = asked.take(|from| from == number) {
                 state.core.consumed(id, number, data.len(), now);
@@ -122,7 +139,7 @@ impl Output {
         match next {
             Ok(Ok(data)) => Ok(data),
             Ok(Err(failure)) => Err(self.exchange.error(failure)),
-            Err(Elapsed) => Ok(None),
+            Err(Elapsed) => Err(self.exchange.error(nothing_happened())),
         }
     }
 }

@@ -103,14 +103,14 @@ impl Via<Sudo> {
         self.with(|method| method.responder(responder))
     }
 
-    /// Runs the user's login shell first.
-    pub fn login(self) -> Self {
-        self.with(|method| method.login(true))
+    /// Whether the user's login shell runs first.
+    pub fn login(self, on: bool) -> Self {
+        self.with(|method| method.login(on))
     }
 
-    /// Keeps the environment, where the policy allows it.
-    pub fn preserve_env(self) -> Self {
-        self.with(Sudo::preserve_env)
+    /// Whether the environment is kept, where the policy allows it.
+    pub fn preserve_env(self, on: bool) -> Self {
+        self.with(|method| method.preserve_env(on))
     }
 
     /// How long the connect may take in all; 30 s by default.
@@ -129,6 +129,11 @@ impl Via<Su> {
     pub fn responder(self, responder: Responder) -> Self {
         self.with(|method| method.responder(responder))
     }
+
+    /// How long the connect may take in all; 30 s by default.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.with(|method| method.connect_timeout(timeout))
+    }
 }
 
 impl Via<Doas> {
@@ -140,5 +145,10 @@ impl Via<Doas> {
     /// Who answers what doas asks where no password is given.
     pub fn responder(self, responder: Responder) -> Self {
         self.with(|method| method.responder(responder))
+    }
+
+    /// How long the connect may take in all; 30 s by default.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.with(|method| method.connect_timeout(timeout))
     }
 }

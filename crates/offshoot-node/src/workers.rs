@@ -114,6 +114,7 @@ impl Context {
     /// # Errors
     /// As [`Context::connect`]; [`NoImage`](FailureKind::NoImage) when there is no image of the program for this context,
     /// [`Damaged`](FailureKind::Damaged) when a context on the way sent something else.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn new_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
         let worker = self.start_worker(program)?;
         // What a context's functions say is said by that context.
@@ -127,6 +128,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`new_worker`](Self::new_worker).
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn own_worker(&self, program: [u8; 32], limits: WorkerLimits) -> Result<Context, Error> {
         let worker = self.start_worker(program)?;
         let attendance = self.attend(&worker, worker.path(), WorkerLimits { idle: None, ..limits });
@@ -138,6 +140,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`new_worker`](Self::new_worker).
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn own_worker_streamed(
         &self,
         program: [u8; 32],
@@ -154,6 +157,7 @@ impl Context {
     ///
     /// # Errors
     /// [`Unsupported`](offshoot_wire::FailureKind::Unsupported) when this is no worker of its own.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn end_worker(&self) -> Result<(), Error> {
         if !self.is_own_worker() {
             let failure = Failure::new(FailureKind::Unsupported, "only a worker of its own can be ended by a call");
@@ -199,6 +203,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`new_worker`](Self::new_worker), and how the context was lost.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn preload(&self, program: [u8; 32]) -> Result<(), Error> {
         self.start_preload(program)?.wait()
     }
@@ -207,6 +212,7 @@ impl Context {
     ///
     /// # Errors
     /// When there is no image for this context, or it cannot be asked.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn start_preload(&self, program: [u8; 32]) -> Result<Pending<()>, Error> {
         let image = self.image(&program).map_err(|failure| self.error(failure))?;
         let spec = ImageSpec { hash: image.hash, keep: true };
@@ -230,6 +236,7 @@ impl Context {
 
     /// Hands this process's worker in this context to `then`: at once when there is one, else when it is started, on
     /// another thread. One is started however many ask.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn with_worker(&self, program: [u8; 32], then: impl FnOnce(Result<Context, Error>) + Send + 'static) {
         if self.is_own_worker() {
             return then(Ok(self.clone()));
@@ -270,6 +277,7 @@ impl Context {
     }
 
     /// That worker is no longer to be used, in this context or any other.
+    #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn forget_worker(&self, worker: &Context) {
         self.workers().gone(worker.address());
     }

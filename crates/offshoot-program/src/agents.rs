@@ -64,6 +64,7 @@ impl Origin {
 
 /// An agent that was found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FoundAgent {
     /// The target triple.
     pub triple: String,

@@ -22,6 +22,7 @@ use crate::trust;
 
 /// Why there is no image of the program for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ImageMissing {
     /// The target's triple.
     pub triple: String,

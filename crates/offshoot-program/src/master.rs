@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use offshoot_connect::methods::{Local as LocalMethod, Method, Ssh, Sudo};
+use offshoot_connect::methods::{Doas, Local as LocalMethod, Method, Ssh, Su, Sudo};
 use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, WorkerLimits, agent, process_name};
 
 use crate::agents::Agents;
@@ -197,6 +197,16 @@ impl Master {
     /// A context of another user of this machine, by sudo. Call `connect` on it.
     pub fn sudo(&self, user: impl Into<String>) -> Via<Sudo> {
         self.context.sudo(user)
+    }
+
+    /// A context of another user of this machine, by su and that user's password. Call `connect` on it.
+    pub fn su(&self, user: impl Into<String>) -> Via<Su> {
+        self.context.su(user)
+    }
+
+    /// A context of another user of this machine, by doas. Call `connect` on it.
+    pub fn doas(&self, user: impl Into<String>) -> Via<Doas> {
+        self.context.doas(user)
     }
 
     /// Starts a context by a method or a recipe and waits for it.

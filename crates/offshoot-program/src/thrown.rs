@@ -13,6 +13,7 @@ const CHAIN: usize = 16;
 
 /// An error that a remote function returned, as far as it travels: what it was, what it said, and what caused it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RemoteError {
     /// What kind of error it was.
     pub kind: RemoteErrorKind,
@@ -24,6 +25,7 @@ pub struct RemoteError {
 
 /// The kinds of error that can be told apart without the error's own type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RemoteErrorKind {
     /// An error of the operating system, there; its errno.
     Os(i32),
@@ -52,6 +54,12 @@ impl From<RemoteError> for io::Error {
 }
 
 impl RemoteError {
+    /// An error that says this, for a function that has no error of its own; longer texts than [`RemoteError::message`] may
+    /// have are cut.
+    pub fn new(kind: RemoteErrorKind, message: impl Into<String>) -> RemoteError {
+        RemoteError { kind, message: cut(message.into()), chain: Vec::new() }
+    }
+
     fn of(error: &(dyn StdErrorTrait + 'static)) -> RemoteError {
         let mut causes = std::iter::successors(Some(error), |&error| error.source());
         let errno = causes.clone().find_map(|error| errno(error.downcast_ref::<io::Error>()?));
@@ -69,7 +77,10 @@ fn errno(error: &io::Error) -> Option<i32> {
 }
 
 fn text(error: &(dyn StdErrorTrait + 'static)) -> String {
-    let mut text = error.to_string();
+    cut(error.to_string())
+}
+
+fn cut(mut text: String) -> String {
     let end = (0..=MESSAGE.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));
     text

@@ -178,6 +178,7 @@ pub enum Event {
 
 /// What a link did so far. Bytes include the heads of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LinkStats {
     /// Bytes received in whole frames.
     pub bytes_in: u64,
@@ -211,6 +212,7 @@ pub struct LinkStats {
 
 /// What a node holds at one moment: for dumps, and for tests, after which all of it but links is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Census {
     /// Exchanges asked, served and passed, those that are over and still drain included.
     pub exchanges: usize,

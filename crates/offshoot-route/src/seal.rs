@@ -64,6 +64,7 @@ pub(crate) fn make(key: &[u8; 32], target: &Address, number: u64, link: GrantLin
 
 /// Why a grant cannot be handed over as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NarrowError {
     /// The new link allows something that the grant does not: a verb, another handle, or a later end.
     Widened,

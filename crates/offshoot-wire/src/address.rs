@@ -31,6 +31,7 @@ impl Clone for Address {
 
 /// Why a path is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// More than [`Limits::DEPTH`] hops.
     #[error("an address is at most 64 hops deep")]

@@ -5,8 +5,9 @@
 //! part of a user's value, and keeps its limits there.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
 use crate::Limits;
@@ -38,6 +39,35 @@ pub(crate) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 /// A message for people, of at most [`Limits::MESSAGE`] bytes.
 pub(crate) fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text::<{ Limits::MESSAGE }, D>(deserializer)
+}
+
+/// How many stages a connect may have: each of ours once, and some to come.
+pub(crate) const STAGES: usize = 16;
+
+/// The stages of a connect, at most [`STAGES`].
+pub(crate) fn stages<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Stages<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Stages<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {STAGES} stages")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if list.len() == STAGES {
+                    return Err(de::Error::custom("the stages are too many"));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(Stages(PhantomData))
 }
 
 /// Byte strings: the layout of a list of bytes, handled as one piece.

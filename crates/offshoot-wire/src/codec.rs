@@ -10,6 +10,7 @@ use crate::reader::{Decode, Reader};
 
 /// Bytes that are not the value they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The bytes end early, are malformed, or break a limit of the type.
     #[error("malformed value: {0}")]

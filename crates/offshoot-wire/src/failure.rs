@@ -35,6 +35,7 @@ impl fmt::Display for Ran {
 
 /// The stages of a connect, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ConnectStage {
     /// Waiting for a place: only so many connects run at once.
     Queue,
@@ -70,6 +71,7 @@ impl fmt::Display for ConnectStage {
 
 /// What stood in the way of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum AuthFailure {
     /// A password, passphrase or other secret is asked for and none was given.
     PasswordRequired,
@@ -99,6 +101,7 @@ read_variants!(AuthFailure {
 
 /// What was wrong with a host key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum HostKeyFailure {
     /// The host is not among the known ones.
     Unknown,
@@ -110,6 +113,7 @@ read_variants!(HostKeyFailure { Unknown, Changed });
 
 /// How a context or link was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum LostReason {
     /// The link ended.
     LinkEnd,
@@ -159,6 +163,7 @@ impl fmt::Display for LostReason {
 
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Resource {
     /// File descriptors.
     Descriptors,
@@ -174,6 +179,7 @@ read_variants!(Resource { Descriptors, Processes, Memory, Disk });
 
 /// An error from code that ran on the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RemoteFailure {
     /// An error value.
     Error,
@@ -315,6 +321,7 @@ impl From<Report> for Failure {
 
 /// What a [`Failure`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// What kind.
     pub kind: FailureKind,
@@ -331,16 +338,29 @@ pub struct Report {
     /// What to do next; empty when there is no advice.
     #[serde(deserialize_with = "bounds::message")]
     pub hint: String,
+    /// Of a connect that failed on the way: its stages up to the one that failed, in order, with the microseconds from
+    /// its start to the end of each.
+    #[serde(deserialize_with = "bounds::stages")]
+    pub stages: Vec<(ConnectStage, u32)>,
 }
 
-read_fields!(Report { kind, ran, at, message = Reader::message, seen = Reader::seen, hint = Reader::message });
+read_fields!(Report {
+    kind,
+    ran,
+    at,
+    message = Reader::message,
+    seen = Reader::seen,
+    hint = Reader::message,
+    stages = Reader::stages,
+});
 
 impl Failure {
     /// A failure of `kind` with a message; at the root, not sent, nothing seen, no hint.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         let mut message = message.into();
         cut(&mut message);
-        Report { kind, ran: Ran::NotSent, at: Address::ROOT, message, seen: Vec::new(), hint: String::new() }.into()
+        let (seen, hint, stages) = (Vec::new(), String::new(), Vec::new());
+        Report { kind, ran: Ran::NotSent, at: Address::ROOT, message, seen, hint, stages }.into()
     }
 
     /// The same, with whether the work ran.

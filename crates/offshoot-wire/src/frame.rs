@@ -196,6 +196,7 @@ impl Frame {
 
 /// Bytes that cannot be a frame. The link they came from is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// The length field is beyond the link's limit.
     #[error("a frame of {got} bytes, expected at most {limit}")]

@@ -114,6 +114,7 @@ impl ChildHello {
 
 /// A hello that cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HelloError {
     /// The bytes are no hello.
     #[error("expected a hello, got something else")]

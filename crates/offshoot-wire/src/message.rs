@@ -197,6 +197,7 @@ read_fields!(TerminalSize { rows, columns });
 
 /// The terminal that a process gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Terminal {
     /// Its size at the start.
     pub size: TerminalSize,
@@ -206,6 +207,13 @@ pub struct Terminal {
 }
 
 read_fields!(Terminal { size, term = Reader::octets });
+
+impl Terminal {
+    /// A terminal of this size that understands what `term`, a name such as `xterm`, stands for.
+    pub fn new(size: TerminalSize, term: impl Into<Vec<u8>>) -> Terminal {
+        Terminal { size, term: term.into() }
+    }
+}
 
 /// What [`Verb::Exec`] starts. Texts are bytes: the target's own, whatever their encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -9,7 +9,7 @@
 //! are copied from. So one message takes at most 3 × input + 60 KiB for lists and 1 × input for texts: within the
 //! 4 × input + 64 KiB of S7.
 
-use crate::{Limits, Secret};
+use crate::{Limits, Secret, bounds};
 
 /// What lists may take beyond three times the input, in bytes.
 const LISTS: usize = 60 * 1024;
@@ -210,9 +210,9 @@ impl<'a> Reader<'a> {
         self.elements(Limits::GRANT_LINKS, T::read)
     }
 
-    /// The stages of a connect: each once, and some to come.
+    /// The stages of a connect.
     pub(crate) fn stages<T: Decode>(&mut self) -> Vec<T> {
-        self.elements(16, T::read)
+        self.elements(bounds::STAGES, T::read)
     }
 
     /// How many hops an address has.

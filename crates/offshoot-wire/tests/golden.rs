@@ -171,7 +171,7 @@ fn the_page_and_the_crate_agree_on_every_vector() {
         args: vec![],
         env: vec![],
         cwd: None,
-        terminal: Some(Terminal { size: TerminalSize { rows: 24, columns: 132 }, term: b"xterm".to_vec() }),
+        terminal: Some(Terminal::new(TerminalSize { rows: 24, columns: 132 }, "xterm")),
         ..command
     };
     page.frame("frame-request-shell", &request(Verb::Exec, 131_072, None, &encode(&shell)));
@@ -181,6 +181,9 @@ fn the_page_and_the_crate_agree_on_every_vector() {
     page.frame("frame-reply-exec", &answer(FrameKind::Reply, encode(&exit)));
     let failure = Failure::new(FailureKind::Os(2), "no such file").at(at(&[3, 1])).seen(b"\x1b").hint("look");
     page.frame("frame-failure", &answer(FrameKind::Failure, encode(&failure)));
+    let mut refused = Failure::new(FailureKind::Auth(AuthFailure::Rejected), "no");
+    refused.stages = vec![(ConnectStage::Start, 900), (ConnectStage::Login, 300_000)];
+    page.value("failure-of-a-connect", &refused);
     let mut data = Vec::new();
     let header = answer(FrameKind::Data, Bytes::new()).header;
     chunk_header(&header, channel::STDOUT, 5, &mut data);

@@ -145,8 +145,14 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
 
 fn failure() -> impl Strategy<Value = Failure> {
     let ran = prop::sample::select(vec![Ran::NotSent, Ran::MaybeExecuted, Ran::Executed]);
-    (failure_kind(), ran, address(), text(), octets(), text())
-        .prop_map(|(kind, ran, at, message, seen, hint)| Report { kind, ran, at, message, seen, hint }.into())
+    let stages = vec((stage(), any::<u32>()), 0..4);
+    (failure_kind(), ran, address(), text(), octets(), text(), stages).prop_map(
+        |(kind, ran, at, message, seen, hint, stages)| {
+            let mut failure = Failure::new(kind, message).ran(ran).at(at).seen(&seen).hint(hint);
+            failure.stages = stages;
+            failure
+        },
+    )
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
@@ -187,7 +193,7 @@ fn command() -> impl Strategy<Value = CommandSpec> {
     let texts = (octets(), vec(octets(), 0..6), vec(change, 0..4), prop::option::of(octets()));
     let rest = (any::<bool>(), any::<bool>(), stderr, any::<u64>(), any::<u32>(), any::<i32>());
     let terminal = (any::<u16>(), any::<u16>(), octets())
-        .prop_map(|(rows, columns, term)| Terminal { size: TerminalSize { rows, columns }, term });
+        .prop_map(|(rows, columns, term)| Terminal::new(TerminalSize { rows, columns }, term));
     (texts, rest, prop::option::of(terminal)).prop_map(
         |((program, args, env, cwd), (stdin, stdout, stderr, timeout_ms, grace_ms, nice), terminal)| CommandSpec {
             program,
@@ -570,17 +576,21 @@ fn lists_and_names_beyond_their_limits_are_refused() {
     assert!(decode::<Recipe>(&encode(&recipe(Limits::RECIPE_LIST + 1, 1))).is_err());
     assert!(decode::<Recipe>(&encode(&recipe(1, Limits::NAME + 1))).is_err());
 
-    let failure = |message: usize, seen: usize| Report {
-        kind: FailureKind::Busy,
-        ran: Ran::NotSent,
-        at: Address::ROOT,
-        message: "x".repeat(message),
-        seen: vec![0; seen],
-        hint: String::new(),
+    let failure = |message: usize, seen: usize| {
+        let mut failure = Failure::new(FailureKind::Busy, "");
+        (failure.message, failure.seen) = ("x".repeat(message), vec![0; seen]);
+        failure
     };
     assert!(decode::<Failure>(&encode(&failure(Limits::MESSAGE, Limits::SEEN))).is_ok());
     assert!(decode::<Failure>(&encode(&failure(Limits::MESSAGE + 1, 0))).is_err());
     assert!(decode::<Failure>(&encode(&failure(0, Limits::SEEN + 1))).is_err());
+    let staged = |stages| {
+        let mut failure = failure(1, 1);
+        failure.stages = vec![(ConnectStage::Login, 7); stages];
+        encode(&failure)
+    };
+    assert!(decode::<Failure>(&staged(16)).is_ok() && decode_untrusted::<Failure>(&staged(16)).is_ok());
+    assert!(decode::<Failure>(&staged(17)).is_err() && decode_untrusted::<Failure>(&staged(17)).is_err());
 
     let hello = |host: usize| ChildHello {
         nonce: [0; 16],

@@ -8,8 +8,8 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use offshoot::Address;
 use offshoot::prelude::*;
-use offshoot::wire::Address;
 
 /// What is thrown.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]

@@ -58,7 +58,8 @@
 
 pub mod log;
 
-pub use offshoot_connect::{Answers, Asking, Responder, Target, TargetError, methods};
+pub use bytes::Bytes;
+pub use offshoot_connect::{Answers, Asking, Responder, Target, TargetError, TargetProblem, methods};
 pub use offshoot_macros::{main, remote};
 pub use offshoot_node::{
     Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE,
@@ -70,12 +71,23 @@ pub use offshoot_program::{
     Agents, Builder, Call, Chain, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError,
     RemoteErrorKind, Select, Worker, init,
 };
+#[doc(hidden)]
 pub use offshoot_wire as wire;
-pub use offshoot_wire::Secret;
+pub use offshoot_wire::{
+    Address, Asks, AuthFailure, ChildHello, ConnectStage, ContentStats, Failure, FailureKind, HostKeyFailure, Limits,
+    LostReason, NodeInfo, Question, Ran, RemoteFailure, Report, Resource, Secret, escape,
+};
+
+/// What a connection method of one's own is made of: a [`Method`](methods::Method) yields a [`Recipe`](recipe::Recipe), plain
+/// data that the context which logs in carries out, so no agent has to know the method.
+pub mod recipe {
+    pub use offshoot_connect::methods::{OptionProblem, RecipeError};
+    pub use offshoot_wire::{Hint, Meaning, Prompt, Prompts, Recipe, Start};
+}
 
 /// What most programs need: `use offshoot::prelude::*`.
 pub mod prelude {
-    pub use crate::methods::{Local, Method, Ssh, Sudo};
+    pub use crate::methods::{Doas, Local, Method, Ssh, Su, Sudo};
     pub use crate::{
         Command, Context, Event, ExitStatus, Finished, Here, Master, PendingCall, Process, RemoteError, Select, Stdio,
     };

@@ -50,7 +50,7 @@ pub fn init() {
         let target = record.target();
         // What comes from contexts is escaped already, and twice does no harm; this process's own records may quote them.
         let text = record.args().to_string();
-        let text = crate::wire::escape::escaped(text.as_bytes());
+        let text = crate::escape::escaped(text.as_bytes());
         writeln!(out, "{clock}{style}{level:5}{style:#} {target}{thread}: {text}")
     });
     // It fails only if there is a logger already; then that one is as good.

@@ -1,6 +1,6 @@
 //! `offshoot agents`: which agents are at hand.
 
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 use serde::Serialize;
 
 use crate::args::{AgentsArgs, GlobalArgs};

@@ -120,10 +120,16 @@ fn ask(node: &Node) -> Result<Facts, Box<Fault>> {
 
 /// What is to be said of a hop that was not reached.
 fn unreached(above: &Node, name: String, fault: Box<Fault>, started: Instant) -> Hop {
-    let passed = crate::tree::stages_before(fault.stage.as_deref());
-    let mut stages: Vec<Stage> = passed.map(|name| Stage { name, took: None, failed: false }).collect();
-    let at = fault.stage.clone().unwrap_or_else(|| "connecting".into());
-    stages.push(Stage { name: at, took: Some(started.elapsed()), failed: true });
+    let told = fault.stages.iter().map(|(name, took)| Stage { name: name.clone(), took: Some(*took), failed: false });
+    let mut stages: Vec<Stage> = told.collect();
+    match stages.last_mut() {
+        Some(last) => last.failed = true,
+        // It did not come to a connect, or nobody is left to tell of it.
+        None => {
+            let name = fault.stage.clone().unwrap_or_else(|| "connecting".into());
+            stages.push(Stage { name, took: Some(started.elapsed()), failed: true });
+        }
+    }
     let path = if fault.path.is_empty() { [above.path(), name].join(" -> ") } else { fault.path.clone() };
     Hop { path, stages, fault: Some(fault), ..Hop::default() }
 }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 
 use super::exec::timeout;
 use super::run_job;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 use serde::Serialize;
 use termtree::{GlyphPalette, Tree as Drawing};
 

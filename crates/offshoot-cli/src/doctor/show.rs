@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 use serde::Serialize;
 
 use super::{Agent, Hop};
@@ -306,7 +306,7 @@ mod tests {
         append_record(&hop(), &mut text).expect("a record");
         let text = String::from_utf8(text).expect("text");
         assert_eq!(text.lines().count(), 1);
-        assert!(!text.contains(|c| offshoot::wire::escape::is_dangerous(c) && c != '\n'), "{text:?}");
+        assert!(!text.contains(|c| offshoot::escape::is_dangerous(c) && c != '\n'), "{text:?}");
         let record: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(record["stages"][1]["seconds"], 12.34);
         assert_eq!((&record["agent"]["sent"], &record["facts"]["perl"]), (&200_000.into(), &"5.36.0".into()));

@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
-use offshoot::wire::escape::escaped;
+use offshoot::escape::escaped;
 use sha2::{Digest, Sha256};
 
 use super::lines::{LineEnd, Lines};

@@ -16,7 +16,7 @@
 use std::io;
 
 use base64::Engine as _;
-use offshoot::wire::escape::{escaped, is_dangerous};
+use offshoot::escape::{escaped, is_dangerous};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use offshoot::wire::escape::{escape_into, escaped};
+use offshoot::escape::{escape_into, escaped};
 
 use super::lines::{LineEnd, Lines};
 use super::report::fault_block;
@@ -169,7 +169,7 @@ mod tests {
         target.output(Stream::Stderr, "\u{202e}\u{9b}\r\n".as_bytes()).expect("written");
         target.end(&ended(0)).expect("written");
         for text in [stdout.text(), stderr.text()] {
-            assert!(!text.contains(|c| offshoot::wire::escape::is_dangerous(c) && c != '\n'), "{text:?}");
+            assert!(!text.contains(|c| offshoot::escape::is_dangerous(c) && c != '\n'), "{text:?}");
         }
         assert_eq!(stderr.text(), "evil\\x1b[2J: \\xe2\\x80\\xae\\xc2\\x9b\n");
     }

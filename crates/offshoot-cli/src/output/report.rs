@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use offshoot::wire::escape::{escaped, quoted};
+use offshoot::escape::{escaped, quoted};
 
 use super::{Palette, Verdict};
 use crate::fault::{Fault, Ran};

@@ -2,31 +2,15 @@
 
 use std::time::Duration;
 
-use offshoot::wire::ConnectStage;
+use offshoot::ConnectStage;
 
 use super::Node;
 use crate::doctor::{Agent, Stage};
 
-/// The stages of a connect through a tool, in order.
-const STAGES: [ConnectStage; 7] = [
-    ConnectStage::Queue,
-    ConnectStage::Start,
-    ConnectStage::Login,
-    ConnectStage::Probe,
-    ConnectStage::Payload,
-    ConnectStage::Agent,
-    ConnectStage::Hello,
-];
-
 impl Node {
     /// The stages by which this context was reached, with their times, and what it said of itself.
     pub(crate) fn arrival(&self) -> (Vec<Stage>, Agent) {
-        let mut before = Duration::ZERO;
-        let stages = self.context.stages().iter().map(|(stage, end)| {
-            let took = end.saturating_sub(before);
-            before = *end;
-            Stage { name: stage.to_string(), took: Some(took), failed: false }
-        });
+        let stages = each(self.context.stages()).map(|(name, took)| Stage { name, took: Some(took), failed: false });
         let agent = self.context.hello().map_or_else(Agent::default, |hello| Agent {
             user: hello.user.clone(),
             uid: hello.uid,
@@ -40,10 +24,12 @@ impl Node {
     }
 }
 
-/// The stages that were passed before this one failed; none when it is not known which.
-pub(crate) fn stages_before(failed: Option<&str>) -> impl Iterator<Item = String> {
-    let names: Vec<String> = STAGES.iter().map(ConnectStage::to_string).collect();
-    let count = names.iter().position(|name| Some(name.as_str()) == failed).unwrap_or(0);
-    // The queue is passed unseen.
-    names.into_iter().take(count).skip(1)
+/// How long each stage took, from when each ended.
+pub(super) fn each(ends: &[(ConnectStage, Duration)]) -> impl Iterator<Item = (String, Duration)> {
+    let mut before = Duration::ZERO;
+    ends.iter().map(move |(stage, end)| {
+        let took = end.saturating_sub(before);
+        before = *end;
+        (stage.to_string(), took)
+    })
 }

@@ -29,7 +29,7 @@ impl Node {
         if let Some(size) = size {
             let term = std::env::var_os("TERM").unwrap_or_default();
             let term = std::os::unix::ffi::OsStringExt::into_vec(term);
-            command = command.terminal(Terminal { size: told(size), term });
+            command = command.terminal(Terminal::new(told(size), term));
         }
         match command.stdin(Stdio::Piped).spawn() {
             Ok(process) => {

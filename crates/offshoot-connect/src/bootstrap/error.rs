@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The stages of a bootstrap. Each has its deadline and its limit for noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Stage {
     /// The command was given; its marker has not come.
     Login,
@@ -40,6 +41,7 @@ pub enum Exit {
 
 /// What the loader was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoaderStep {
     /// Stage 0 read stage 1.
     ReadLoader,
@@ -157,6 +159,7 @@ pub enum ErrorKind {
 /// [`Display`](fmt::Display) gives one line with the stage, what happened and the end of what was received, all
 /// escaped (S8); the hint is separate.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BootstrapError {
     /// Where it stopped.
     pub stage: Stage,

@@ -194,6 +194,7 @@ impl Scene<'_> {
             Meaning::HostKey(HostKeyFailure::Changed) => {
                 (FailureKind::HostKey(HostKeyFailure::Changed), "the host's key is not the one that is known")
             }
+            Meaning::HostKey(other) => (FailureKind::HostKey(other), "the host's key was not accepted"),
             Meaning::Unreachable if self.in_login() => {
                 (FailureKind::Connect(ConnectStage::Login), "the host cannot be reached")
             }
@@ -256,6 +257,7 @@ fn auth_text(auth: AuthFailure) -> &'static str {
         AuthFailure::TtyRequired => "the login wants a terminal",
         AuthFailure::NotAllowed => "the account may not do this",
         AuthFailure::NoSuchUser => "there is no such user",
+        _ => "the login was refused",
     }
 }
 
@@ -340,7 +342,7 @@ pub(super) fn os_error(stage: ConnectStage, what: &str, error: &io::Error) -> Fa
     let hint = match resource {
         Some(Resource::Descriptors) => "raise `ulimit -n`, or connect to fewer targets at once",
         Some(Resource::Processes) => "raise `ulimit -u`, or connect to fewer targets at once",
-        Some(Resource::Memory | Resource::Disk) | None => "",
+        _ => "",
     };
     Failure::new(kind, format!("{what}: {error}")).hint(hint)
 }

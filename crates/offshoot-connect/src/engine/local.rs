@@ -43,7 +43,7 @@ pub(super) fn connect(
     image: From<'_>,
     arguments: &[OsString],
     ends: Ends,
-    mut clock: Clock,
+    clock: &mut Clock,
 ) -> Result<Connected, Failure> {
     let mut pump = Pump::new(connecting.cancel).map_err(prepare)?;
     let (ours, theirs) = link(ends).map_err(prepare)?;
@@ -77,7 +77,7 @@ pub(super) fn connect(
     let mut hello = None;
     let hello = loop {
         if connecting.cancel.is_cancelled() {
-            return Err(classify::cancelled(clock.stage));
+            return Err(clock.failed(classify::cancelled(clock.stage)));
         }
         let mut more = tool.drain(&mut buffer);
         let mut ended = write(&ours, &mut unsent).is_err();
@@ -91,20 +91,22 @@ pub(super) fn connect(
                     more = true;
                 }
             }
-            hello = classify::hello(&received, &connecting.nonce)?;
+            hello = classify::hello(&received, &connecting.nonce).map_err(|failure| clock.failed(failure))?;
         }
         match hello.take() {
             Some(hello) if unsent.is_empty() => break hello,
             _ if ended => {
                 let exit = tool.last_words(&mut buffer);
-                return Err(classify::ended(clock.stage, "the agent", exit).seen(tool.tail()).hint(NO_AGENT));
+                let failure = classify::ended(clock.stage, "the agent", exit);
+                return Err(clock.failed(failure.seen(tool.tail()).hint(NO_AGENT)));
             }
             waiting => hello = waiting,
         }
         let now = Instant::now();
         let until = clock.until(heard);
         if now >= until {
-            return Err(clock.timeout(now).seen(tool.tail()).hint(SILENT));
+            let failure = clock.timeout(now).seen(tool.tail()).hint(SILENT);
+            return Err(clock.failed(failure));
         }
         if !more {
             pump.wait(until).map_err(prepare)?;

@@ -29,7 +29,7 @@ const RECEIVED: usize = 256 << 10;
 
 pub(super) fn connect(
     connecting: &Connecting<'_>,
-    clock: Clock,
+    clock: &mut Clock,
     argv: &[String],
     env: &[(String, String)],
 ) -> Result<Connected, Failure> {
@@ -115,8 +115,10 @@ pub(super) fn connect(
     };
     let mut buffer = vec![0; BUFFER];
     loop {
-        if let Some(hello) = session.turn(&mut buffer)? {
-            return session.finish(hello);
+        match session.turn(&mut buffer) {
+            Ok(Some(hello)) => return session.finish(hello),
+            Ok(None) => {}
+            Err(failure) => return Err(session.clock.failed(failure)),
         }
         if !session.more {
             pump.wait(session.until()).map_err(prepare)?;
@@ -142,7 +144,7 @@ struct Session<'a> {
     paused: Option<Instant>,
     connecting: &'a Connecting<'a>,
     bootstrap: Bootstrap,
-    clock: Clock,
+    clock: &'a mut Clock,
     /// What is being written.
     piece: Bytes,
     /// The last of the tool's output, for errors.

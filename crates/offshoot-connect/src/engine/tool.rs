@@ -140,7 +140,7 @@ impl Tool {
         terminal: Option<Terminal>,
         received: Vec<u8>,
         hello: ParsedHello<ChildHello>,
-        clock: Clock,
+        clock: &mut Clock,
     ) -> Result<Connected, Failure> {
         let lost = || classify::ended(clock.stage, "the tool", self.exit);
         let child = self.child.take().ok_or_else(lost)?;

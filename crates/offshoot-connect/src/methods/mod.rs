@@ -70,6 +70,7 @@ impl<M: Method + ?Sized> Method for &M {
 /// An option that a method cannot accept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{method}: the {option} {}: {problem}", shown(value))]
+#[non_exhaustive]
 pub struct RecipeError {
     /// The method.
     pub method: &'static str,
@@ -79,6 +80,18 @@ pub struct RecipeError {
     pub value: String,
     /// What is wrong with it.
     pub problem: OptionProblem,
+}
+
+impl RecipeError {
+    /// An option that a method cannot accept, and what was given.
+    pub fn new(
+        method: &'static str,
+        option: &'static str,
+        value: impl Into<String>,
+        problem: OptionProblem,
+    ) -> RecipeError {
+        RecipeError { method, option, value: value.into(), problem }
+    }
 }
 
 /// What is wrong with an option.
@@ -213,6 +226,7 @@ const METHODS: &[(&str, Option<Parse>)] = &[
 
 /// Why a hop cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum HopError {
     /// There is no text between two slashes, or at either end.
     #[error("the hop is empty, expected [USER@]HOST[:PORT], METHOD:NAME or local")]

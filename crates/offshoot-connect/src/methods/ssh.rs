@@ -50,6 +50,7 @@ const REFUSED: &[&str] = &[
 
 /// What to do about the host's key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KnownHosts {
     /// As the user's ssh configuration says. Its default is to ask about an unknown key: since nobody can be asked, an
     /// unknown key is refused, and so is a changed one.

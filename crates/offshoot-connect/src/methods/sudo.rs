@@ -90,10 +90,10 @@ impl Sudo {
         self
     }
 
-    /// Keeps the whole environment (`-E`), where the policy allows it.
+    /// Whether the whole environment is kept (`-E`), where the policy allows it.
     #[must_use]
-    pub fn preserve_env(mut self) -> Sudo {
-        self.keep = Keep::All;
+    pub fn preserve_env(mut self, on: bool) -> Sudo {
+        self.keep = if on { Keep::All } else { Keep::Policy };
         self
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use offshoot_connect::bundle::{Bundle, Packed};
 use offshoot_connect::{Asker, Cancel, Connected, Connecting, Image, LocalImage, Payloads, connect};
-use offshoot_wire::{ChildHello, Failure, Hello, Limits, Recipe};
+use offshoot_wire::{ChildHello, ConnectStage, Failure, FailureKind, Hello, Limits, Recipe};
 
 pub(crate) const NONCE: [u8; 16] = *b"0123456789abcdef";
 
@@ -138,13 +138,22 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The failure that it ends with; it always tells how long each stage took, up to the one that failed.
     pub(crate) fn fail(self) -> Failure {
-        let test = self.test;
+        let (test, began) = (self.test, Instant::now());
         let failure = match self.connect() {
             Ok(connected) => panic!("it connected: {connected:?}"),
             Err(failure) => failure,
         };
+        let took = began.elapsed();
         test.assert_nothing_left(Duration::from_millis(200));
+        let (stages, ends): (Vec<_>, Vec<_>) = failure.stages.iter().copied().unzip();
+        assert_eq!(stages.first(), Some(&ConnectStage::Start), "{failure:?}");
+        assert!(ends.is_sorted() && ends.iter().all(|end| u128::from(*end) <= took.as_micros()), "{took:?}: {ends:?}");
+        if let FailureKind::Connect(stage) | FailureKind::StageTimeout(stage) = failure.kind {
+            // What a tool says of its start may come later.
+            assert!(stages.last() == Some(&stage) || stage == ConnectStage::Start, "{failure:?}");
+        }
         failure
     }
 }

@@ -184,6 +184,12 @@ fn what_goes_wrong_behind_the_marker_is_no_login_failure() {
     assert_eq!(failure.message, "ssh exited with status 1 while starting the agent");
     let failure = test.connecting(&hasty(after_marker("sleep 60"))).fail();
     assert_eq!(failure.kind, FailureKind::StageTimeout(ConnectStage::Agent));
+    let stages: Vec<_> = failure.stages.iter().map(|(stage, _)| *stage).collect();
+    let passed = [ConnectStage::Start, ConnectStage::Login, ConnectStage::Payload, ConnectStage::Agent];
+    assert!(stages.iter().filter(|stage| passed.contains(stage)).eq(&passed), "{stages:?}");
+    // Its last stage was silent for all the time that it has.
+    let [.., (_, before), (_, end)] = failure.stages[..] else { panic!("{stages:?}") };
+    assert!((900_000..3_000_000).contains(&(end - before)), "{:?}", failure.stages);
     let failure = test.connecting(&after_marker("printf '!LX013'; sleep 60")).fail();
     assert_eq!(failure.message, "the loader failed while starting the agent: error 13");
     let failure = test.connecting(&after_marker("printf '!LA012'; sleep 60")).fail();

@@ -51,7 +51,7 @@ fn real_sudo_leads_to_a_shell_with_every_option_and_tells_what_it_refuses() {
         // By a login shell, which reads the script once more.
         Sudo::to("root").login(true),
         Sudo::to("root").set_home(true).preserve_env_of(["LANG", "TERM"]),
-        Sudo::to("root").preserve_env(),
+        Sudo::to("root").preserve_env(true),
         Sudo::to("nobody").arg("--group=nogroup"),
     ] {
         let failure = fail(&test, &sudo);

@@ -49,6 +49,7 @@ pub trait Calls: Send + Sync {
 
 /// One call of a function.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Invocation {
     /// The function's name.
     pub function: String,

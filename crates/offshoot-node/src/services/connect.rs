@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_connect::{Asker, Cancel, Reply};
@@ -239,8 +238,6 @@ impl State {
                 return Err(failure);
             }
         };
-        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        let stages = arrival.stages.iter().map(|(stage, time)| (*stage, micros(*time))).collect();
         let mut reply =
             ConnectReply { address: place.address, name: place.name, hello: arrival.hello, stages: Vec::new() };
         if let Err(failure) = self.core.child_up(place.link, &reply.hello, now) {
@@ -259,7 +256,7 @@ impl State {
             failure.kind = FailureKind::Connect(ConnectStage::Hello);
             failure
         })?;
-        reply.stages = stages;
+        reply.stages = arrival.stages;
         Ok(reply)
     }
 

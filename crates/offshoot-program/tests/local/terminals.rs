@@ -34,7 +34,7 @@ pub(crate) const CHECKS: &[Check] = &[
 const SIZE: TerminalSize = TerminalSize { rows: 24, columns: 132 };
 
 fn on_terminal(context: &Context, script: &str) -> Command {
-    let terminal = Terminal { size: SIZE, term: b"vt100".to_vec() };
+    let terminal = Terminal::new(SIZE, "vt100");
     context.command("sh").arg("-c").arg(script).terminal(terminal).stdin(Stdio::Piped)
 }
 
@@ -76,7 +76,7 @@ fn own() {
     // The user's own word counts more.
     let other = on_terminal(&context, "printf \"[$TERM]\"").env("TERM", "xterm").output().expect("it runs");
     assert_eq!(other.stdout, b"[xterm]");
-    let none = Terminal { size: SIZE, term: Vec::new() };
+    let none = Terminal::new(SIZE, "");
     let kept = context.command("sh").args(["-c", "printf \"[$TERM]\""]).env("TERM", "dumb").terminal(none);
     assert_eq!(kept.output().expect("it runs").stdout, b"[dumb]");
     let missing = context.command("/no/such/program").terminal(Terminal::default()).output().expect_err("not there");

@@ -218,7 +218,8 @@ impl Lab {
         self.settle();
         for (index, node) in self.nodes.iter().enumerate() {
             let census = node.census();
-            let nothing = offshoot_route::Census { links: census.links, ..Default::default() };
+            let mut nothing = offshoot_route::Census::default();
+            nothing.links = census.links;
             assert_eq!(census, nothing, "at node {index}");
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use offshoot::wire::{FailureKind, Ran};
 use offshoot::{Chain, Context, Error, Master, PendingCall, WorkerLimits};
+use offshoot::{FailureKind, Ran};
 
 use crate::functions::*;
 use crate::{Check, local, master, within};
@@ -109,7 +109,7 @@ fn given_up() {
 }
 
 fn other_worker() {
-    let limits = WorkerLimits { idle: Some(Duration::from_millis(50)), ..WorkerLimits::default() };
+    let limits = WorkerLimits::default().idle(Some(Duration::from_millis(50)));
     let master = Master::builder().worker_limits(limits).build().expect("a master");
     let context = local(&master);
     let chain = Chain::new();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use offshoot::prelude::*;
-use offshoot::wire;
+use offshoot_wire as wire;
 
 #[offshoot::remote]
 pub(crate) fn pid() -> u32 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use offshoot::wire::{FailureKind, LostReason, Ran};
+use offshoot::{FailureKind, LostReason, Ran};
 use offshoot_mux::tree::Proc;
 
 use crate::functions::*;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use offshoot::wire::{FailureKind, Limits, Ran, RemoteFailure};
 use offshoot::{__expansion, RemoteErrorKind, Select};
+use offshoot::{FailureKind, Limits, Ran, RemoteFailure};
 
 use crate::functions::*;
 use crate::{Check, local, master};

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use log::LevelFilter;
-use offshoot::wire::{FailureKind, LostReason, Ran};
+use offshoot::{FailureKind, LostReason, Ran};
 use offshoot::{Worker, WorkerLimits, prelude::*};
 
 use crate::functions::*;
@@ -33,7 +33,7 @@ fn limited(limits: WorkerLimits) -> Master {
 }
 
 fn idle() {
-    let master = limited(WorkerLimits { idle: Some(Duration::from_millis(50)), ..WorkerLimits::default() });
+    let master = limited(WorkerLimits::default().idle(Some(Duration::from_millis(50))));
     let context = local(&master);
     let first = pid::on(&context).expect("a value");
     within("it goes on", || !lives(first));
@@ -49,7 +49,7 @@ fn idle() {
 }
 
 fn not_idle() {
-    let master = limited(WorkerLimits { idle: Some(Duration::from_millis(50)), ..WorkerLimits::default() });
+    let master = limited(WorkerLimits::default().idle(Some(Duration::from_millis(50))));
     let context = local(&master);
     let worker = pid::on(&context).expect("a value");
     let busy = until_cancelled::start(&context);
@@ -63,7 +63,7 @@ fn not_idle() {
 
 fn calls_limit() {
     for (limit, most) in [(1, 1), (3, 3)] {
-        let master = limited(WorkerLimits { calls: limit, ..WorkerLimits::default() });
+        let master = limited(WorkerLimits::default().calls(limit));
         let context = local(&master);
         let calls: Vec<_> = (0..12).map(|_| crowd::start(&context)).collect();
         let seen = calls.into_iter().map(|call| call.wait().expect("a value")).max();
@@ -72,7 +72,7 @@ fn calls_limit() {
 }
 
 fn memory_limit() {
-    let master = limited(WorkerLimits { memory: Some(2 << 30), ..WorkerLimits::default() });
+    let master = limited(WorkerLimits::default().memory(Some(2 << 30)));
     let context = local(&master);
     assert_eq!(allocate::on(&context, 1 << 20).expect("a value"), 1 << 20);
     let error = allocate::on(&context, 4 << 30).expect_err("more than it may");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use offshoot::wire::Ran;
+use offshoot::Ran;
 
 /// How long one file is used.
 const EPOCH: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use offshoot::wire::{FailureKind, LostReason};
+use offshoot::{FailureKind, LostReason};
 
 /// What was done to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ mod tests {
         assert!(objection(Kind::Work, &[1, 2, 4], &lost, false, &faults).is_some());
         assert!(objection(Kind::Work, &[1], &lost, true, &faults).is_some());
         assert!(objection(Kind::Work, &[3], &FailureKind::NoRoute, true, &faults).is_some());
-        let stage = FailureKind::Connect(offshoot::wire::ConnectStage::Hello);
+        let stage = FailureKind::Connect(offshoot::ConnectStage::Hello);
         assert!(objection(Kind::Connect, &[3], &stage, true, &faults).is_none());
         assert!(objection(Kind::Connect, &[4], &stage, true, &faults).is_some());
         assert!(objection(Kind::Call, &[3], &stage, true, &faults).is_some());

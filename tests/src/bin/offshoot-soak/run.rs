@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
             if let Some(why) = judge::objection(kind, &target, error.kind(), error.lost_at().is_some(), &faults) {
                 self.history.find(&about, &format!("{line}failed, and {why}: {said}"));
             }
-            use offshoot::wire::FailureKind::{NoRoute, PeerLost};
+            use offshoot::FailureKind::{NoRoute, PeerLost};
             if matches!(error.kind(), NoRoute | PeerLost(_)) && kind != Kind::Connect {
                 self.nodes.forget(&target);
             }

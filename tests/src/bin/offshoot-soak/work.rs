@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use offshoot::FailureKind;
 use offshoot::methods::Ssh;
-use offshoot::wire::FailureKind;
 use offshoot::{Context, Error, Event, Stdio};
 
 use crate::effects::Claim;
