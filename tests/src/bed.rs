@@ -92,7 +92,7 @@ pub fn passwords_seen(fleet: &Fleet, host: &str, account: &str) -> usize {
         .sum()
 }
 
-/// Where a run of [`answering`] finds its program, as the hosts see it.
+/// Where a run that is answered by a program finds that, as the hosts see it.
 pub const ANSWER: &str = "/run/fixture/answer";
 
 /// Makes [`ANSWER`] a program that prints the answer for the account in `OFFSHOOT_ACCOUNT`, the first whose pattern (of a shell's `case`) fits, and that

@@ -35,8 +35,8 @@ pub struct Options {
     pub process_name: String,
     /// The agent's further arguments. ASCII.
     pub args: Vec<String>,
-    /// How long each stage may be silent. Received bytes and pieces taken by [`Bootstrap::poll_output`] break the
-    /// silence; a deadline for the whole is the caller's.
+    /// How long each stage may be silent. Received bytes and pieces taken by
+    /// [`poll_output`](super::Bootstrap::poll_output) break the silence; a deadline for the whole is the caller's.
     pub stage_timeout: Duration,
     /// How long the payload is held back.
     pub hold: Hold,
