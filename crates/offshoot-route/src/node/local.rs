@@ -67,7 +67,7 @@ impl Node {
             return Err(self.failure(FailureKind::NoRoute, "the link ended"));
         };
         if !fits(link.frame, &header, length) {
-            let message = format!("a request of {length} bytes does not fit a frame");
+            let message = format!("a request of {length} bytes does not fit a frame of {}", link.frame);
             return Err(self.failure(FailureKind::TooLarge, message));
         }
         let unheard = length as u64 + ITEM_COST;
