@@ -47,9 +47,7 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     Agents(AgentsArgs),
     Completions(CompletionsArgs),
-    /// Print the manual page.
-    #[command(hide = true)]
-    Man,
+    Man(ManArgs),
 }
 
 impl Command {
@@ -254,6 +252,14 @@ pub(crate) struct AgentsArgs {
 pub(crate) struct CompletionsArgs {
     /// Which shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the manual page of offshoot, or of one of its commands.
+#[derive(Args, Debug)]
+#[command(hide = true)]
+pub(crate) struct ManArgs {
+    /// Which command
+    pub(crate) command: Option<String>,
 }
 
 /// `10`, `1.5s`, `250ms`, `2m`, `1h`; a number alone is seconds.

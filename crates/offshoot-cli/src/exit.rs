@@ -16,6 +16,8 @@ use crate::output::{End, Outcome};
 
 /// The command's time was up.
 pub(crate) const TIMED_OUT: u8 = 124;
+/// What is said of that in a few words.
+pub(crate) const TIME_WAS_UP: &str = "timed out";
 /// Our own failure.
 pub(crate) const OURS: u8 = 125;
 /// The command cannot be started.
@@ -44,7 +46,7 @@ pub(crate) fn code(outcome: &Outcome) -> u8 {
 /// A few words on an outcome for the summary line; `None` when all is well.
 pub(crate) fn brief(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Ended { timed_out: true, .. } => Some("timed out".into()),
+        Outcome::Ended { timed_out: true, .. } => Some(TIME_WAS_UP.into()),
         Outcome::Ended { end: End::Status(0), .. } => None,
         Outcome::Ended { end: End::Status(status), .. } => Some(format!("status {status}")),
         Outcome::Ended { end: End::Signal(signal), .. } => Some(format!("signal {signal}")),

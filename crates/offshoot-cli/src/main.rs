@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::doctor(args, &cli.global),
         Command::Agents(args) => commands::agents::agents(&args, &cli.global),
         Command::Completions(args) => completions(args.shell),
-        Command::Man => manual(),
+        Command::Man(args) => manual(args.command.as_deref()),
     };
     match result {
         // Not by returning: a thread may sit in a read of stdin, and nothing of ours needs to be unwound.
@@ -92,9 +92,18 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
     print(&text)
 }
 
-fn manual() -> anyhow::Result<u8> {
+fn manual(name: Option<&str>) -> anyhow::Result<u8> {
+    let mut command = Cli::command();
+    // Gives the commands their full names.
+    command.build();
+    if let Some(name) = name {
+        command = match command.find_subcommand(name).filter(|command| !command.is_hide_set()) {
+            Some(found) => found.clone(),
+            None => anyhow::bail!("there is no command `{}`", offshoot::wire::escape::escaped(name.as_bytes())),
+        };
+    }
     let mut text = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+    clap_mangen::Man::new(command).render(&mut text)?;
     print(&text)
 }
 

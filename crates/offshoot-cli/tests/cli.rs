@@ -39,6 +39,9 @@ fn help_and_version_are_no_failures() {
     check(&["--version"], 0, env!("CARGO_PKG_VERSION"), "");
     check(&["completions", "bash"], 0, "_offshoot", "");
     check(&["man"], 0, ".TH offshoot", "");
+    check(&["man", "exec"], 0, ".TH offshoot-exec", "");
+    check(&["man", "exec"], 0, "fanout", "");
+    check(&["man", "no-such-command"], 125, "", "no command `no-such-command`");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use offshoot::escape::{escaped, quoted};
 
 use super::{Palette, Verdict};
+use crate::exit::TIME_WAS_UP;
 use crate::fault::{Fault, Ran};
 use crate::nodeset::fold;
 
@@ -70,9 +71,14 @@ fn tail(received: &[u8]) -> (&'static str, &[u8]) {
     ("[...] ", &received[start..])
 }
 
-/// `3 of 40 failed: web[3,7] (connection refused), web9 (status 1)`; `None` with a single target, when all is well, or
-/// when the run was cut short.
+/// `3 of 40 failed: web[3,7] (connection refused), web9 (status 1)`; `None` when all is well, when the run was cut short, or
+/// with a single target: what ended there has spoken for itself, unless its time was up.
 pub(crate) fn summary(verdict: &Verdict, names: &[String]) -> Option<String> {
+    if let (1, false, [(target, reason)]) = (verdict.targets, verdict.interrupted, &verdict.failed[..])
+        && reason == TIME_WAS_UP
+    {
+        return Some(format!("{TIME_WAS_UP}: what ran on {} was ended\n", escaped(names[*target].as_bytes())));
+    }
     if verdict.targets < 2 || verdict.failed.is_empty() || verdict.interrupted {
         return None;
     }
@@ -157,6 +163,19 @@ mod tests {
         );
         assert_eq!(summary(&Verdict { targets: 9, ..Verdict::default() }, &names), None);
         assert_eq!(summary(&Verdict { targets: 1, ..verdict }, &names), None);
+    }
+
+    #[test]
+    fn a_single_target_whose_time_was_up_is_told_of() {
+        let verdict =
+            |reason: &str| Verdict { targets: 1, failed: vec![(0, reason.to_owned())], code: 124, interrupted: false };
+        let names = ["web\u{1b}1".to_owned()];
+        assert_eq!(
+            summary(&verdict(TIME_WAS_UP), &names).as_deref(),
+            Some("timed out: what ran on web\\x1b1 was ended\n")
+        );
+        assert_eq!(summary(&verdict("status 124"), &names), None);
+        assert_eq!(summary(&Verdict { interrupted: true, ..verdict(TIME_WAS_UP) }, &names), None);
     }
 
     #[test]
