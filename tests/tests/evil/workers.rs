@@ -16,7 +16,7 @@ use crate::link::bytes_of;
 use crate::stage::{PATIENCE, memory};
 
 /// How many calls a worker takes, with those that wait.
-const CALLS: u64 = 4096;
+const CALLS: u64 = 131_072;
 
 /// How many of them run at once.
 const AT_ONCE: u64 = 64;
@@ -101,15 +101,24 @@ fn given_up(mut worker: Above) {
 
 /// As many calls as there may be, and one more.
 fn crowded(worker: &mut Above) {
-    let mut bytes = Vec::new();
-    for number in 1..=CALLS + 1 {
+    let ask = |worker: &mut Above, numbers: std::ops::RangeInclusive<u64>| {
         let (me, root) = (worker.agent.clone(), Address::ROOT);
-        bytes.extend(bytes_of(&request(&root, &me, number, Verb::Call.number(), true, None, &spec("echo", b"", 1))));
+        let spec = spec("echo", b"", 1);
+        let asked = |number| bytes_of(&request(&root, &me, number, Verb::Call.number(), true, None, &spec));
+        worker.link.raw(&numbers.flat_map(asked).collect::<Vec<u8>>());
+    };
+    const ROUND: u64 = 8192;
+    for round in 0..CALLS / ROUND {
+        ask(worker, round * ROUND + 1..=(round + 1) * ROUND);
+        assert!(worker.link.is_alive());
     }
-    worker.link.raw(&bytes);
+    ask(worker, CALLS + 1..=CALLS + 1);
     worker.link.refused(CALLS + 1, &FailureKind::Busy);
     for number in 1..=CALLS {
         worker.of(FrameKind::Cancel, number, Bytes::new());
+        if number % ROUND == 0 {
+            assert!(worker.link.is_alive());
+        }
     }
 }
 

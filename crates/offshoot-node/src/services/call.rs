@@ -23,8 +23,12 @@ use crate::shared::Shared;
 /// How many functions run side by side unless the attendant says otherwise; more wait their turn. Each has a thread.
 const AT_ONCE: usize = 64;
 
-/// How many calls may be here in all: those that run, that wait, and whose value is on its way.
-const CALLS: usize = 4096;
+/// How many functions may be let run side by side.
+const AT_ONCE_MOST: usize = 4096;
+
+/// How many calls may be here in all: those that run, that wait, and whose value is on its way. As many as one context may have asked and not seen answered;
+/// some 90 MB at worst beside their arguments, of which whoever asks keeps no more than 16 MiB under way.
+const CALLS: usize = 131_072;
 
 /// How many bytes of arguments may be gathered or wait, beside those that came in their request.
 const GATHERED: u64 = 4 * Limits::CALL;
@@ -305,7 +309,7 @@ impl CallService for Workshop {
     fn cancel(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time) {
         let Some(call) = self.forget(id) else { return };
         call.cancelled.store(true, Ordering::Relaxed);
-        let waited = self.pool.forget(id);
+        let waited = matches!(call.stage, Stage::Running { .. }) && self.pool.forget(id);
         let Some(link) = call.chain.filter(|_| !matches!(call.stage, Stage::Sending { .. })) else { return };
         if waited {
             self.leave_chain(core, shared, id, true, now);
@@ -322,7 +326,7 @@ impl CallService for Workshop {
     }
 
     fn set_limit(&mut self, limit: usize) {
-        self.pool.lock().limit = limit.clamp(1, CALLS);
+        self.pool.lock().limit = limit.clamp(1, AT_ONCE_MOST);
     }
 
     fn is_idle(&self) -> bool {
@@ -393,9 +397,9 @@ impl Pool {
     /// Whether there was such a one.
     fn forget(&self, id: ExchangeId) -> bool {
         let mut work = self.lock();
-        let before = work.queue.len();
-        work.queue.retain(|job| job.id != id);
-        work.queue.len() < before
+        // Many are given up in the order in which they came: the first is found first.
+        let at = work.queue.iter().position(|job| job.id == id);
+        at.and_then(|at| work.queue.remove(at)).is_some()
     }
 
     fn next(&self) -> Option<Job> {

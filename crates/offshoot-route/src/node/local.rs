@@ -15,6 +15,11 @@ use crate::outbox::{find, find_mut};
 use crate::policy::{Channels, is_framed};
 use crate::time::Time;
 
+/// The first window for a call's value when many are under way: 256 bytes. Nearly all values come in the answer itself; so as many calls may be on their
+/// way as requests, and no relay has to refuse one for what might come. A value that does come by its channel has the usual window as soon as
+/// its first bytes are read.
+const CALL_WINDOW: u64 = 256;
+
 impl Node {
     /// Asks `dst` for `verb`. The answer is an [`Event::Done`].
     ///
@@ -47,6 +52,8 @@ impl Node {
             Limits::WINDOW_FLOOR
         } else if self.granted + readable * Limits::WINDOW_START <= Limits::WINDOW_SUM {
             Limits::WINDOW_START
+        } else if verb == Verb::Call {
+            CALL_WINDOW
         } else {
             Limits::WINDOW_FLOOR
         };
@@ -253,9 +260,12 @@ impl Node {
         } else {
             state.window
         };
-        let more = wanted - state.window;
-        if more > 0 && self.granted.saturating_add(more) <= Limits::WINDOW_SUM {
-            state.window = wanted;
+        let mut more = wanted - state.window;
+        if self.granted.saturating_add(more) > Limits::WINDOW_SUM {
+            more = Limits::WINDOW_FLOOR.saturating_sub(state.window);
+        }
+        if more > 0 {
+            state.window += more;
             exchange.reserved += more;
             self.granted += more;
         }

@@ -57,6 +57,11 @@ pub(crate) fn fill(length: usize) -> String {
 pub(crate) fn nothing() {}
 
 #[offshoot::remote]
+pub(crate) fn twice(number: u32) -> u32 {
+    2 * number
+}
+
+#[offshoot::remote]
 pub(crate) fn size(path: PathBuf) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.len())
 }

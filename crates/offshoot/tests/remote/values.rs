@@ -16,6 +16,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("an_error_travels_as_its_own_type_or_with_its_kind_message_and_chain", errors),
     ("a_panic_is_an_error_with_its_message_and_place_and_the_worker_goes_on", panics),
     ("calls_run_side_by_side", side_by_side),
+    ("a_hundred_thousand_calls_under_way_at_once_all_come_back", hundred_thousand),
+    ("large_values_come_among_very_many_calls", large_among_many),
     ("a_selection_gives_out_calls_as_they_end", selection),
     ("a_selection_ends_with_the_timeouts_of_its_calls", selection_timeouts),
     ("a_call_that_cannot_be_understood_says_so_and_does_not_run", not_understood),
@@ -100,6 +102,45 @@ fn side_by_side() {
     let calls: Vec<_> = (0..10).map(|_| meet::start(&context, 10)).collect();
     for call in calls {
         assert!(call.wait().expect("a value"), "they never met");
+    }
+}
+
+fn hundred_thousand() {
+    const CALLS: u32 = 100_000;
+    let master = master();
+    let context = local(&master);
+    nothing::on(&context).expect("a worker");
+    // All threads of the worker are busy: none of the calls behind these can end before the last one has begun.
+    let gate: Vec<_> = (0..64).map(|_| until_cancelled::start(&context)).collect();
+    let calls: Vec<_> = (0..CALLS).map(|number| twice::start(&context, number)).collect();
+    assert!(!calls[0].is_done(), "none ran");
+    drop(gate);
+    for (number, call) in (0..CALLS).zip(calls) {
+        assert_eq!(call.wait().expect("a value"), 2 * number);
+    }
+    // Those that are given up cost the worker no more than those that run.
+    let gate: Vec<_> = (0..64).map(|_| until_cancelled::start(&context)).collect();
+    let calls: Vec<_> = (0..CALLS).map(|number| twice::start(&context, number)).collect();
+    drop(calls);
+    drop(gate);
+    let began = Instant::now();
+    assert_eq!(twice::on(&context, 1).expect("a value"), 2);
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+}
+
+fn large_among_many() {
+    let master = master();
+    let context = local(&master);
+    nothing::on(&context).expect("a worker");
+    let gate: Vec<_> = (0..63).map(|_| until_cancelled::start(&context)).collect();
+    let others: Vec<_> = (0..5_000).map(|number| twice::start(&context, number)).collect();
+    let large: Vec<_> = (1..=8).map(|number| (number, fill::start(&context, number * 300_000))).collect();
+    drop(gate);
+    for (number, call) in large {
+        assert_eq!(call.wait().expect("a value").len(), number * 300_000);
+    }
+    for (number, call) in (0..).zip(others) {
+        assert_eq!(call.wait().expect("a value"), 2 * number);
     }
 }
 
