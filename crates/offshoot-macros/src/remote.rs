@@ -78,12 +78,12 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
 
             fn run(
                 __here: &::offshoot::Here,
-                __args: &[u8],
+                __call: &::offshoot::__expansion::Invocation,
             ) -> ::core::result::Result<::std::vec::Vec<u8>, ::offshoot::Failure> {
-                let (#(#names,)*): (#(#types,)*) = ::offshoot::__expansion::arguments(__args)?;
+                let (#(#names,)*): (#(#types,)*) = ::offshoot::__expansion::arguments(__call)?;
                 let value = super::#name(#here #(#names),*);
                 #convert
-                ::offshoot::__expansion::value::<#value>(&value)
+                ::offshoot::__expansion::value::<#value>(__call, &value)
             }
 
             #[::offshoot::__expansion::linkme::distributed_slice(::offshoot::__expansion::FUNCTIONS)]
@@ -232,7 +232,7 @@ fn is_foreign(error: &Type) -> bool {
     let segments: Vec<String> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     let names: Vec<&str> = segments.iter().map(String::as_str).collect();
     match names[..] {
-        [.., "io" | "anyhow" | "fmt", "Error"] => true,
+        [.., "io" | "anyhow" | "fmt" | "offshoot", "Error"] => true,
         [.., "Box"] => matches!(
             path.path.segments.last().map(|last| &last.arguments),
             Some(PathArguments::AngleBracketed(inner))

@@ -85,6 +85,7 @@ fn only_errors_that_serde_does_not_know_are_replaced() {
         ("anyhow::Result<u8>", true),
         ("Result<u8, std::io::Error>", true),
         ("Result<u8, anyhow::Error>", true),
+        ("Result<u8, offshoot::Error>", true),
         ("Result<u8, Box<dyn Error + Send>>", true),
         ("Result<u8, MyError>", false),
         ("Result<u8, Box<MyError>>", false),

@@ -22,7 +22,7 @@ use crate::image::Identity;
 use crate::link::LinkFds;
 use crate::links::NewLink;
 use crate::options::{CONNECTS, Options, WorkerLimits};
-use crate::services::{CallService, Calls, Identity as Own, Outlet, WORKING, Working, Workshop};
+use crate::services::{CallService, Calls, Identity as Own, LaneService, Lanes, Outlet, WORKING, Working, Workshop};
 use crate::shared::Shared;
 use crate::sources::Source;
 use crate::state::{State, Timer};
@@ -48,6 +48,11 @@ trait Role {
 
     /// What takes the output of workers that this process starts.
     fn home(&self, _shared: &Arc<Shared>) -> Option<Box<dyn Homecoming>> {
+        None
+    }
+
+    /// What serves the ends of channels that were handed over.
+    fn lanes(&self) -> Option<Box<dyn LaneService>> {
         None
     }
 
@@ -104,6 +109,10 @@ impl Role for Copied<'_> {
 
     fn home(&self, shared: &Arc<Shared>) -> Option<Box<dyn Homecoming>> {
         self.worker.then(|| Box::new(Home::new(shared, false).0) as Box<dyn Homecoming>)
+    }
+
+    fn lanes(&self) -> Option<Box<dyn LaneService>> {
+        self.worker.then(|| Box::<Lanes>::default() as Box<dyn LaneService>)
     }
 
     fn working(&self) -> Option<&'static Working> {
@@ -279,6 +288,7 @@ fn serve(
     let outputs = outputs.map(Outputs::place).transpose()?;
     state.services.calls = role.calls(outputs);
     state.services.working = role.working();
+    state.services.lanes = role.lanes();
     state.services.reaper = (!role.has_users_processes()).then_some(offshoot_mux::Reaper);
     let registry = poller.registry();
     let token = state.sources.insert(Source::Signals);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use offshoot_connect::{Answers, Asker, Asking, Reply};
 use offshoot_mux::process;
 use offshoot_route::{ExchangeId, Time};
-use offshoot_wire::{Answer, ConnectReply, Failure, FailureKind, Limits, Question, channel, decode, encode};
+use offshoot_wire::{Answer, Failure, FailureKind, Limits, Question, channel, decode, encode};
 
 use crate::Error;
 use crate::pending::{Exchange, decoded};
@@ -78,7 +78,7 @@ impl State {
 }
 
 /// Waits for the answer to a connect that another context was asked for, and answers its questions meanwhile.
-pub(crate) fn connected(exchange: &Exchange, answers: &Answers, path: &str, via: &str) -> Result<ConnectReply, Error> {
+pub(crate) fn connected(exchange: &Exchange, answers: &Answers, path: &str, via: &str) -> Result<Bytes, Error> {
     for _ in 0..=Limits::QUESTIONS {
         let next = exchange.wait(None, |state, id, now| {
             let asked = state.asked(id)?;
@@ -90,9 +90,9 @@ pub(crate) fn connected(exchange: &Exchange, answers: &Answers, path: &str, via:
         });
         let data = match next {
             Ok(Ok(data)) => data,
-            Ok(Err(Ok(reply))) => return decoded(&reply).map_err(|failure| exchange.error(failure)),
+            Ok(Err(Ok(reply))) => return Ok(reply),
             Ok(Err(Err(failure))) => return Err(exchange.error(failure)),
-            Err(_) => return exchange.answer(None).and_then(|reply| decoded(&reply).map_err(|f| exchange.error(f))),
+            Err(_) => return exchange.answer(None),
         };
         let question: Question = decoded(&data).map_err(|failure| exchange.error(failure))?;
         let secret = answer(answers, &Asking::new(&question, path, via));

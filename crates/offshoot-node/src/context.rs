@@ -9,13 +9,13 @@ use offshoot_connect::Answers;
 use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
 use offshoot_route::ExchangeId;
 use offshoot_wire::{
-    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, ContentStats, Failure, FailureKind, NodeInfo, Recipe,
-    ShutdownNotice, Start, Verb, encode,
+    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, ContentStats, Failure, FailureKind, Grant, NodeInfo,
+    Recipe, ShutdownNotice, Start, Verb, encode,
 };
 
 use crate::command::Command;
 use crate::options::CONNECTS;
-use crate::pending::{Exchange, Pending, Sending, decoded};
+use crate::pending::{Exchange, Peer, Pending, Sending, decoded};
 use crate::shared::Shared;
 use crate::via::Via;
 use crate::workers::Workers;
@@ -55,7 +55,21 @@ struct Inner {
     path: Arc<str>,
     hello: Option<ChildHello>,
     stages: Vec<(ConnectStage, Duration)>,
+    /// By what right it is asked, where it does not lie below this process.
+    grant: Option<Grant>,
+    /// It is another process's own worker: it ends with that one's handles.
+    lent_worker: bool,
     own_worker: Option<OwnWorker>,
+}
+
+/// What is told of a context that is handed over.
+pub(crate) struct Given {
+    pub(crate) address: Address,
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) hello: Option<ChildHello>,
+    pub(crate) worker: bool,
+    pub(crate) grant: Option<Grant>,
 }
 
 /// A worker that belongs to its handles: it ends with the last of them.
@@ -86,6 +100,8 @@ impl Context {
             path,
             hello: None,
             stages: Vec::new(),
+            grant: None,
+            lent_worker: false,
             own_worker: None,
         }))
     }
@@ -108,6 +124,8 @@ impl Context {
             path,
             hello,
             stages: Vec::new(),
+            grant: None,
+            lent_worker: false,
             own_worker: None,
         }))
     }
@@ -126,8 +144,8 @@ impl Context {
     }
 
     /// A context that this one has connected, which speaks under its path from now on.
-    fn joined(&self, reply: ConnectReply, near: bool) -> Context {
-        let context = self.below(reply, near);
+    fn joined(&self, reply: ConnectReply, grant: Option<Grant>, near: bool) -> Context {
+        let context = self.below(reply, grant, near);
         context.speaks_as(context.path());
         context
     }
@@ -139,7 +157,7 @@ impl Context {
         }
     }
 
-    fn below(&self, reply: ConnectReply, near: bool) -> Context {
+    fn below(&self, reply: ConnectReply, grant: Option<Grant>, near: bool) -> Context {
         let path =
             if self.0.path.is_empty() { reply.name.clone() } else { format!("{} -> {}", self.0.path, reply.name) };
         Context(Arc::new(Inner {
@@ -151,13 +169,16 @@ impl Context {
             path: Arc::from(path),
             hello: Some(reply.hello),
             stages: timed(&reply.stages),
+            grant,
+            lent_worker: false,
             own_worker: None,
         }))
     }
 
     /// This context as a worker that belongs to its handles.
     pub(crate) fn as_own_worker(&self, attendance: Option<ExchangeId>) -> Context {
-        let Inner { shared, own, here, address, name, path, hello, stages, own_worker: _ } = &*self.0;
+        let Inner { shared, own, here, address, name, path, hello, stages, grant, lent_worker: _, own_worker: _ } =
+            &*self.0;
         Context(Arc::new(Inner {
             shared: Arc::clone(shared),
             here: *here,
@@ -167,8 +188,33 @@ impl Context {
             path: Arc::clone(path),
             hello: hello.clone(),
             stages: stages.clone(),
+            grant: grant.clone(),
+            lent_worker: false,
             own_worker: Some(OwnWorker { attendance }),
         }))
+    }
+
+    /// A context that another process handed over.
+    pub(crate) fn handed(shared: &Arc<Shared>, given: Given, here: bool) -> Context {
+        let Given { address, name, path, hello, worker, grant } = given;
+        Context(Arc::new(Inner {
+            shared: Arc::clone(shared),
+            own: false,
+            here,
+            address,
+            name,
+            path: Arc::from(path),
+            hello,
+            stages: Vec::new(),
+            grant,
+            lent_worker: worker,
+            own_worker: None,
+        }))
+    }
+
+    /// Whether calls on it go right to it: it is a worker of its own, here or of whoever handed it over.
+    pub(crate) fn runs_calls(&self) -> bool {
+        self.0.lent_worker || self.is_own_worker()
     }
 
     /// Whether it is a worker of its own, as [`own_worker`](Self::own_worker) makes them.
@@ -273,7 +319,7 @@ impl Context {
         let results = replies.into_iter().zip(paths);
         results
             .map(|(reply, (path, near))| match reply {
-                Ok(reply) => Ok(self.joined(reply, near)),
+                Ok(reply) => Ok(self.joined(reply, None, near)),
                 Err(failure) => Err(Error::new(failure, &*path)),
             })
             .collect()
@@ -293,8 +339,8 @@ impl Context {
         let answered = |asked: &Result<Login, Error>| {
             let (exchange, answers, path, near) = asked.as_ref().map_err(Clone::clone)?;
             let reply = asking::connected(exchange, answers, path, &self.0.path)?;
-            self.check_below(&reply).map_err(|failure| exchange.error(failure))?;
-            Ok(self.joined(reply, *near))
+            let (reply, grant) = self.new_below(&reply).map_err(|failure| exchange.error(failure))?;
+            Ok(self.joined(reply, grant, *near))
         };
         let asks = asked.iter().any(|asked| asked.as_ref().is_ok_and(|(_, answers, ..)| !answers.is_none()));
         let threads = if asks { CONNECTS } else { 1 };
@@ -309,28 +355,28 @@ impl Context {
     /// it is ended.
     fn ask_connect(&self, spec: &ConnectSpec) -> Result<Exchange, Error> {
         let path = self.path_below(spec);
-        let (shared, via) = (&self.0.shared, &self.0.address);
-        let asked = Exchange::ask(shared, via, &path, Verb::Connect, encode(spec).into(), Sending::Now)?;
+        let peer = Peer { path: &path, ..self.peer() };
+        let asked = Exchange::ask(peer, Verb::Connect, encode(spec).into(), Sending::Now)?;
         let via = self.clone();
         Ok(asked.unwanted(move |body| {
-            let Ok(reply) = decoded::<ConnectReply>(&body) else { return };
-            if via.check_below(&reply).is_err() {
-                return;
-            }
+            let Ok((reply, grant)) = via.new_below(&body) else { return };
             // To ask may wait for room, and the lock is held here. Without a thread it lives until its parent ends.
-            let unwanted = via.below(reply, false);
+            let unwanted = via.below(reply, grant, false);
             let end = move || drop(unwanted.shutdown());
             let _ = std::thread::Builder::new().name("offshoot-unwanted".into()).spawn(end);
         }))
     }
 
-    /// A child that another context reports must be that context's own child.
-    fn check_below(&self, reply: &ConnectReply) -> Result<(), Failure> {
-        if reply.address.parent().as_ref() == Some(&self.0.address) {
-            Ok(())
-        } else {
-            Err(Failure::new(FailureKind::Malformed, "it reported a new context that is not its child"))
+    /// A new context that this one reports: its own child; where it was asked by a grant, with one for that child.
+    fn new_below(&self, body: &Bytes) -> Result<(ConnectReply, Option<Grant>), Failure> {
+        let (reply, grant) = match self.0.grant {
+            Some(_) => decoded::<(ConnectReply, Grant)>(body).map(|(reply, grant)| (reply, Some(grant)))?,
+            None => (decoded::<ConnectReply>(body)?, None),
+        };
+        if reply.address.parent().as_ref() != Some(&self.0.address) {
+            return Err(Failure::new(FailureKind::Malformed, "it reported a new context that is not its child"));
         }
+        Ok((reply, grant))
     }
 
     /// A program to run in this context; see [`Command`].
@@ -356,8 +402,7 @@ impl Context {
     /// # Errors
     /// When it cannot even be sent.
     pub fn start_echo(&self, bytes: &[u8]) -> Result<Pending<Bytes>, Error> {
-        let (shared, body) = (&self.0.shared, Bytes::copy_from_slice(bytes));
-        let exchange = Exchange::ask(shared, &self.0.address, &self.0.path, Verb::Echo, body, Sending::Soon)?;
+        let exchange = Exchange::ask(self.peer(), Verb::Echo, Bytes::copy_from_slice(bytes), Sending::Soon)?;
         Ok(Pending::new(exchange, Ok))
     }
 
@@ -425,15 +470,25 @@ impl Context {
     }
 
     fn call(&self, verb: Verb, body: Bytes) -> Result<Bytes, Error> {
-        Exchange::call(&self.0.shared, &self.0.address, &self.0.path, verb, body)
+        Exchange::call(self.peer(), verb, body)
     }
 
     pub(crate) fn ask_when(&self, verb: Verb, body: Bytes, when: Sending) -> Result<Exchange, Error> {
-        Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body, when)
+        Exchange::ask(self.peer(), verb, body, when)
     }
 
     pub(crate) fn ask(&self, verb: Verb, body: Bytes) -> Result<Exchange, Error> {
-        Exchange::ask(&self.0.shared, &self.0.address, &self.0.path, verb, body, Sending::Now)
+        Exchange::ask(self.peer(), verb, body, Sending::Now)
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        let Inner { shared, address, path, grant, .. } = &*self.0;
+        Peer { shared, address, path, grant: grant.as_ref() }
+    }
+
+    /// By what right it is asked, where it does not lie below this process.
+    pub(crate) fn grant(&self) -> Option<&Grant> {
+        self.0.grant.as_ref()
     }
 
     pub(crate) fn error(&self, failure: Failure) -> Error {

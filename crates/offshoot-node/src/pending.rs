@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_mux::lead::Slot;
 use offshoot_route::{ExchangeId, Time};
-use offshoot_wire::{Address, Failure, FailureKind, Ran, Verb};
+use offshoot_wire::{Address, Failure, FailureKind, Grant, Ran, Verb};
 
 use crate::Error;
 use crate::shared::{Elapsed, Shared, Ticket};
@@ -40,22 +40,26 @@ pub(crate) struct Exchange {
 /// What is done with a good answer that nobody waits for any more. Runs under the node's lock.
 pub(crate) type Unwanted = Box<dyn FnOnce(Bytes) + Send + Sync>;
 
+/// Who is asked, and by what right.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) address: &'a Address,
+    pub(crate) path: &'a Arc<str>,
+    /// None where it lies below this process.
+    pub(crate) grant: Option<&'a Grant>,
+}
+
 impl Exchange {
-    /// Asks `dst` for `verb`. Blocks while as many requests are under way as the core allows.
-    pub(crate) fn ask(
-        shared: &Arc<Shared>,
-        dst: &Address,
-        path: &Arc<str>,
-        verb: Verb,
-        body: Bytes,
-        sending: Sending,
-    ) -> Result<Exchange, Error> {
+    /// Asks `peer` for `verb`. Blocks while as many requests are under way as the core allows.
+    pub(crate) fn ask(peer: Peer<'_>, verb: Verb, body: Bytes, sending: Sending) -> Result<Exchange, Error> {
+        let Peer { shared, address: dst, path, grant } = peer;
         // This thread's place among those who wait for room: one, however often it tries.
         let mut place: Option<Ticket> = None;
         loop {
             let request = |state: &mut State, now| {
                 let asked = match state.ended() {
-                    None => state.core.request(dst, verb, body.clone(), None, now),
+                    None => state.core.request(dst, verb, body.clone(), grant.cloned(), now),
                     // Nobody would write it, nor read the answer.
                     Some(reason) => {
                         let message = format!("this context has ended: {reason}");
@@ -103,17 +107,12 @@ impl Exchange {
     }
 
     /// Asks `dst` for `verb` and waits for the answer, however long it takes.
-    pub(crate) fn call(
-        shared: &Arc<Shared>,
-        dst: &Address,
-        path: &Arc<str>,
-        verb: Verb,
-        body: Bytes,
-    ) -> Result<Bytes, Error> {
+    pub(crate) fn call(peer: Peer<'_>, verb: Verb, body: Bytes) -> Result<Bytes, Error> {
+        let Peer { shared, address: dst, path, grant } = peer;
         let asked = Cell::new(None);
         let send = |ticket: &Ticket| {
             let sent = shared.with(|state, now| {
-                let sent = state.core.request(dst, verb, body.clone(), None, now);
+                let sent = state.core.request(dst, verb, body.clone(), grant.cloned(), now);
                 if let Ok(id) = sent {
                     state.track(id, dst);
                     state.await_exchange(id, ticket);
@@ -129,7 +128,7 @@ impl Exchange {
                 Exchange { shared: Arc::clone(shared), id, target: dst.clone(), path: Arc::clone(path), unwanted: None }
             }
             // Somebody else reads the link, or there is no room: both are waited for without holding it.
-            None => Exchange::ask(shared, dst, path, verb, body, Sending::Now)?,
+            None => Exchange::ask(peer, verb, body, Sending::Now)?,
         };
         match answer {
             Some(answer) => answer.map_err(|failure| exchange.error(failure)),

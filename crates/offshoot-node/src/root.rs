@@ -14,7 +14,7 @@ use offshoot_wire::{Failure, LostReason, ShutdownNotice};
 use crate::error::os_failure;
 use crate::home::{Closing, Home};
 use crate::options::Options;
-use crate::services::Identity;
+use crate::services::{Identity, Lanes};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::{Context, Error, broker, identity};
@@ -48,6 +48,7 @@ impl Root {
         let shared = Arc::new(Shared::new(state, poller.registry(), poller.waker(), options, started));
         let (home, closing) = Home::new(&shared, true);
         shared.lock().services.home = Some(Box::new(home));
+        shared.lock().services.lanes = Some(Box::new(Lanes::default()));
         let theirs = Arc::clone(&shared);
         let broker = std::thread::Builder::new()
             .name("offshoot-broker".into())

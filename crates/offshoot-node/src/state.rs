@@ -17,7 +17,7 @@ use crate::link::{Readable, Spares, Turn};
 use crate::links::Links;
 use crate::pending::Unwanted;
 use crate::records;
-use crate::services::{Contents, Services};
+use crate::services::{Contents, Right, Services};
 use crate::shared::{Shared, Ticket};
 use crate::sources::{Source, Sources};
 
@@ -44,6 +44,8 @@ pub(crate) enum Timer {
     Output(usize),
     /// A worker may have had nothing to do for long.
     Idle,
+    /// Something that was handed over may not have been taken in time.
+    Lanes,
 }
 
 /// How far the node is with ending.
@@ -207,6 +209,11 @@ impl State {
                     self.send_records_again(again);
                 }
                 Timer::Output(index) => self.worker_wrote(shared, index, now),
+                Timer::Lanes => {
+                    if let Some(lanes) = &mut self.services.lanes {
+                        lanes.overdue(&mut self.core, instant, now);
+                    }
+                }
                 Timer::Idle => {
                     if let Some(working) = self.services.working {
                         (working.idle)(self, now);
@@ -378,6 +385,11 @@ impl State {
         self.asked.len() > MANY
     }
 
+    /// Whether somebody here waits for an answer, or writes or reads a stream.
+    pub(crate) fn awaits_any(&self) -> bool {
+        !self.asked.is_empty() || !self.abandoned.is_empty()
+    }
+
     /// Has `ticket` completed when something happens to the exchange.
     pub(crate) fn await_exchange(&mut self, id: ExchangeId, ticket: &Ticket) {
         match self.asked.get_mut(&id) {
@@ -457,7 +469,7 @@ impl State {
                 } else if let Some(home) = self.homecoming_of(id) {
                     home.ended(id, Some(channel));
                 } else {
-                    self.served_end(shared, id, channel, now);
+                    self.served_end(shared, id, channel, reason, now);
                 }
             }
             Event::Writable { id, channel } => {
@@ -470,8 +482,8 @@ impl State {
                     self.served_stopped(shared, id, channel, now);
                 }
             }
-            Event::Request { id, verb, from, body, authority, .. } => {
-                self.serve(shared, id, verb, (&from, authority), body, now);
+            Event::Request { id, verb, from, body, authority, handle } => {
+                self.serve(shared, id, verb, Right { authority, handle, from: &from }, body, now);
             }
             Event::Cancelled { id } => self.served_cancelled(shared, id, now),
             Event::CloseLink { link, reason } => {
@@ -486,6 +498,9 @@ impl State {
                 shared.workers.gone(&prefix);
                 if let Some(home) = &mut self.services.home {
                     home.gone(&prefix);
+                }
+                if let Some(lanes) = &mut self.services.lanes {
+                    lanes.gone(&mut self.core, &prefix, now);
                 }
             }
             Event::LogLevel(level) => records::set_level(level),
@@ -529,6 +544,9 @@ impl State {
     }
 
     pub(crate) fn enter(&mut self, phase: Phase) {
+        if let (Phase::Ended(_), Some(lanes)) = (&phase, &mut self.services.lanes) {
+            lanes.end();
+        }
         self.phase = phase;
         self.wakes.append(&mut self.phase_waiting);
     }

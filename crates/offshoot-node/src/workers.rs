@@ -175,7 +175,7 @@ impl Context {
     fn attend(&self, worker: &Context, path: &str, limits: WorkerLimits) -> Option<ExchangeId> {
         let spec = limits.spec();
         loop {
-            let asked = self.shared().with(|state, now| state.begin_attending(worker.address(), path, &spec, now));
+            let asked = self.shared().with(|state, now| state.begin_attending(worker, path, &spec, now));
             match asked {
                 Ok(id) => return id,
                 // As many requests wait as may: those are answered, or lost with their link.
@@ -238,7 +238,7 @@ impl Context {
     /// another thread. One is started however many ask.
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn with_worker(&self, program: [u8; 32], then: impl FnOnce(Result<Context, Error>) + Send + 'static) {
-        if self.is_own_worker() {
+        if self.runs_calls() {
             return then(Ok(self.clone()));
         }
         let workers = self.workers();

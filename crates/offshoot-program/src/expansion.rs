@@ -1,7 +1,9 @@
 //! What the attributes `remote` and `main` expand to. For them alone: it changes as they do.
 
 pub use linkme;
-use offshoot_wire::{EncodeError, Failure, FailureKind, Ran, decode_untrusted, encode_value};
+pub use offshoot_node::Invocation;
+use offshoot_node::handover::{self, Packed};
+use offshoot_wire::{EncodeError, Failure, FailureKind, Ran};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -11,30 +13,30 @@ use crate::{Call, Master};
 
 /// A call of a function by its registered name.
 pub fn call<A: Serialize, T: DeserializeOwned>(function: &'static str, args: &A) -> Call<T> {
-    Call::new(function, encode_value(args))
+    Call::new(function, Packed::new(args))
 }
 
 /// The arguments of a function, as they came.
 ///
 /// # Errors
-/// When they are not those of this function.
-pub fn arguments<A: DeserializeOwned>(args: &[u8]) -> Result<A, Failure> {
-    decode_untrusted(args)
-        .map_err(|error| Failure::new(FailureKind::Malformed, format!("the arguments cannot be decoded: {error}")))
+/// When they are not those of this function, or carry what the caller cannot give.
+pub fn arguments<A: DeserializeOwned>(call: &Invocation) -> Result<A, Failure> {
+    handover::arguments(call)
 }
 
 /// What a function returned, as it goes back.
 ///
 /// # Errors
-/// When it has no form on the wire.
-pub fn value<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
-    encode_value(value).map_err(|error| {
+/// When it has no form on the wire, or carries what cannot be handed over.
+pub fn value<T: Serialize>(call: &Invocation, value: &T) -> Result<Vec<u8>, Failure> {
+    let packed = Packed::new(value).map_err(|error| {
         let kind = match error {
             EncodeError::NoForm => FailureKind::Unsupported,
-            EncodeError::TooLong => FailureKind::TooLarge,
+            EncodeError::TooLong | EncodeError::TooMany => FailureKind::TooLarge,
         };
-        Failure::new(kind, format!("what the function returned cannot be sent: {error}")).ran(Ran::Executed)
-    })
+        Failure::new(kind, format!("what the function returned cannot be sent: {error}"))
+    });
+    packed.and_then(|packed| packed.for_reply(call)).map_err(|failure| failure.ran(Ran::Executed))
 }
 
 /// The master of a program whose `main` is marked. Where there is none to be had the program ends with status 125 and

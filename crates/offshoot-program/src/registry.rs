@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
 
 use linkme::distributed_slice;
-use offshoot_node::{Calls, Invocation};
+use offshoot_node::{Calls, Invocation, handover};
 use offshoot_wire::{Failure, FailureKind, Ran, RemoteFailure};
 
 use crate::Here;
@@ -16,7 +16,7 @@ use crate::Here;
 pub static FUNCTIONS: [Function];
 
 /// Decodes the arguments, runs the function, encodes its value.
-type Run = fn(&Here, &[u8]) -> Result<Vec<u8>, Failure>;
+type Run = fn(&Here, &Invocation) -> Result<Vec<u8>, Failure>;
 
 /// A remote function.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ impl Calls for Registry {
         let here = Here::of(call);
         watch_panics();
         PANIC.replace(Some(String::new()));
-        let result = panic::catch_unwind(AssertUnwindSafe(|| (function.run)(&here, &call.args)));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| (function.run)(&here, call)));
         let place = PANIC.take().unwrap_or_default();
         result.unwrap_or_else(|payload| {
             let message = format!("{} panicked{place}: {}", function.name, text(&*payload));
@@ -61,7 +61,8 @@ impl Calls for Registry {
 
     fn is_error(&self, function: &str, value: &[u8]) -> bool {
         // An `Err` is the second variant.
-        value.first() == Some(&1) && find(function).is_some_and(|function| function.fallible)
+        handover::encoded(value).is_some_and(|value| value.first() == Some(&1))
+            && find(function).is_some_and(|function| function.fallible)
     }
 }
 

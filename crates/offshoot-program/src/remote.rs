@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use offshoot_connect::methods::{Local, Ssh};
 use offshoot_mux::lead::Slot;
+use offshoot_node::handover::{self, Packed};
 use offshoot_node::{Calling, Context, Error, Invocation, Via};
-use offshoot_wire::{DecodeError, EncodeError, Failure, FailureKind, Ran, decode_untrusted};
+use offshoot_wire::{Address, EncodeError, Failure, FailureKind, Ran};
 use serde::de::DeserializeOwned;
 
 use crate::chain::{Chain, Member};
@@ -33,6 +34,22 @@ impl Here {
         &self.context
     }
 
+    /// The name of the context that the function runs in: `worker`, as its agent calls it.
+    pub fn name(&self) -> &str {
+        self.context.name()
+    }
+
+    /// The names from the root's child down to the context that the function runs in, joined with ` -> `: what errors and
+    /// logs call it.
+    pub fn path(&self) -> &str {
+        self.context.path()
+    }
+
+    /// Where in the tree the function runs. No other context of the tree has that address, now or later.
+    pub fn address(&self) -> &Address {
+        self.context.address()
+    }
+
     /// A context below this worker: same machine, same user. Call `connect` on it.
     pub fn local(&self) -> Via<Local> {
         self.context.local()
@@ -54,7 +71,7 @@ impl Here {
 #[must_use = "nothing happens until `on` or `start` is called"]
 pub struct Call<T> {
     function: &'static str,
-    args: Result<Vec<u8>, EncodeError>,
+    args: Result<Packed, EncodeError>,
     timeout: Option<Duration>,
     kill: bool,
     chain: Option<Chain>,
@@ -64,10 +81,10 @@ pub struct Call<T> {
 }
 
 /// What a value is, by its bytes.
-type Decode<T> = fn(&Under, Vec<u8>) -> Result<T, DecodeError>;
+type Decode<T> = fn(&Under, &Context, &[u8]) -> Result<T, Failure>;
 
 impl<T: DeserializeOwned> Call<T> {
-    pub(crate) fn new(function: &'static str, args: Result<Vec<u8>, EncodeError>) -> Call<T> {
+    pub(crate) fn new(function: &'static str, args: Result<Packed, EncodeError>) -> Call<T> {
         Call { function, args, timeout: None, kill: false, chain: None, fallible: false, returns: PhantomData }
     }
 
@@ -101,10 +118,8 @@ impl<T: DeserializeOwned> Call<T> {
     /// Has it run in a context and goes on at once; nobody waits for its value. When it fails, or the function returns an
     /// error, that is logged here, at level *error*.
     pub fn detached(self, context: &Context) {
-        crate::detached::keep(self.begin(context, |call, value| {
-            // An `Err` is the second variant.
-            let failed = call.fallible && value.first() == Some(&1);
-            let error = failed.then(|| value[1..].to_vec());
+        crate::detached::keep(self.begin(context, |call, _, value| {
+            let error = call.error_of(value).map(<[u8]>::to_vec);
             Ok(Outcome { function: call.function, error })
         }));
     }
@@ -123,21 +138,21 @@ impl<T: DeserializeOwned> Call<T> {
 
     /// Has it run in a context, without waiting. What stands in the way is told by the wait.
     pub fn start(self, context: &Context) -> PendingCall<T> {
-        self.begin(context, |_, value| decode_untrusted(&value))
+        self.begin(context, |_, worker, value| handover::value(worker, value))
     }
 
     fn begin<V>(self, context: &Context, decode: Decode<V>) -> PendingCall<V> {
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (args, program) = match (self.args, identity()) {
-            (Ok(args), Ok(program)) => (args, Ok(program)),
-            (Ok(args), Err(failure)) => (args, Err(failure)),
+            (Ok(args), Ok(program)) => (Some(args), Ok(program)),
+            (Ok(args), Err(failure)) => (Some(args), Err(failure)),
             (Err(error), _) => {
                 let kind = match error {
                     EncodeError::NoForm => FailureKind::Malformed,
-                    EncodeError::TooLong => FailureKind::TooLarge,
+                    EncodeError::TooLong | EncodeError::TooMany => FailureKind::TooLarge,
                 };
                 let failure = Failure::new(kind, format!("the arguments of {} cannot be sent: {error}", self.function));
-                (Vec::new(), Err(failure.hint("send what is large in parts, or as the input of a command")))
+                (None, Err(failure.hint("send what is large in parts, by a pipe, or as the input of a command")))
             }
         };
         let kill = self.kill && context.is_own_worker();
@@ -176,7 +191,8 @@ impl<T> fmt::Debug for Call<T> {
 struct Under {
     context: Context,
     function: &'static str,
-    args: Vec<u8>,
+    /// None when they could not be encoded.
+    args: Option<Packed>,
     /// Its worker ends when it is given up.
     kill: bool,
     chain: Option<Member>,
@@ -215,7 +231,8 @@ impl Under {
             }
             let sent = worker.and_then(|worker| {
                 let link = call.chain.as_ref().map(|chain| chain.link(&worker)).transpose()?;
-                Ok((worker.start_call(call.function, call.args.clone(), link)?, worker))
+                let args = call.args.as_ref().map(|args| args.for_call(&worker)).transpose()?.unwrap_or_default();
+                Ok((worker.start_call(call.function, args, link)?, worker))
             });
             if sent.is_err() {
                 call.leave_chain(None);
@@ -225,6 +242,12 @@ impl Under {
                 Err(error) => Phase::Refused(error),
             });
         });
+    }
+
+    /// The encoded error of its own, if that is what the function returned.
+    fn error_of<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        // An `Err` is the second variant.
+        handover::encoded(value).filter(|_| self.fallible)?.strip_prefix(&[1])
     }
 
     /// Its place in its chain is over: with success, or not; `None` when it was given up. Once.
@@ -325,11 +348,11 @@ impl<T> PendingCall<T> {
                 Err(ticket) => drop(ticket.wait(deadline)),
                 Ok((worker, calling)) => match calling.wait(deadline) {
                     Ok(value) => {
-                        self.call.leave_chain(Some(self.call.fallible && value.first() == Some(&1)));
+                        self.call.leave_chain(Some(self.call.error_of(&value).is_some()));
                         self.call.ended.store(true, Ordering::Relaxed);
-                        return (self.decode)(&self.call, value).map_err(|error| {
-                            let message = format!("the value of {} cannot be decoded: {error}", self.call.function);
-                            Error::new(Failure::new(FailureKind::Malformed, message).ran(Ran::Executed), worker.path())
+                        return (self.decode)(&self.call, &worker, &value).map_err(|mut failure| {
+                            failure.message = format!("{}: {}", self.call.function, failure.message);
+                            Error::new(failure.ran(Ran::Executed), worker.path())
                         });
                     }
                     // It ended before the call reached it: nothing ran, and another takes its place, once.

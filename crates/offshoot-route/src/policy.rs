@@ -12,7 +12,7 @@ use offshoot_wire::{Authority, Limits, Verb, channel};
 /// fn granted(verb: Verb) -> bool {
 ///     match verb {
 ///         Verb::Echo | Verb::Info | Verb::Exec | Verb::Connect | Verb::Files | Verb::Call => true,
-///         Verb::Shutdown | Verb::Detach | Verb::Attach | Verb::Payload | Verb::Attend => true,
+///         Verb::Shutdown | Verb::Detach | Verb::Attach | Verb::Payload | Verb::Attend | Verb::Stream => true,
 ///         // Verb::Image has no policy here.
 ///     }
 /// }
@@ -32,8 +32,10 @@ pub fn permits(verb: Verb, authority: Authority) -> bool {
         // What a child needs to start a context of its own: served by hash or triple from what is public to the tree.
         Verb::Payload => (true, true),
         Verb::Image => (true, true),
-        // Whoever started the worker has full authority over it; nobody else sets its limits.
-        Verb::Attend => (false, false),
+        // Whoever started the worker looks after it, by the grant that came with its start; no other grant names this.
+        Verb::Attend => (true, false),
+        // One handle, which the grant names.
+        Verb::Stream => (true, false),
     };
     match authority {
         Authority::Full => true,
@@ -68,6 +70,7 @@ impl Channels {
             Verb::Connect => (1 << channel::CONTROL, 1 << channel::QUESTION),
             Verb::Exec | Verb::Files => (IN, OUT),
             Verb::Call => (1 << channel::STDIN, 1 << channel::STDOUT),
+            Verb::Stream => (1 << channel::STDIN, 1 << channel::STDOUT),
             Verb::Payload | Verb::Image => (0, 1 << channel::STDOUT),
             Verb::Attend => (0, OUT | 1 << channel::QUESTION),
         };
@@ -97,7 +100,7 @@ mod tests {
         for verb in Verb::ALL {
             assert!(permits(verb, Authority::Full), "{verb:?}");
             assert!(!permits(verb, Authority::None), "{verb:?}");
-            let granted = !matches!(verb, Verb::Attach | Verb::Attend);
+            let granted = verb != Verb::Attach;
             assert_eq!(permits(verb, Authority::Granted), granted, "{verb:?}");
             assert_eq!(permits(verb, Authority::Child), matches!(verb, Verb::Payload | Verb::Image), "{verb:?}");
         }

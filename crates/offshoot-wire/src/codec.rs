@@ -29,6 +29,10 @@ pub enum EncodeError {
     /// It is longer than [`Limits::CALL`](crate::Limits::CALL). No more than that was encoded.
     #[error("it is longer than {limit} bytes, the most that is held in memory on both sides", limit = Limits::CALL)]
     TooLong,
+    /// It carries more than [`Limits::CARRIED`](crate::Limits::CARRIED) contexts, or more than
+    /// [`Limits::ENDS`](crate::Limits::ENDS) ends of channels and pipes.
+    #[error("it carries more than {} contexts, or more than {} ends of channels", Limits::CARRIED, Limits::ENDS)]
+    TooMany,
 }
 
 /// Encodes a value of a user's type, of at most [`Limits::CALL`](crate::Limits::CALL) bytes; read back by
@@ -37,6 +41,14 @@ pub enum EncodeError {
 /// # Errors
 /// [`EncodeError`].
 pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    encode_value_into(value, Vec::new())
+}
+
+/// As [`encode_value`], behind what is in `out` already, which counts.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode_value_into<T: Serialize + ?Sized>(value: &T, out: Vec<u8>) -> Result<Vec<u8>, EncodeError> {
     struct Bounded {
         out: Vec<u8>,
         full: bool,
@@ -61,7 +73,7 @@ pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeE
             Ok(())
         }
     }
-    let mut bounded = Bounded { out: Vec::new(), full: false };
+    let mut bounded = Bounded { out, full: false };
     match postcard::serialize_with_flavor(value, &mut bounded) {
         Ok(()) => Ok(bounded.out),
         Err(_) if bounded.full => Err(EncodeError::TooLong),

@@ -33,6 +33,7 @@ pub mod escape;
 mod failure;
 mod frame;
 mod grant;
+mod handover;
 mod hello;
 mod limits;
 mod log;
@@ -47,13 +48,14 @@ mod verb;
 
 pub use address::{Address, AddressError};
 pub use call::{AttendSpec, CallReply, CallSpec, ChainLink};
-pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value};
+pub use codec::{DecodeError, EncodeError, decode, encode, encode_into, encode_value, encode_value_into};
 pub use content::{ContentRef, ContentStats, ImageSpec, Packing, PayloadSpec};
 pub use failure::{
     AuthFailure, ConnectStage, Failure, FailureKind, HostKeyFailure, LostReason, Ran, RemoteFailure, Report, Resource,
 };
 pub use frame::{Frame, FrameError, FrameHeader, FrameKind, ParsedFrame, chunk_header, parse_chunk, parse_frame};
 pub use grant::{Authority, Grant, GrantLink, VerbSet};
+pub use handover::{Carried, StreamSpec, carried};
 pub use hello::{
     ChildHello, HELLO_MAGIC, Hello, HelloError, PROTOCOL_MAX, PROTOCOL_MIN, ParentHello, ParsedHello, negotiate,
     parse_hello,

@@ -55,6 +55,14 @@ impl Limits {
     pub const CONTENT: u64 = 128 * 1024 * 1024;
     /// Up to how many bytes of arguments or value travel in the request or answer itself: half a frame.
     pub const CALL_INLINE: usize = 32 * 1024;
+    /// The longest message of a channel, in bytes: it is held in memory on both sides, once for each that sends. What is
+    /// larger is a stream of bytes.
+    pub const ITEM: usize = 1024 * 1024;
+    /// How many contexts and ends of channels the arguments or the value of one call may carry: each takes some hundred bytes
+    /// there.
+    pub const CARRIED: usize = 4096;
+    /// How many of these may be ends of channels: without a grant one is a few bytes long, and takes 300 in memory.
+    pub const ENDS: usize = 128;
     /// The longest log record, in bytes: what a person reads of one, with room for a dump.
     pub const LOG: usize = 16 * 1024;
     /// The highest level of a log record: trace.

@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
         self.maybe(|from| Secret::new(from.piece(Limits::SECRET).to_vec()))
     }
 
-    fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(crate) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
         if self.flag("bad option") { Some(read(self)) } else { None }
     }
 
@@ -208,6 +208,11 @@ impl<'a> Reader<'a> {
     /// What a grant consists of.
     pub(crate) fn grant_links<T: Decode>(&mut self) -> Vec<T> {
         self.elements(Limits::GRANT_LINKS, T::read)
+    }
+
+    /// What the arguments or the value of a call carry.
+    pub(crate) fn carried<T: Decode>(&mut self) -> Vec<T> {
+        self.elements(Limits::CARRIED, T::read)
     }
 
     /// The stages of a connect.

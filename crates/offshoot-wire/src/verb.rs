@@ -34,11 +34,14 @@ pub enum Verb {
     /// Looks after a worker for as long as the exchange is open: sets its limits, and streams what it and what it starts
     /// write to stdout and stderr; see [`AttendSpec`](crate::AttendSpec). A worker that is no longer attended ends.
     Attend = 12,
+    /// Reads or writes a stream of messages or bytes that the asked process has handed over; see
+    /// [`StreamSpec`](crate::StreamSpec).
+    Stream = 13,
 }
 
 impl Verb {
     /// Every verb, in the order of the numbers.
-    pub const ALL: [Verb; 12] = [
+    pub const ALL: [Verb; 13] = [
         Verb::Echo,
         Verb::Info,
         Verb::Exec,
@@ -51,6 +54,7 @@ impl Verb {
         Verb::Payload,
         Verb::Image,
         Verb::Attend,
+        Verb::Stream,
     ];
 
     /// The wire number.

@@ -269,6 +269,18 @@ fn the_page_and_the_crate_agree_on_every_vector() {
     page.value("body-call-chained", &CallSpec { function: "f".into(), args: vec![], follow: 0, chain });
     page.value("body-call-reply", &CallReply { value: Vec::new(), came: 1_000_000 });
     page.value("body-attend", &AttendSpec { calls: 64, memory: 1 << 30, idle_ms: 60_000 });
+    let context = Carried::Context {
+        address: at(&[3, 1]),
+        name: "ssh:web1".into(),
+        path: "ssh:jump -> ssh:web1".into(),
+        hello: None,
+        near: false,
+        worker: true,
+        grant: None,
+    };
+    page.value("carried-context", &context);
+    page.value("carried-end", &Carried::End { home: at(&[5]), handle: 9, reads: true, grant: None });
+    page.value("body-stream", &StreamSpec { handle: 9, reads: true });
     page.value("body-payload", &PayloadSpec { triple: "aarch64-unknown-linux-musl".into(), program: None });
     let image = ContentRef {
         hash: [0x55; 32],
@@ -328,6 +340,9 @@ fn the_page_states_the_limits_that_the_crate_has() {
         ("links of a grant", Limits::GRANT_LINKS.to_string()),
         ("arguments or value of a call", Limits::CALL.to_string()),
         ("log record", Limits::LOG.to_string()),
+        ("message of a channel", Limits::ITEM.to_string()),
+        ("contexts and ends in a call", Limits::CARRIED.to_string()),
+        ("ends in a call", Limits::ENDS.to_string()),
         ("content", Limits::CONTENT.to_string()),
         ("channels", Limits::CHANNELS.to_string()),
         ("first window", Limits::WINDOW_START.to_string()),
@@ -339,5 +354,5 @@ fn the_page_states_the_limits_that_the_crate_has() {
     ] {
         assert_eq!(limits.get(name), Some(&value), "{name}");
     }
-    assert_eq!(limits.len(), 22, "a limit on the page that is not checked here");
+    assert_eq!(limits.len(), 25, "a limit on the page that is not checked here");
 }

@@ -343,6 +343,10 @@ fn all_are_bounded(bytes: &[u8]) -> Result<(), TestCaseError> {
     is_bounded::<ParentHello>(bytes)?;
     is_bounded::<CallSpec>(bytes)?;
     is_bounded::<CallReply>(bytes)?;
+    let peak = peak_of(|| carried(bytes).map(|(list, _)| list));
+    prop_assert!(peak <= allowed(bytes.len()), "what a call carries: {} bytes for {}", peak, bytes.len());
+    is_bounded::<Carried>(bytes)?;
+    is_bounded::<StreamSpec>(bytes)?;
     is_bounded::<PayloadSpec>(bytes)?;
     is_bounded::<ImageSpec>(bytes)?;
     is_bounded::<ContentRef>(bytes)
@@ -614,4 +618,12 @@ fn lists_and_names_beyond_their_limits_are_refused() {
     assert!(decode::<ConnectReply>(&encode(&reply(Limits::NAME, Limits::NAME))).is_ok());
     assert!(decode::<ConnectReply>(&encode(&reply(Limits::NAME + 1, 1))).is_err());
     assert!(decode::<ConnectReply>(&encode(&reply(1, Limits::NAME + 1))).is_err());
+}
+
+#[test]
+fn as_many_ends_as_a_call_may_carry_are_read_back_however_short_they_are() {
+    let end = Carried::End { home: Address::ROOT, handle: 1, reads: false, grant: None };
+    let bytes = encode(&vec![end; Limits::ENDS]);
+    let (list, rest) = carried(&bytes).expect("they fit");
+    assert_eq!((list.len(), rest), (Limits::ENDS, &[][..]));
 }

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Functions of the program itself run in other contexts, too, each context's in a process of their own. They are ordinary
-//! functions, marked with [`macro@remote`]; so far the contexts are [local](Master::local) ones:
+//! functions, marked with [`macro@remote`]:
 //!
 //! ```no_run
 //! use offshoot::prelude::*;
@@ -39,6 +39,35 @@
 //!         println!("{:20} {:?}", done.context(), done.result());
 //!     }
 //!     Ok(())
+//! }
+//! ```
+//!
+//! A [`Context`], the ends of a [`channel`] and those of a [`pipe`] travel in arguments and values, too, with the right to use
+//! them: a function calls functions in the contexts that it is given, and what it sends is received here while it runs. Errors
+//! on either side reach the other; nobody waits for who is gone.
+//!
+//! ```no_run
+//! use offshoot::prelude::*;
+//!
+//! #[offshoot::remote]
+//! fn names(of: Vec<Context>, found: Sender<String>) -> Result<(), offshoot::Error> {
+//!     of.iter().try_for_each(|context| found.send(&hostname::on(context)?))
+//! }
+//!
+//! #[offshoot::remote]
+//! fn hostname() -> String {
+//!     std::fs::read_to_string("/etc/hostname").unwrap_or_default()
+//! }
+//!
+//! #[offshoot::main]
+//! fn main(master: &Master) -> Result<(), Box<dyn std::error::Error>> {
+//!     let contexts = [master.local().connect()?, master.local().connect()?];
+//!     let (sender, receiver) = offshoot::channel(8);
+//!     let call = names::start(&contexts[0], contexts.to_vec(), sender);
+//!     for name in receiver.iter() {
+//!         println!("{}", name?);
+//!     }
+//!     Ok(call.wait()??)
 //! }
 //! ```
 //!
@@ -62,8 +91,8 @@ pub use bytes::Bytes;
 pub use offshoot_connect::{Answers, Asking, Responder, Target, TargetError, TargetProblem, methods};
 pub use offshoot_macros::{main, remote};
 pub use offshoot_node::{
-    Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, Process, Stdio, TRIPLE,
-    Terminal, TerminalSize, VERSION, Via, WorkerLimits,
+    Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, PipeReader, PipeWriter,
+    Process, Receiver, Sender, Stdio, TRIPLE, Terminal, TerminalSize, VERSION, Via, WorkerLimits, channel, pipe,
 };
 #[doc(hidden)]
 pub use offshoot_program::expansion as __expansion;
@@ -89,6 +118,7 @@ pub mod recipe {
 pub mod prelude {
     pub use crate::methods::{Doas, Local, Method, Ssh, Su, Sudo};
     pub use crate::{
-        Command, Context, Event, ExitStatus, Finished, Here, Master, PendingCall, Process, RemoteError, Select, Stdio,
+        Command, Context, Event, ExitStatus, Finished, Here, Master, PendingCall, PipeReader, PipeWriter, Process,
+        Receiver, RemoteError, Select, Sender, Stdio,
     };
 }

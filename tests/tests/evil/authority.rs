@@ -83,7 +83,7 @@ cases! {
     };
     s6_a_verb_that_is_none_is_an_error_of_that_request_alone: Passed, |scene| {
         let parent = scene.parent.clone();
-        for (number, verb) in [0u16, 13, 999, 65_535].into_iter().enumerate() {
+        for (number, verb) in [0u16, 14, 999, 65_535].into_iter().enumerate() {
             scene.ask(&parent, number as u64 + 1, verb, b"");
             scene.link.refused(number as u64 + 1, &FailureKind::Unsupported);
         }

@@ -39,7 +39,7 @@ impl Played {
         });
         fd::set_nonblocking(&theirs, true).unwrap();
         let (core, up) = Node::child(Config::default(), &hello, Time::from_micros(0));
-        (context.below(reply, false), Played { core, up, socket: theirs, started: Instant::now() })
+        (context.below(reply, None, false), Played { core, up, socket: theirs, started: Instant::now() })
     }
 
     fn now(&self) -> Time {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_route::{ExchangeId, Time};
-use offshoot_wire::{Address, AttendSpec, Failure, FailureKind, LostReason, Verb, channel, decode, encode};
+use offshoot_wire::{AttendSpec, Failure, FailureKind, LostReason, Verb, channel, decode, encode};
 
 use super::outlet::Sent;
+use crate::Context;
 use crate::home::Homecoming;
 use crate::shared::Shared;
 use crate::state::{AT_ONCE, Phase, State, Timer};
@@ -150,7 +151,8 @@ impl State {
             return self.check_ended();
         }
         let Some(calls) = &self.services.calls else { return };
-        let idle = calls.is_idle() && self.links.is_clear() && self.services.connects.is_idle();
+        let streams = self.services.lanes.as_ref().is_some_and(|lanes| !lanes.is_idle()) || self.awaits_any();
+        let idle = calls.is_idle() && self.links.is_clear() && self.services.connects.is_idle() && !streams;
         let attendance = &mut self.services.attendance;
         if !idle {
             attendance.busy = Some(Instant::now());
@@ -218,15 +220,16 @@ impl State {
     /// will be told; or when nothing comes home here.
     pub(crate) fn begin_attending(
         &mut self,
-        worker: &Address,
+        worker: &Context,
         path: &str,
         spec: &AttendSpec,
         now: Time,
     ) -> Result<Option<ExchangeId>, NoRoom> {
         let Some(home) = &mut self.services.home else { return Ok(None) };
-        match self.core.request(worker, Verb::Attend, Bytes::from(encode(spec)), None, now) {
+        match self.core.request(worker.address(), Verb::Attend, Bytes::from(encode(spec)), worker.grant().cloned(), now)
+        {
             Ok(id) => {
-                home.attended(id, worker, path);
+                home.attended(id, worker.address(), path);
                 Ok(Some(id))
             }
             Err(failure) if failure.kind == FailureKind::Busy => Err(NoRoom),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_route::{ExchangeId, Node, Time};
 use offshoot_wire::{
-    CallReply, CallSpec, ChainLink, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode,
+    Address, CallReply, CallSpec, ChainLink, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode,
 };
 
 use super::Outlet;
@@ -61,13 +61,23 @@ pub struct Invocation {
     pub args: Bytes,
     /// The context in which it runs: what it connects are this worker's own children.
     pub context: Context,
+    /// Who called.
+    pub from: Address,
     /// Set when nobody waits for the value any more.
     pub cancelled: Arc<AtomicBool>,
 }
 
 /// The service, as the node hands requests to it. A trait, so that what does not construct it does not link it.
 pub(crate) trait CallService: Send {
-    fn request(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, body: &[u8], now: Time);
+    fn request(
+        &mut self,
+        core: &mut Node,
+        shared: &Arc<Shared>,
+        id: ExchangeId,
+        from: &Address,
+        body: &[u8],
+        now: Time,
+    );
     fn data(&mut self, core: &mut Node, id: ExchangeId, data: &[u8], now: Time);
     fn ended(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, now: Time);
     fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time);
@@ -101,6 +111,7 @@ enum Stage {
 type Steps = Vec<Step<ExchangeId, (String, Bytes)>>;
 
 struct Call {
+    from: Address,
     stage: Stage,
     cancelled: Arc<AtomicBool>,
     chain: Option<ChainLink>,
@@ -160,7 +171,8 @@ impl Workshop {
         now: Time,
     ) -> bool {
         let Some(call) = self.calls.get(&id) else { return false };
-        let job = Job { id, function, args, cancelled: Arc::clone(&call.cancelled) };
+        let (from, cancelled) = (call.from.clone(), Arc::clone(&call.cancelled));
+        let job = Job { id, from, function, args, cancelled };
         let pushed = self.pool.push(shared, job);
         if let Err(error) = &pushed {
             self.forget(id);
@@ -215,7 +227,15 @@ impl Workshop {
 }
 
 impl CallService for Workshop {
-    fn request(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, body: &[u8], now: Time) {
+    fn request(
+        &mut self,
+        core: &mut Node,
+        shared: &Arc<Shared>,
+        id: ExchangeId,
+        from: &Address,
+        body: &[u8],
+        now: Time,
+    ) {
         let Ok(CallSpec { function, args, follow, chain }) = decode(body) else {
             return self.refuse(core, id, FailureKind::Malformed, "the call cannot be decoded", now);
         };
@@ -245,12 +265,12 @@ impl CallService for Workshop {
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         if follow == 0 {
-            self.calls.insert(id, Call { stage: Stage::Running { gathered: 0 }, cancelled, chain });
+            self.calls.insert(id, Call { from: from.clone(), stage: Stage::Running { gathered: 0 }, cancelled, chain });
             return self.run(core, shared, id, function, args.into(), now);
         }
         self.gathered += follow;
         let stage = Stage::Gathering { function, args: Vec::new(), length: follow };
-        self.calls.insert(id, Call { stage, cancelled, chain });
+        self.calls.insert(id, Call { from: from.clone(), stage, cancelled, chain });
     }
 
     fn data(&mut self, core: &mut Node, id: ExchangeId, data: &[u8], now: Time) {
@@ -288,7 +308,7 @@ impl CallService for Workshop {
     fn done(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, outcome: Outcome, now: Time) {
         let call = self.forget(id);
         self.leave_chain(core, shared, id, outcome.failed || call.is_none(), now);
-        let Some(Call { cancelled, chain, .. }) = call else { return };
+        let Some(Call { from, cancelled, chain, .. }) = call else { return };
         match outcome.result {
             Err(failure) => core.fail(id, failure, now),
             Ok(value) if value.len() <= Limits::CALL_INLINE => {
@@ -300,7 +320,8 @@ impl CallService for Workshop {
             }
             Ok(value) => {
                 let reply = CallReply { value: Vec::new(), came: value.len() as u64 };
-                self.calls.insert(id, Call { stage: Stage::Sending { rest: value.into(), reply }, cancelled, chain });
+                let stage = Stage::Sending { rest: value.into(), reply };
+                self.calls.insert(id, Call { from, stage, cancelled, chain });
                 self.wanted(core, id, now);
             }
         }
@@ -341,6 +362,7 @@ impl CallService for Workshop {
 
 struct Job {
     id: ExchangeId,
+    from: Address,
     function: String,
     args: Bytes,
     cancelled: Arc<AtomicBool>,
@@ -420,8 +442,8 @@ impl Pool {
     }
 
     fn serve(&self, shared: &Arc<Shared>) {
-        while let Some(Job { id, function, args, cancelled }) = self.next() {
-            let call = Invocation { function, args, context: Context::own(shared), cancelled };
+        while let Some(Job { id, from, function, args, cancelled }) = self.next() {
+            let call = Invocation { function, args, context: Context::own(shared), from, cancelled };
             let result = if call.cancelled.load(Ordering::Relaxed) {
                 Err(Failure::new(FailureKind::Cancelled, "nobody waits for the call any more"))
             } else {

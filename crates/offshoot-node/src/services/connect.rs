@@ -5,12 +5,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_connect::{Asker, Cancel, Reply};
 use offshoot_mux::lead::Slot;
 use offshoot_route::{ExchangeId, LinkId, Time};
-use offshoot_wire::{Address, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Hello, encode};
+use offshoot_wire::{
+    Address, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Hello, Verb, VerbSet, encode, encode_into,
+};
 
 use crate::asking::Above;
 use crate::connecting;
@@ -126,7 +129,7 @@ impl State {
                 // Its question is nobody's any more.
                 drop(state.services.connects.take_reply(id));
                 match result {
-                    Ok(reply) => state.core.reply(id, Bytes::from(encode(&reply)), now),
+                    Ok(reply) => state.connected(id, &reply, now),
                     Err(failure) => state.core.fail(id, failure, now),
                 }
             });
@@ -135,6 +138,21 @@ impl State {
             self.core.fail(id, os_failure("no thread for the connect", &error), now);
             self.connect_over(shared, number, now);
         }
+    }
+
+    /// Answers a connect. Who asked by a grant may ask the new context by one, too: for all that it could ask of a child of
+    /// its own. It lasts as long as that context, whose address is nobody else's later.
+    fn connected(&mut self, id: ExchangeId, reply: &ConnectReply, now: Time) {
+        let mut body = encode(reply);
+        if let Some(holder) = self.core.granted_to(id).cloned() {
+            let verbs = [Verb::Echo, Verb::Info, Verb::Exec, Verb::Connect, Verb::Files, Verb::Call, Verb::Shutdown];
+            let verbs = verbs.into_iter().collect::<VerbSet>().with(Verb::Attend);
+            match self.core.grant_for(&reply.address, &holder, verbs, None, Duration::MAX, now) {
+                Ok(grant) => encode_into(&grant, &mut body),
+                Err(failure) => return self.core.fail(id, failure, now),
+            }
+        }
+        self.core.reply(id, Bytes::from(body), now);
     }
 
     /// Notes a connect whose turn has come, for a request or for a thread of this process.

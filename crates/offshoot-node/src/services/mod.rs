@@ -9,6 +9,7 @@ mod connect;
 mod contents;
 mod ending;
 mod exec;
+mod lanes;
 mod outlet;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use offshoot_mux::{Signals, Timers};
 use offshoot_route::{ExchangeId, Time};
 use offshoot_wire::{
-    Address, Authority, ChildHello, Decode, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode,
+    Authority, ChildHello, Decode, EndReason, Failure, FailureKind, LostReason, NodeInfo, ShutdownNotice, Verb, decode,
     encode,
 };
 
@@ -34,6 +35,7 @@ pub use call::{Calls, Invocation};
 pub(crate) use connect::{Connects, Place, Running, turn};
 pub(crate) use contents::{Contents, Waiting};
 pub(crate) use exec::{JOB, Job};
+pub(crate) use lanes::{End, LaneService, Lanes, Right, framed, message};
 pub(crate) use outlet::Outlet;
 
 /// How long what a guard that was killed leaves has between TERM and KILL: two seconds are promised in all.
@@ -50,6 +52,8 @@ pub(crate) struct Services {
     pub(crate) attendance: attend::Attendance,
     /// Only in a worker.
     pub(crate) working: Option<&'static Working>,
+    /// Only in a root and in a worker.
+    pub(crate) lanes: Option<Box<dyn LaneService>>,
     /// Where logs and the output of workers come home to: only in a root and in a worker.
     pub(crate) home: Option<Box<dyn Homecoming>>,
     /// Whether the time of [`Timer::Records`] is set.
@@ -96,7 +100,7 @@ impl State {
         shared: &Arc<Shared>,
         id: ExchangeId,
         verb: Verb,
-        (from, authority): (&Address, Authority),
+        right: Right<'_>,
         body: Bytes,
         now: Time,
     ) {
@@ -104,6 +108,7 @@ impl State {
             let failure = Failure::new(FailureKind::NoRoute, "the context is ending");
             return self.core.fail(id, failure, now);
         }
+        let Right { authority, from, .. } = right;
         match verb {
             Verb::Echo => self.core.reply(id, body, now),
             Verb::Info => {
@@ -122,7 +127,7 @@ impl State {
             }),
             Verb::Call if self.services.calls.is_some() => {
                 if let Some(calls) = &mut self.services.calls {
-                    calls.request(&mut self.core, shared, id, &body, now);
+                    calls.request(&mut self.core, shared, id, from, &body, now);
                 }
             }
             Verb::Attend if self.services.working.is_some() => {
@@ -130,7 +135,12 @@ impl State {
                     (working.attend)(self, shared, id, &body, now);
                 }
             }
-            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Attend => {
+            Verb::Stream if self.services.lanes.is_some() => {
+                if let Some(lanes) = &mut self.services.lanes {
+                    lanes.request(&mut self.core, id, right, &body, now);
+                }
+            }
+            Verb::Files | Verb::Call | Verb::Detach | Verb::Attach | Verb::Attend | Verb::Stream => {
                 let message = format!("{from} asked for something that this version does not do ({verb:?})");
                 self.core.fail(id, Failure::new(FailureKind::Unsupported, message), now);
             }
@@ -176,6 +186,9 @@ impl State {
         if let Some(calls) = &mut self.services.calls {
             calls.cancel(&mut self.core, shared, id, now);
         }
+        if let Some(lanes) = &mut self.services.lanes {
+            lanes.cancelled(&mut self.core, id, now);
+        }
         if let Some(working) = self.services.working {
             (working.over)(self, id, now);
         }
@@ -192,6 +205,9 @@ impl State {
         if self.content_came(shared, id, &data, now) {
             return;
         }
+        if self.services.lanes.as_mut().is_some_and(|lanes| lanes.data(&mut self.core, id, &data, now)) {
+            return;
+        }
         if let Some(calls) = &mut self.services.calls {
             calls.data(&mut self.core, id, &data, now);
         }
@@ -199,7 +215,17 @@ impl State {
         self.job_data(shared, id, channel, data, now);
     }
 
-    pub(crate) fn served_end(&mut self, shared: &Arc<Shared>, id: ExchangeId, channel: u8, now: Time) {
+    pub(crate) fn served_end(
+        &mut self,
+        shared: &Arc<Shared>,
+        id: ExchangeId,
+        channel: u8,
+        reason: EndReason,
+        now: Time,
+    ) {
+        if let Some(lanes) = &mut self.services.lanes {
+            lanes.ended(&mut self.core, id, reason, now);
+        }
         if let Some(calls) = &mut self.services.calls {
             calls.ended(&mut self.core, shared, id, now);
         }
@@ -211,6 +237,9 @@ impl State {
         self.content_wanted(shared, id, now);
         if let Some(working) = self.services.working {
             (working.wanted)(self, shared, id, channel, now);
+        }
+        if let Some(lanes) = &mut self.services.lanes {
+            lanes.wanted(&mut self.core, id, now);
         }
         if let Some(calls) = &mut self.services.calls {
             calls.wanted(&mut self.core, id, now);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use offshoot_wire::{Address, Failure, FailureKind, Grant, GrantLink, Ran, Verb, VerbSet};
 
 use super::Node;
+use crate::event::ExchangeId;
 use crate::exchange::SERVER;
 use crate::hash::Seeded;
 use crate::seal;
@@ -98,6 +99,20 @@ impl Node {
     /// How many grants of this context are in its table.
     pub fn grants(&self) -> usize {
         self.grants.alive.len()
+    }
+
+    /// Who asked for what this context serves, when it was by a grant.
+    pub fn granted_to(&self, id: ExchangeId) -> Option<&Address> {
+        let exchange = &self.exchanges[self.exchanges.find_id(id.0)?];
+        exchange.grant.map(|_| &exchange.requester)
+    }
+
+    /// Whether a grant opens a context below this one to `holder`. So an ancestor can tell whether what it is shown was
+    /// really given: it needs no grant itself.
+    pub fn vouches(&self, grant: &Grant, holder: &Address, now: Time) -> bool {
+        let Some(key) = seal::key_below(&self.key, &self.address, &grant.target) else { return false };
+        let handle = seal::verify(&key, &grant.target, grant, holder, Verb::Echo, self.tree_ms(now));
+        handle.is_ok_and(|handle| handle.is_none())
     }
 
     /// Checks a grant that a request brought. On success, the handle it is bound to.

@@ -1,6 +1,7 @@
 //! Remote functions in trees of real contexts. This binary is the agent and the worker too. Each check runs in a fresh
 //! process; after each no process, descriptor or thread may be left.
 
+mod carried;
 mod chains;
 mod functions;
 mod life;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     offshoot::init();
-    let checks: Vec<Check> = [values::CHECKS, life::CHECKS, logs::CHECKS, workers::CHECKS, chains::CHECKS].concat();
+    let checks: Vec<Check> =
+        [carried::CHECKS, values::CHECKS, life::CHECKS, logs::CHECKS, workers::CHECKS, chains::CHECKS].concat();
     if let Ok(name) = std::env::var(NAME) {
         return run(&checks, &name);
     }

@@ -5,10 +5,10 @@ use std::fmt::Debug;
 
 use offshoot_wire::escape::{escape_into, escaped, is_dangerous, quoted};
 use offshoot_wire::{
-    Ack, Address, Bye, ChannelEnd, ChildHello, CommandSpec, ConnectReply, ConnectSpec, ContentRef, Credit, Decode,
-    EnvChange, ExecControl, ExecReply, Failure, Frame, Gone, Grant, HELLO_MAGIC, Hello, Limits, NodeInfo, ParentHello,
-    PayloadSpec, Ping, Recipe, RequestHead, ShutdownNotice, decode, decode_untrusted, encode, parse_chunk, parse_frame,
-    parse_hello,
+    Ack, Address, Bye, Carried, ChannelEnd, ChildHello, CommandSpec, ConnectReply, ConnectSpec, ContentRef, Credit,
+    Decode, EnvChange, ExecControl, ExecReply, Failure, Frame, Gone, Grant, HELLO_MAGIC, Hello, Limits, NodeInfo,
+    ParentHello, PayloadSpec, Ping, Recipe, RequestHead, ShutdownNotice, StreamSpec, decode, decode_untrusted, encode,
+    parse_chunk, parse_frame, parse_hello,
 };
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,7 @@ fn value<T: Decode + Serialize + PartialEq + Debug>(bytes: &[u8]) {
 /// Every body of a frame and of a verb.
 pub(crate) fn values(data: &[u8]) {
     let Some((&which, bytes)) = data.split_first() else { return };
-    match which % 24 {
+    match which % 26 {
         0 => value::<Ack>(bytes),
         1 => value::<Address>(bytes),
         2 => value::<Bye>(bytes),
@@ -74,6 +74,8 @@ pub(crate) fn values(data: &[u8]) {
         20 => value::<Recipe>(bytes),
         21 => value::<RequestHead>(bytes),
         22 => value::<ShutdownNotice>(bytes),
+        23 => value::<Carried>(bytes),
+        24 => value::<StreamSpec>(bytes),
         _ => head(bytes),
     }
 }
