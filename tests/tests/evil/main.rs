@@ -20,6 +20,7 @@ mod damaged;
 mod exchanges;
 mod floods;
 mod grants;
+mod handover;
 mod hellos;
 mod lateral;
 mod link;

@@ -238,6 +238,11 @@ impl Stage {
         context.start_echo(b"wait").expect("it is up")
     }
 
+    /// A case has had an honest context started.
+    pub(crate) fn started_one_more(&mut self) {
+        self.expected_starts += 1;
+    }
+
     /// A file that nobody may make: what evil contexts ask to be run would make it.
     pub(crate) fn canary(&self) -> PathBuf {
         self.folder.path().join("canary")

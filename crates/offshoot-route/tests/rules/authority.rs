@@ -10,7 +10,7 @@ fn s1_a_child_that_asks_for_everything_gets_nothing_run_and_is_cut_off() {
     let evil = lab.evil(a);
     let mut asked = 0;
     'all: for round in 0..200u64 {
-        for verb in Verb::ALL.map(Verb::number).into_iter().chain([0, 13, 999, u16::MAX]) {
+        for verb in Verb::ALL.map(Verb::number).into_iter().chain([0, 14, 999, u16::MAX]) {
             for target in [0, a, b, deep] {
                 for full in [true, false] {
                     let (dst, number) = (lab.address(target), round << 32 | asked);
@@ -340,7 +340,7 @@ fn s6_an_unknown_verb_is_an_error_of_that_request_alone() {
     let a = lab.add(0);
     let mut bytes = Vec::new();
     let dst = lab.address(a);
-    for verb in [0, 13, 200, u16::MAX] {
+    for verb in [0, 14, 200, u16::MAX] {
         request(&Address::ROOT, &dst, verb.into(), verb, true, None).encode(&mut bytes);
     }
     let (link, now) = (lab.link(a, 0), lab.now);
