@@ -91,27 +91,34 @@ pub fn calls() -> Result<&'static Path, Unavailable> {
     if !Path::new(sysroot.out().trim()).join("lib/rustlib").join(&triple).is_dir() {
         return Err(Unavailable::because(format!("the compiler has no target {triple}")));
     }
-    Ok(BUILT.get_or_init(|| {
-        let folder = build_folder();
-        let target = folder.parent().unwrap_or(&folder);
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args([
-            "build",
-            "--quiet",
-            "--package",
-            "offshoot-tests",
-            "--example",
-            "offshoot-calls",
-            "--manifest-path",
-        ]);
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
-        command.args(["--target", &triple, "--target-dir"]).arg(target);
+    Ok(BUILT.get_or_init(|| own_example("offshoot-calls", Some(&triple))))
+}
+
+/// A program with remote functions that is a copy of itself in all its contexts, for this machine: built beside the command.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn caller() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| own_example("offshoot-caller", None))
+}
+
+/// Builds an example of the tests, for this machine as the command is or for a triple.
+fn own_example(name: &str, triple: Option<&str>) -> PathBuf {
+    let folder = build_folder();
+    let target = folder.parent().unwrap_or(&folder);
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--package", "offshoot-tests", "--example", name, "--manifest-path"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml"));
+    command.arg("--target-dir").arg(target).args(triple.map(|triple| ["--target", triple]).into_iter().flatten());
+    if triple.is_some() {
         // Without them it is some megabytes, as users' programs are.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_DEV_STRIP", "symbols");
-        let built = bounded::run(&mut command, None, Duration::from_secs(1200));
-        assert!(built.code == Some(0), "the program does not build for {triple}\n{built}");
-        target.join(triple).join("debug/examples/offshoot-calls")
-    }))
+    }
+    let built = bounded::run(&mut command, None, Duration::from_secs(1200));
+    assert!(built.code == Some(0), "{name} does not build\n{built}");
+    triple.map_or_else(|| target.to_owned(), |triple| target.join(triple)).join("debug/examples").join(name)
 }
 
 /// An example as one file, with the agents that lie in the build folder and its images for `triples`, and for this machine's in any case. A build that is

@@ -140,9 +140,11 @@ struct Injection {
     when: u32,
 }
 
+/// Each call and error, at each of the first times that a process makes the call, and at some of the later ones, which are the end's.
 fn injections(most: u32) -> Vec<Injection> {
     let all = CALLS.iter().flat_map(|(calls, errors)| errors.iter().map(move |error| (*calls, *error)));
-    all.flat_map(|(calls, error)| (1..=most).map(move |when| Injection { calls, error, when })).collect()
+    let times = move || (1..=most).chain([2 * most, 3 * most, 5 * most]);
+    all.flat_map(|(calls, error)| times().map(move |when| Injection { calls, error, when })).collect()
 }
 
 impl Injection {
@@ -227,6 +229,29 @@ fn a_system_call_that_fails_in_master_or_local_agents_ends_in_an_error_or_not_at
             let mut command = tag.command(&words[0]);
             command.args(&words[1..]).arg(product::binary());
             command.args(["exec", "--raw", "local/local", "--", "sh", "-c", &script()]);
+            let verdict = settled(&tag, &run(&tag, command), case.excuse());
+            assert!(case.when < 60_000 || verdict == "well", "without a fault: {verdict}");
+            verdict
+        },
+    );
+}
+
+#[test]
+fn a_system_call_that_fails_around_a_remote_function_ends_in_an_error_or_not_at_all() {
+    const NAME: &str = "a_system_call_that_fails_around_a_remote_function_ends_in_an_error_or_not_at_all";
+    if let Err(reason) = tracer() {
+        not_run!(NAME, reason);
+    }
+    product::caller();
+    let cases = [vec![Injection::none()], selected(&injections(14), 14)].concat();
+    each(
+        &cases,
+        |case| format!("{case:?}"),
+        |case| {
+            let tag = Tag::new("fault-call");
+            let words = case.words(Path::new("/dev/null"));
+            let mut command = tag.command(&words[0]);
+            command.args(&words[1..]).arg(product::caller()).arg(WORD);
             let verdict = settled(&tag, &run(&tag, command), case.excuse());
             assert!(case.when < 60_000 || verdict == "well", "without a fault: {verdict}");
             verdict
@@ -344,6 +369,42 @@ fn a_link_that_is_harmed_behind_any_byte_of_the_bootstrap_ends_in_an_error_or_no
             format!("{harm:?} {}", settled(&tag, &done, Excuse { killed: harm == Harm::Near, ..Excuse::default() }))
         },
     );
+}
+
+#[test]
+fn s23_the_replay_of_an_earlier_successful_transcript_fools_nobody() {
+    product::agents();
+    let folder = tempfile::Builder::new().prefix("peers-").tempdir().unwrap();
+    let record = folder.path().join("passed");
+    let tag = Tag::new("fault-replay");
+    let setting = Setting { up: false, record: Some(record.clone()), ..Setting::harmless() };
+    run(&tag, by_meter(&tag, folder.path(), &setting)).expect_code(0);
+    let passed = fs::read(&record).unwrap();
+    assert!(passed.windows(WORD.len()).any(|window| window == WORD.as_bytes()), "it is no whole transcript");
+    // All at once; and as the real one came, each part behind what it answered.
+    let hello = passed.windows(8).position(|window| window == b"\x00offsh\xf5\n").expect("a hello");
+    let line = passed.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+    let paced = format!(
+        "head -c {line} passed; sleep 0.3; tail -c +{} passed | head -c {}; sleep 0.3; tail -c +{} passed",
+        line + 1,
+        hello - line,
+        hello + 1
+    );
+    for (how, replay) in [("at once", "cat passed".to_string()), ("in turn", paced)] {
+        // What is sent is taken, whatever it is.
+        let text = format!("#!/bin/sh\ncd '{}' || exit 9\n{{ {replay}; }} &\nexec cat >got\n", folder.path().display());
+        fs::write(folder.path().join("ssh"), text).unwrap();
+        let mut command = tag.command(product::binary());
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", folder.path().display()));
+        command.args(["exec", "--raw", "-t", "3", "peer", "--", "sh", "-c", &script()]);
+        let done = run(&tag, command);
+        assert_eq!(settled(&tag, &done, Excuse::default()), "error 125", "{how}");
+        assert!(!done.out().contains(WORD), "{how}: it takes an old answer for a new one\n{done}");
+        let got = fs::read(folder.path().join("got")).unwrap();
+        let leaked = got.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+        assert!(!leaked, "{how}: the input went to who replays");
+    }
 }
 
 #[test]

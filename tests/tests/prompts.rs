@@ -384,6 +384,16 @@ fn in_a_multiplexer_a_password_is_typed_unseen_and_the_shell_gets_its_terminal_b
     type_line(&fleet.accounts().password("h1", "p-word"));
     await_screen("p-word@h1: p-word");
     await_screen("code 0");
+    // Through a host by a password, to an account by sudo's, and on to a host behind it.
+    let four = "p-word@h1/sudo-pw@h2/sudo:goal/h1";
+    type_line("clear");
+    type_line(&format!("{offshoot} exec {four} -- id -un; echo four $?"));
+    await_screen("password of p-word@h1 (ssh:p-word@h1):");
+    type_line(&fleet.accounts().password("h1", "p-word"));
+    await_screen("password of sudo-pw (");
+    type_line(&fleet.accounts().password("h2", "sudo-pw"));
+    await_screen(&format!("{four}: root"));
+    await_screen("four 0");
     // What is typed is shown again.
     type_line("echo 'sho''wn'");
     let screen = await_screen("\nshown");
