@@ -16,6 +16,20 @@ use crate::output::Console;
 use crate::tree::Tree;
 use crate::{ground, job, targets};
 
+/// What every command that connects has: our console, what ends it before its time, and the tree, which that ends.
+///
+/// # Errors
+/// When our signals cannot be taken, or the tree cannot be opened.
+fn connected(reach: &Reach) -> anyhow::Result<(Arc<Console>, Interrupt, Tree)> {
+    let console = Arc::new(Console::of_process());
+    let interrupt = Interrupt::listen()?;
+    reach.answers.surround(&console, &interrupt);
+    let tree = Tree::open(reach)?;
+    let stopping = tree.clone();
+    interrupt.on_trip(move || stopping.shutdown());
+    Ok((console, interrupt, tree))
+}
+
 /// What `exec` and `run` share: resolves the targets, grows the tree, runs the job, takes the tree down.
 fn run_job(
     wanted: &[String],
@@ -29,12 +43,7 @@ fn run_job(
     let chosen = targets::resolve(wanted, &args.exclude)?;
     let (names, paths) = crate::tree::paths(chosen.names, reach)?;
     let input = input(chosen.read_stdin)?;
-    let console = Arc::new(Console::of_process());
-    let interrupt = Interrupt::listen()?;
-    reach.answers.surround(&console, &interrupt);
-    let tree = Tree::open(reach)?;
-    let stopping = tree.clone();
-    interrupt.on_trip(move || stopping.shutdown());
+    let (console, interrupt, tree) = connected(reach)?;
     let printer = form.printer(&console, &names, look);
     let code = job::run(tree.root(), paths, reach.fanout, job, input, &*printer, &interrupt);
     tree.shutdown();

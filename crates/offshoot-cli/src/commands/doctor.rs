@@ -1,7 +1,6 @@
 //! `offshoot doctor`: connects to one target and says how that went, hop by hop, and what is there.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::args::{DoctorArgs, GlobalArgs};
@@ -10,10 +9,9 @@ use crate::doctor::{Hop, Stage, findings, show};
 use crate::exit;
 use crate::fault::Fault;
 use crate::ground::{Event, Ground, Job, Running};
-use crate::interrupt::Interrupt;
 use crate::options::{Look, Reach};
 use crate::output::{Console, Json, Printer as _, Stream};
-use crate::tree::{Node, Tree};
+use crate::tree::Node;
 
 /// How long a target may take for its answers.
 const ASK: std::time::Duration = std::time::Duration::from_secs(20);
@@ -30,12 +28,7 @@ pub(crate) fn doctor(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<u8
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("the doctor sees one target at a time; these are {}", names.len());
     };
-    let console = Arc::new(Console::of_process());
-    let interrupt = Interrupt::listen()?;
-    reach.answers.surround(&console, &interrupt);
-    let tree = Tree::open(&reach)?;
-    let stopping = tree.clone();
-    interrupt.on_trip(move || stopping.shutdown());
+    let (console, interrupt, tree) = super::connected(&reach)?;
     let agents = crate::tree::agents(reach.agents.as_deref()).0;
     let mut code = 0;
     let mut node = tree.root().clone();

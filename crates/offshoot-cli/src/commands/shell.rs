@@ -1,12 +1,10 @@
 //! `offshoot shell`: the login shell of a target, or a command, on our terminal.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
 
 use crate::args::{GlobalArgs, ReachArgs, ShellArgs};
 use crate::fault::Fault;
 use crate::ground::{Ground, Job};
-use crate::interrupt::Interrupt;
 use crate::keys::Keys;
 use crate::options::{Look, Reach};
 use crate::output::{Console, Stream, fault_block};
@@ -64,12 +62,7 @@ fn run(
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("a terminal is for one target; these are {}", names.len());
     };
-    let console = Arc::new(Console::of_process());
-    let interrupt = Interrupt::listen()?;
-    reach.answers.surround(&console, &interrupt);
-    let tree = Tree::open(reach)?;
-    let stopping = tree.clone();
-    interrupt.on_trip(move || stopping.shutdown());
+    let (console, interrupt, tree) = super::connected(reach)?;
     // The usual size, for a terminal of which we have none.
     let size = wants_terminal.then(|| terminal::size().unwrap_or(session::USUAL));
     let place = Place { console: &console, interrupt: &interrupt, name: &names[0] };

@@ -1,6 +1,6 @@
 //! `offshoot tree`: connects to the targets and draws what has grown.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use offshoot::escape::escaped;
 use serde::Serialize;
@@ -12,9 +12,8 @@ use crate::fault::Fault;
 use crate::ground::{Facts, Ground};
 use crate::interrupt::Interrupt;
 use crate::options::{Look, Reach};
-use crate::output::{Console, Json, Palette, Printer as _, Stream, fault_block};
+use crate::output::{Json, Palette, Printer as _, Stream, fault_block};
 use crate::targets;
-use crate::tree::Tree;
 use crate::walk::{Plan, Visitor, walk};
 
 /// Grows the tree, draws it and returns what to exit with.
@@ -26,12 +25,7 @@ pub(crate) fn tree(args: TreeArgs, global: &GlobalArgs) -> anyhow::Result<u8> {
     let reach = Reach::new(&args.reach, global)?;
     let chosen = targets::resolve(&args.targets, &args.reach.exclude)?;
     let (names, paths) = crate::tree::paths(chosen.names, &reach)?;
-    let console = Arc::new(Console::of_process());
-    let interrupt = Interrupt::listen()?;
-    reach.answers.surround(&console, &interrupt);
-    let tree = Tree::open(&reach)?;
-    let stopping = tree.clone();
-    interrupt.on_trip(move || stopping.shutdown());
+    let (console, interrupt, tree) = super::connected(&reach)?;
     let plan = Plan::new(paths);
     let survey = survey(tree.root(), &plan, reach.fanout, &interrupt)?;
     tree.shutdown();

@@ -5,12 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use offshoot_wire::{Asks, AuthFailure, Hint, Meaning, Prompt, Prompts, Recipe, Secret, Start};
+use offshoot_wire::{Asks, AuthFailure, Meaning, Prompt, Prompts, Recipe, Secret, Start};
 
-use super::{Hop, Method, OptionProblem, RecipeError};
+use super::shared::{OptionsOf, Text, auth, hints};
+use super::{Hop, Method, RecipeError};
 use crate::answers::{Answers, Responder};
 use crate::deadlines::Deadlines;
-use crate::names::{self, NameError};
+use crate::names;
+
+const OPTIONS: OptionsOf = OptionsOf("doas");
 
 /// A context of another user on the same machine, through `doas`.
 ///
@@ -91,23 +94,16 @@ impl fmt::Display for Doas {
 
 impl Method for Doas {
     fn recipe(&self) -> Result<Recipe, RecipeError> {
-        checked("user", &self.user, names::user(&self.user))?;
-        checked("program", &self.program, names::value(&self.program))?;
-        if !self.answers.are_typable() {
-            return Err(wrong("secret", "not shown", OptionProblem::Secret));
-        }
+        OPTIONS.checked("user", &self.user, names::user(&self.user))?;
+        OPTIONS.checked("program", &self.program, names::value(&self.program))?;
+        OPTIONS.typable(&self.answers)?;
         let mut argv = vec![self.program.clone()];
         if self.answers.is_none() {
             argv.push("-n".into());
         }
         argv.extend(["-u", &self.user, "--", "/bin/sh", "-c", Start::SCRIPT].map(str::to_owned));
         let mut recipe = Recipe::new("doas", self.user.clone(), Start::Shell { argv, env: Vec::new() });
-        let hint = |&(text, means, advice): &(&str, Meaning, &str)| Hint {
-            text: text.to_owned(),
-            means,
-            advice: advice.to_owned(),
-        };
-        recipe.hints = TEXTS.iter().map(hint).collect();
+        recipe.hints = hints(TEXTS);
         let known = PROMPTS.iter().map(|&(text, asks)| Prompt { text: text.to_owned(), asks }).collect();
         recipe.prompts = Some(Prompts { known, terminal: true, answer_ms: self.deadlines.answer });
         Ok(self.deadlines.apply(recipe))
@@ -124,13 +120,9 @@ const PROMPTS: &[(&str, Asks)] =
 
 const RULES: &str = "allow it in doas.conf on that machine: what is run is /bin/sh";
 
-const fn auth(failure: AuthFailure) -> Meaning {
-    Meaning::Auth(failure)
-}
-
 /// What doas prints when it refuses.
 #[rustfmt::skip] // a table
-const TEXTS: &[(&str, Meaning, &str)] = &[
+const TEXTS: &[Text] = &[
     ("Authentication failed", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
     ("Authorization failed", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
     ("Operation not permitted", auth(AuthFailure::NotAllowed), RULES),
@@ -148,12 +140,4 @@ pub(super) fn hop(user: Option<&str>) -> Result<Hop, RecipeError> {
     let doas = Doas::to(user.unwrap_or_default());
     doas.recipe()?;
     Ok(Hop::Doas(doas))
-}
-
-fn wrong(option: &'static str, value: &str, problem: OptionProblem) -> RecipeError {
-    RecipeError { method: "doas", option, value: value.to_owned(), problem }
-}
-
-fn checked(option: &'static str, value: &str, result: Result<(), NameError>) -> Result<(), RecipeError> {
-    result.map_err(|problem| wrong(option, value, problem.into()))
 }

@@ -8,6 +8,7 @@
 
 mod doas;
 mod local;
+mod shared;
 mod ssh;
 mod su;
 mod sudo;

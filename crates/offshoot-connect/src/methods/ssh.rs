@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use offshoot_wire::{Asks, Limits, Prompt, Prompts, Recipe, Secret, Start};
 
+use super::shared::OptionsOf;
 use super::{Hop, Method, OptionProblem, RecipeError};
 use crate::answers::{Answers, Own, Responder};
 use crate::deadlines::Deadlines;
 use crate::names::{self, NameError};
 use place::Place;
+
+const OPTIONS: OptionsOf = OptionsOf("ssh");
 
 /// What a link depends on, and what S18 asks for. It stands before everything else on the command line, since ssh keeps the
 /// first value that it sees.
@@ -289,7 +292,7 @@ impl Ssh {
     /// The argument list, with the probe's place at its end.
     fn argv(&self, place: &Place) -> Result<Vec<String>, RecipeError> {
         let mut argv: Vec<String> = Vec::with_capacity(64);
-        checked("program", &self.program, names::value(&self.program))?;
+        OPTIONS.checked("program", &self.program, names::value(&self.program))?;
         argv.extend([self.program.clone(), "-T".into(), "-a".into(), "-x".into()]);
         let option = |argv: &mut Vec<String>, key: &str, value: &str| {
             argv.extend(["-o".to_owned(), format!("{key}={value}")]);
@@ -298,7 +301,7 @@ impl Ssh {
             option(&mut argv, key, value);
         }
         if let Some(config) = &self.config {
-            checked("configuration file", config, names::value(config))?;
+            OPTIONS.checked("configuration file", config, names::value(config))?;
             argv.extend(["-F".into(), config.clone()]);
         }
         if let Some(user) = &place.user {
@@ -309,7 +312,7 @@ impl Ssh {
         }
         at_most("identities", self.identities.len(), 16)?;
         for path in &self.identities {
-            checked("identity", path, names::value(path))?;
+            OPTIONS.checked("identity", path, names::value(path))?;
             argv.extend(["-i".into(), path.clone()]);
         }
         at_most("options", self.extra.len(), 64)?;
@@ -365,18 +368,16 @@ impl Method for Ssh {
         // The context's name, `ssh:` and this, has to fit a hello.
         let most = Limits::NAME - "ssh:".len();
         if target.len() > most {
-            return Err(wrong("host", &target, NameError::TooLong(target.len()).into()));
+            return Err(OPTIONS.wrong("host", &target, NameError::TooLong(target.len()).into()));
         }
         if let Some(triple) = &self.triple {
-            checked("triple", triple, names::host(triple))?;
+            OPTIONS.checked("triple", triple, names::host(triple))?;
         }
         // No LC_ALL: ssh has no translations, and would pass it on to the target (Debian's `SendEnv LANG LC_*`).
         let env = vec![("SSH_ASKPASS_REQUIRE".to_owned(), "never".to_owned())];
         let mut recipe = Recipe::new("ssh", target, Start::Shell { argv: self.argv(place)?, env });
         recipe.hints = hints::all(place);
-        if !self.answers.are_typable() {
-            return Err(wrong("secret", "not shown", OptionProblem::Secret));
-        }
+        OPTIONS.typable(&self.answers)?;
         if self.batch || !self.answers.is_none() {
             // Also where nobody answers: the ssh that leads to a jump host learns nothing of our options. Without a
             // terminal it would send empty passwords there; on one its question is seen, and ends it.
@@ -437,30 +438,22 @@ pub(super) fn hop(place: Option<&str>) -> Result<Hop, RecipeError> {
     Ok(Hop::Ssh(ssh))
 }
 
-fn wrong(option: &'static str, value: &str, problem: OptionProblem) -> RecipeError {
-    RecipeError { method: "ssh", option, value: value.to_owned(), problem }
-}
-
-fn checked(option: &'static str, value: &str, result: Result<(), NameError>) -> Result<(), RecipeError> {
-    result.map_err(|problem| wrong(option, value, problem.into()))
-}
-
 fn at_most(option: &'static str, count: usize, most: usize) -> Result<(), RecipeError> {
-    if count > most { Err(wrong(option, &count.to_string(), OptionProblem::TooMany(most))) } else { Ok(()) }
+    if count > most { Err(OPTIONS.wrong(option, &count.to_string(), OptionProblem::TooMany(most))) } else { Ok(()) }
 }
 
 /// An `-o` option of the user's: a key and a value, nothing that undoes what is forced.
 fn extra_option(option: &str) -> Result<(), RecipeError> {
-    checked("option", option, names::value(option))?;
+    OPTIONS.checked("option", option, names::value(option))?;
     // ssh takes `KEY=VALUE` and `KEY VALUE`.
     let key = option.split(['=', ' ']).next().unwrap_or_default();
     let value = option[key.len()..].trim_start_matches(['=', ' ']);
     if key.is_empty() || value.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(wrong("option", option, OptionProblem::KeyValue));
+        return Err(OPTIONS.wrong("option", option, OptionProblem::KeyValue));
     }
     let forced = FORCED.iter().map(|(forced, _)| forced);
     if forced.chain(REFUSED).any(|forced| forced.eq_ignore_ascii_case(key)) {
-        return Err(wrong("option", option, OptionProblem::Forced));
+        return Err(OPTIONS.wrong("option", option, OptionProblem::Forced));
     }
     Ok(())
 }

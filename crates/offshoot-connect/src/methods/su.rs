@@ -7,12 +7,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use offshoot_wire::{Asks, AuthFailure, Hint, Meaning, Prompt, Prompts, Recipe, Secret, Start};
+use offshoot_wire::{Asks, AuthFailure, Prompt, Prompts, Recipe, Secret, Start};
 
-use super::{Hop, Method, OptionProblem, RecipeError};
+use super::shared::{OptionsOf, Text, auth, hints};
+use super::{Hop, Method, RecipeError};
 use crate::answers::{Answers, Responder};
 use crate::deadlines::Deadlines;
-use crate::names::{self, NameError};
+use crate::names;
+
+const OPTIONS: OptionsOf = OptionsOf("su");
 
 /// A context of another user on the same machine, through `su`.
 ///
@@ -101,11 +104,9 @@ impl fmt::Display for Su {
 
 impl Method for Su {
     fn recipe(&self) -> Result<Recipe, RecipeError> {
-        checked("user", &self.user, names::user(&self.user))?;
-        checked("program", &self.program, names::value(&self.program))?;
-        if !self.answers.are_typable() {
-            return Err(wrong("secret", "not shown", OptionProblem::Secret));
-        }
+        OPTIONS.checked("user", &self.user, names::user(&self.user))?;
+        OPTIONS.checked("program", &self.program, names::value(&self.program))?;
+        OPTIONS.typable(&self.answers)?;
         let mut argv = vec![self.program.clone()];
         if self.login {
             argv.push("-".into());
@@ -113,12 +114,7 @@ impl Method for Su {
         // Behind the user, where busybox wants it and others take it. It goes to the user's shell, whichever that is.
         argv.extend([self.user.clone(), "-c".into(), Start::PROBE.into()]);
         let mut recipe = Recipe::new("su", self.user.clone(), Start::Shell { argv, env: Vec::new() });
-        let hint = |&(text, means, advice): &(&str, Meaning, &str)| Hint {
-            text: text.to_owned(),
-            means,
-            advice: advice.to_owned(),
-        };
-        recipe.hints = TEXTS.iter().map(hint).collect();
+        recipe.hints = hints(TEXTS);
         // In whatever language: all that su leaves standing is its prompt.
         let known = vec![Prompt { text: "*:".into(), asks: Asks::Password }];
         recipe.prompts = Some(Prompts { known, terminal: false, answer_ms: self.deadlines.answer });
@@ -130,13 +126,9 @@ impl Method for Su {
     }
 }
 
-const fn auth(failure: AuthFailure) -> Meaning {
-    Meaning::Auth(failure)
-}
-
 /// What su prints when it refuses, where it speaks English.
 #[rustfmt::skip] // a table
-const TEXTS: &[(&str, Meaning, &str)] = &[
+const TEXTS: &[Text] = &[
     ("Authentication failure", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
     ("incorrect password", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
     ("does not exist", auth(AuthFailure::NoSuchUser), "name a user that exists on that machine"),
@@ -153,12 +145,4 @@ pub(super) fn hop(user: Option<&str>) -> Result<Hop, RecipeError> {
     let su = Su::to(user.unwrap_or_default());
     su.recipe()?;
     Ok(Hop::Su(su))
-}
-
-fn wrong(option: &'static str, value: &str, problem: OptionProblem) -> RecipeError {
-    RecipeError { method: "su", option, value: value.to_owned(), problem }
-}
-
-fn checked(option: &'static str, value: &str, result: Result<(), NameError>) -> Result<(), RecipeError> {
-    result.map_err(|problem| wrong(option, value, problem.into()))
 }

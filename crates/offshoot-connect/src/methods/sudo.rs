@@ -5,12 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use offshoot_wire::{Asks, AuthFailure, Hint, Meaning, Prompt, Prompts, Recipe, Secret, Start};
+use offshoot_wire::{Asks, AuthFailure, Meaning, Prompt, Prompts, Recipe, Secret, Start};
 
+use super::shared::{OptionsOf, Text, auth, hints};
 use super::{Hop, Method, OptionProblem, RecipeError};
 use crate::answers::{Answers, Responder};
 use crate::deadlines::Deadlines;
-use crate::names::{self, NameError};
+use crate::names;
+
+const OPTIONS: OptionsOf = OptionsOf("sudo");
 
 /// What of the environment sudo is asked to keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -161,7 +164,7 @@ impl Sudo {
     }
 
     fn argv(&self) -> Result<Vec<String>, RecipeError> {
-        checked("program", &self.program, names::value(&self.program))?;
+        OPTIONS.checked("program", &self.program, names::value(&self.program))?;
         // `%p` is the user whose password is asked for. A sudo that does not know it shows it as it is.
         let mut argv = vec![self.program.clone(), "-p".into(), format!("{} %p:", Start::TOKEN)];
         argv.extend(["-u".into(), self.user.clone()]);
@@ -173,7 +176,7 @@ impl Sudo {
             Keep::All => argv.push("-E".into()),
             Keep::These(names) => {
                 for name in names {
-                    checked("variable", name, names::variable(name))?;
+                    OPTIONS.checked("variable", name, names::variable(name))?;
                 }
                 argv.push(format!("--preserve-env={}", names.join(",")));
             }
@@ -186,12 +189,12 @@ impl Sudo {
         }
         for (flag, option, value) in [("-r", "role", &self.role), ("-t", "type", &self.kind)] {
             if let Some(value) = value {
-                checked(option, value, names::value(value))?;
+                OPTIONS.checked(option, value, names::value(value))?;
                 argv.extend([flag.to_owned(), value.clone()]);
             }
         }
         if self.extra.len() > 16 {
-            return Err(wrong("arguments", &self.extra.len().to_string(), OptionProblem::TooMany(16)));
+            return Err(OPTIONS.wrong("arguments", &self.extra.len().to_string(), OptionProblem::TooMany(16)));
         }
         for extra in &self.extra {
             argv.push(argument(extra)?);
@@ -214,20 +217,13 @@ impl Method for Sudo {
     fn recipe(&self) -> Result<Recipe, RecipeError> {
         let number = self.user.strip_prefix('#').is_some_and(|number| number.parse::<u32>().is_ok());
         if !number {
-            checked("user", &self.user, names::user(&self.user))?;
+            OPTIONS.checked("user", &self.user, names::user(&self.user))?;
         }
-        if !self.answers.are_typable() {
-            return Err(wrong("secret", "not shown", OptionProblem::Secret));
-        }
+        OPTIONS.typable(&self.answers)?;
         // Its own messages in English, by the one variable that changes nothing else; the new context does not see it.
         let env = vec![("LANGUAGE".to_owned(), "C".to_owned())];
         let mut recipe = Recipe::new("sudo", self.user.clone(), Start::Shell { argv: self.argv()?, env });
-        let hint = |&(text, means, advice): &(&str, Meaning, &str)| Hint {
-            text: text.to_owned(),
-            means,
-            advice: advice.to_owned(),
-        };
-        recipe.hints = TEXTS.iter().map(hint).collect();
+        recipe.hints = hints(TEXTS);
         // A terminal also without answers: a policy may demand one.
         let known = PROMPTS.iter().map(|&(text, asks)| Prompt { text: text.to_owned(), asks }).collect();
         recipe.prompts = Some(Prompts { known, terminal: true, answer_ms: self.deadlines.answer });
@@ -252,13 +248,9 @@ const PROMPTS: &[(&str, Asks)] = &[
 const SUDOERS: &str = "allow it in sudoers on that machine, with `visudo`: what is run is /bin/sh";
 const SECRET: &str = "give the password, or somebody to ask for it; or NOPASSWD in sudoers";
 
-const fn auth(failure: AuthFailure) -> Meaning {
-    Meaning::Auth(failure)
-}
-
 /// What sudo and sudo-rs print when they refuse; `*` stands for any text.
 #[rustfmt::skip] // a table
-const TEXTS: &[(&str, Meaning, &str)] = &[
+const TEXTS: &[Text] = &[
     ("incorrect password attempt", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
     ("incorrect authentication attempt", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
     ("Authentication failed, try again", auth(AuthFailure::PasswordIncorrect), "it was tried once, so as to lock no account"),
@@ -294,14 +286,6 @@ pub(super) fn hop(user: Option<&str>) -> Result<Hop, RecipeError> {
     Ok(Hop::Sudo(sudo))
 }
 
-fn wrong(option: &'static str, value: &str, problem: OptionProblem) -> RecipeError {
-    RecipeError { method: "sudo", option, value: value.to_owned(), problem }
-}
-
-fn checked(option: &'static str, value: &str, result: Result<(), NameError>) -> Result<(), RecipeError> {
-    result.map_err(|problem| wrong(option, value, problem.into()))
-}
-
 /// An argument of the user's: an option, since anything else would be taken for the command; none that would have sudo
 /// read a password from the link, ask a program, detach, or do something else than run a command.
 fn argument(arg: &str) -> Result<String, RecipeError> {
@@ -322,13 +306,13 @@ fn argument(arg: &str) -> Result<String, RecipeError> {
         "--login",
     ];
     let Some(long) = arg.strip_prefix("--").filter(|name| !name.is_empty()) else {
-        return Err(wrong("argument", arg, OptionProblem::LongOption));
+        return Err(OPTIONS.wrong("argument", arg, OptionProblem::LongOption));
     };
-    checked("argument", arg, names::value(long))?;
+    OPTIONS.checked("argument", arg, names::value(long))?;
     let name = arg.split('=').next().unwrap_or_default();
     // sudo takes any beginning of a name that is no other's.
     if REFUSED.iter().any(|refused| refused.starts_with(name)) {
-        return Err(wrong("argument", arg, OptionProblem::Forced));
+        return Err(OPTIONS.wrong("argument", arg, OptionProblem::Forced));
     }
     Ok(arg.to_owned())
 }

@@ -6,6 +6,7 @@
 use offshoot_wire::{AuthFailure, Hint, HostKeyFailure, Meaning};
 
 use super::place::Place;
+use crate::methods::shared::{Text, auth};
 
 const KEY_CHANGED: &str = "the host has another key than the known one: if it was installed anew, check the new key and \
                            run `ssh-keygen -R HOST`; if not, somebody may be in between";
@@ -17,13 +18,9 @@ const SIGN: &str = "a key was found but could not sign: unlock it, touch the tok
 const SECRET: &str =
     "give the password, or somebody to ask for it; or a key that the server accepts, by ssh-agent or -i";
 
-const fn auth(failure: AuthFailure) -> Meaning {
-    Meaning::Auth(failure)
-}
-
 /// `*` stands for any text within a line.
 #[rustfmt::skip] // a table
-const TEXTS: &[(&str, Meaning, &str)] = &[
+const TEXTS: &[Text] = &[
     ("REMOTE HOST IDENTIFICATION HAS CHANGED", Meaning::HostKey(HostKeyFailure::Changed), KEY_CHANGED),
     ("Host key for * has changed", Meaning::HostKey(HostKeyFailure::Changed), KEY_CHANGED),
     ("REVOKED HOST KEY DETECTED", Meaning::HostKey(HostKeyFailure::Changed), "the host's key is marked as revoked: do not log in with it"),

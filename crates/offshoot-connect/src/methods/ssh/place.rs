@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{OptionProblem, RecipeError, checked, names, wrong};
+use super::{OPTIONS, OptionProblem, RecipeError, names};
 use crate::names::NameError;
 
 /// A login's place, in parts. The host is without brackets.
@@ -22,7 +22,7 @@ impl Place {
             None => (None, text),
         };
         let (host, port) = if let Some(inner) = rest.strip_prefix('[') {
-            let bad = || wrong("host", rest, NameError::Address.into());
+            let bad = || OPTIONS.wrong("host", rest, NameError::Address.into());
             let (host, after) = inner.split_once(']').ok_or_else(bad)?;
             if !host.contains(':') || !(after.is_empty() || after.starts_with(':')) {
                 return Err(bad());
@@ -34,18 +34,20 @@ impl Place {
                 None => (rest, None),
             }
         };
-        let port = port.map(|text| number(text).ok_or_else(|| wrong("port", text, OptionProblem::Port))).transpose()?;
+        let port = port
+            .map(|text| number(text).ok_or_else(|| OPTIONS.wrong("port", text, OptionProblem::Port)))
+            .transpose()?;
         Ok(Place { user: user.map(str::to_owned), host: host.to_owned(), port })
     }
 
     /// Checks the parts (S17).
     pub(super) fn check(&self) -> Result<(), RecipeError> {
         if let Some(user) = &self.user {
-            checked("user", user, names::user(user))?;
+            OPTIONS.checked("user", user, names::user(user))?;
         }
-        checked("host", &self.host, names::host(&self.host))?;
+        OPTIONS.checked("host", &self.host, names::host(&self.host))?;
         if self.port == Some(0) {
-            return Err(wrong("port", "0", OptionProblem::Port));
+            return Err(OPTIONS.wrong("port", "0", OptionProblem::Port));
         }
         Ok(())
     }
