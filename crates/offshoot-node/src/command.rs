@@ -1,6 +1,7 @@
 //! Programs that run in a context, in the manner of `std::process`.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use offshoot_wire::{CommandSpec, EnvChange, Failure, FailureKind, StderrMode, Terminal, Verb, channel, encode};
 
+use crate::error::os_failure;
+use crate::feeding::Source;
 use crate::process::{ExitStatus, Finished, Process};
 use crate::streams::{Input, Output};
 use crate::{Context, Error};
@@ -46,6 +49,7 @@ pub struct Command {
     /// Not the login shell, which is what no name means on the wire.
     named: bool,
     stdin: Option<Stdio>,
+    source: Option<Source>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
 }
@@ -66,7 +70,7 @@ impl Command {
             nice: 0,
             terminal: None,
         };
-        Command { context, spec, named: program.is_some(), stdin: None, stdout: None, stderr: None }
+        Command { context, spec, named: program.is_some(), stdin: None, source: None, stdout: None, stderr: None }
     }
 
     /// Adds an argument.
@@ -109,6 +113,29 @@ impl Command {
     /// Where its input comes from. By default nowhere.
     pub fn stdin(mut self, stdin: Stdio) -> Command {
         self.stdin = Some(stdin);
+        self.source = None;
+        self
+    }
+
+    /// Gives it all of this as its input: bytes, a file, whatever can be read. A thread of its own reads as fast as the
+    /// process takes it, so output can be collected meanwhile; [`Process::stdin`] is `None`.
+    ///
+    /// A process that ends without reading all is no error. When the reader fails the process is ended, since half an input is
+    /// worse than none, and whoever waits for it gets an error that says so. A reader that blocks for ever keeps its thread, and
+    /// nothing else. Copies of the command share the reader: give each run its own.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn demo(web: &offshoot_node::Context) -> Result<(), Box<dyn std::error::Error>> {
+    /// let count = web.command("wc").arg("-c").stdin_from(&b"some bytes"[..]).output()?;
+    /// let file = std::fs::File::open("site.tar")?;
+    /// let status = web.command("tar").args(["x", "-C", "/srv"]).stdin_from(file).status()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn stdin_from(mut self, source: impl Read + Send + 'static) -> Command {
+        self.source = Some(Source::new(source));
+        self.stdin = None;
         self
     }
 
@@ -176,7 +203,8 @@ impl Command {
             const ENOENT: i32 = 2;
             return Err(self.context.error(Failure::new(FailureKind::Os(ENOENT), "cannot run ``: it has no name")));
         }
-        self.spec.stdin = self.stdin == Some(Stdio::Piped);
+        let piped = self.stdin == Some(Stdio::Piped);
+        self.spec.stdin = piped || self.source.is_some();
         self.spec.stdout = self.stdout != Some(Stdio::Null);
         if self.spec.terminal.is_some() {
             self.spec.stdout = true;
@@ -188,11 +216,14 @@ impl Command {
             Some(Stdio::Null) => StderrMode::Null,
         };
         let exchange = Arc::new(self.context.ask(Verb::Exec, encode(&self.spec).into())?);
+        let fed = self.source.map(|source| source.feed(&exchange)).transpose();
+        let fed = fed.map_err(|error| self.context.error(os_failure("no thread for the input", &error)))?;
         let output = |number| Output { exchange: Arc::clone(&exchange), channel: number, rest: Bytes::new() };
         Ok(Process {
-            stdin: self.spec.stdin.then(|| Input { exchange: Arc::clone(&exchange), open: true }),
+            stdin: piped.then(|| Input { exchange: Arc::clone(&exchange), open: true }),
             stdout: self.spec.stdout.then(|| output(channel::STDOUT)),
             stderr: (self.spec.stderr == StderrMode::Apart).then(|| output(channel::STDERR)),
+            fed,
             exchange,
         })
     }

@@ -20,6 +20,7 @@ mod connecting;
 mod context;
 mod error;
 mod far;
+mod feeding;
 mod fetching;
 #[doc(hidden)] // what `offshoot-program` builds its calls of
 pub mod handover;

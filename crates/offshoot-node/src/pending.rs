@@ -143,6 +143,11 @@ impl Exchange {
         self
     }
 
+    /// What a thread needs that goes on with this exchange and does not keep it.
+    pub(crate) fn parts(&self) -> (Arc<Shared>, ExchangeId) {
+        (Arc::clone(&self.shared), self.id)
+    }
+
     /// Runs `command` on the state with this exchange.
     pub(crate) fn with<R>(&self, command: impl FnOnce(&mut State, ExchangeId, Time) -> R) -> R {
         self.shared.with(|state, now| command(state, self.id, now))

@@ -1,7 +1,7 @@
 //! A process that runs in a context, and how it ended.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -92,6 +92,8 @@ pub struct Process {
     pub stdout: Option<Output>,
     /// Its error output, when that is piped on its own.
     pub stderr: Option<Output>,
+    /// Where the failure of a reader that gives its input is found.
+    pub(crate) fed: Option<Arc<OnceLock<Failure>>>,
     pub(crate) exchange: Arc<Exchange>,
 }
 
@@ -130,7 +132,11 @@ impl Process {
         match next {
             Ok(Ok(Next::Data(channel::STDERR, data))) => Ok(Event::Stderr(data)),
             Ok(Ok(Next::Data(_, data))) => Ok(Event::Stdout(data)),
-            Ok(Ok(Next::Result(body))) => Ok(Event::Exit(self.status_of(&body)?)),
+            Ok(Ok(Next::Result(body))) => match self.fed.as_ref().and_then(|fed| fed.get()) {
+                // It was ended for that.
+                Some(failure) => Err(self.exchange.error(failure.clone())),
+                None => Ok(Event::Exit(self.status_of(&body)?)),
+            },
             Ok(Err(failure)) => Err(self.exchange.error(failure)),
             Err(Elapsed) => Err(self.exchange.error(nothing_happened())),
         }

@@ -8,6 +8,7 @@ mod damage;
 mod entry;
 mod exec;
 mod failures;
+mod fed;
 mod limits;
 mod liveness;
 mod load;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let checks: Vec<Check> = [
         exec::CHECKS,
         contexts::CHECKS,
+        fed::CHECKS,
         failures::CHECKS,
         liveness::CHECKS,
         damage::CHECKS,
