@@ -171,6 +171,52 @@ fn nothing_is_left_on_any_host_when_the_master_is_killed() {
     ssh_tree("nothing_is_left_on_any_host_when_the_master_is_killed", &[Victim::Master]);
 }
 
+/// Kills the master of a chain of three hosts after each of some times, and says how many agents there were.
+#[track_caller]
+fn kill_after(fleet: &Fleet, tag: &Tag, after: Option<Duration>, interrupted: Option<Duration>) -> usize {
+    let mut running = fleet.offshoot(tag, &["exec", "h1/h2/h3", "--", "sh", "-c", LOAD]).start();
+    let master = running.master();
+    match after {
+        Some(after) => std::thread::sleep(after),
+        None => running.await_output("up", UP),
+    }
+    if let Some(interrupted) = interrupted {
+        master.signal(Signal::INT);
+        std::thread::sleep(interrupted);
+    }
+    let agents = running.tree().agents.len();
+    let alive = master.signal(Signal::KILL);
+    assert!(!running.finish_within(Duration::from_secs(10)).overdue);
+    let took = tag.assert_nothing_left(3 * promise(HOPS - 1));
+    let at = format!("after {after:?}, interrupted {interrupted:?} before");
+    println!("{at}: killed {alive} with {agents} agents, all gone after {took:?}");
+    agents
+}
+
+#[test]
+fn nothing_is_left_on_any_host_at_whichever_stage_the_master_is_killed() {
+    let name = "nothing_is_left_on_any_host_at_whichever_stage_the_master_is_killed";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("stages");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2", "h3"].map(Peer::new)));
+    // What is built first is no part of it.
+    fleet.offshoot(&tag, &["exec", "h1", "--", "true"]).run().expect_code(0);
+    let began = Instant::now();
+    assert_eq!(kill_after(&fleet, &tag, None, None), HOPS);
+    // The logins one behind the other, and the start of the program: all of it lies in this time.
+    let up = began.elapsed().min(Duration::from_secs(10));
+    let mut seen: Vec<usize> =
+        (0..=12).map(|twelfth| kill_after(&fleet, &tag, Some(up * twelfth / 12), None)).collect();
+    assert_eq!(seen[0], 0, "agents before anything was started");
+    seen.sort_unstable();
+    seen.dedup();
+    println!("killed with these numbers of agents: {seen:?}");
+    // And in the end of the tree.
+    for milliseconds in [0, 5, 50, 200, 1000] {
+        kill_after(&fleet, &tag, None, Some(Duration::from_millis(milliseconds)));
+    }
+}
+
 #[test]
 fn nothing_is_left_on_the_hosts_below_an_agent_that_is_killed() {
     ssh_tree(
