@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_stopped_agent_is_gone_after_the_end", || stopped_at_the_end(true, false)),
     ("a_stopped_supervisor_is_gone_after_the_end", || stopped_at_the_end(false, true)),
     ("a_stopped_pair_of_guards_is_gone_after_the_end", || stopped_at_the_end(true, true)),
+    ("whatever_is_stopped_while_a_context_comes_works_or_goes_is_gone_after_the_end", stopped_at_any_stage),
     ("a_program_that_ignores_term_is_gone_after_the_end", stubborn),
     ("a_second_end_hurries_the_first", hurried),
     ("a_context_that_ends_slowly_ends_at_once_when_its_parent_is_lost", orphaned_at_the_end),
@@ -255,6 +256,54 @@ fn stopped_at_the_end(stop_agent: bool, stop_supervisor: bool) {
         assert!(took < Duration::from_secs(3) * 3, "it took {took:?}");
         drop((chain, processes, master));
         all_gone(&below, Duration::from_secs(6));
+    }
+}
+
+/// One process of a growing tree is stopped at a moment of its life, whichever it is by then, and the tree ended.
+fn stopped_at_any_stage() {
+    let silence = Duration::from_millis(1500);
+    for round in 0..24_u32 {
+        let master = builder().heartbeat(Duration::from_millis(300), silence).build().expect("a master");
+        let above = master.local().connect().expect("a context");
+        let (stage, moment) = (round % 3, Duration::from_millis(1) * (round / 3));
+        let (mut stopped, mut start) = (None, Instant::now());
+        std::thread::scope(|scope| {
+            // What it answers depends on what was stopped; that it does is what counts.
+            let working = scope.spawn(|| match stage {
+                0 => drop(master.local().connect()),
+                1 => drop(above.local().connect().and_then(|context| context.command("sleep").arg("600").output())),
+                _ => drop(above.local().connect().and_then(|context| context.shutdown())),
+            });
+            // The second and third stage begin when the connect is done.
+            std::thread::sleep(moment + if stage == 0 { Duration::ZERO } else { Duration::from_millis(4) });
+            let below = children();
+            // The youngest as often as not: a context that is just coming.
+            let victim = below[below.len() - 1 - (round as usize / 2) % below.len()];
+            let pid = rustix::process::Pid::from_raw(victim.pid as i32).expect("a process number");
+            // It may just have ended.
+            stopped = rustix::process::kill_process(pid, Signal::STOP).ok().map(|()| victim);
+            start = Instant::now();
+            master.end(Duration::from_millis(500));
+            let took = start.elapsed();
+            assert!(
+                took < 3 * Duration::from_millis(2500),
+                "round {round}: the end took {took:?}, {victim:?} of {below:?}"
+            );
+            working.join().expect("no panic");
+            let took = start.elapsed();
+            assert!(
+                took < 3 * Duration::from_millis(2500),
+                "round {round}: the wait took {took:?}, {victim:?} of {below:?}"
+            );
+        });
+        drop((above, master));
+        let left = || format!("round {round}: {stopped:?} was stopped, and {:?} live on", children());
+        let limit = start + 3 * (silence + Duration::from_secs(2));
+        while !children().is_empty() {
+            assert!(Instant::now() < limit, "{}", left());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(stopped.is_none_or(|victim| !victim.lives()), "{}", left());
     }
 }
 
