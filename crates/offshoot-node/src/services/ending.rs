@@ -194,7 +194,7 @@ mod tests {
         let deaf: Vec<Child> = (0..40)
             .map(|number| {
                 let tag = format!("deaf-{own}-{number}");
-                let child = started(&tag, "trap '' TERM; exec sleep 600");
+                let child = started(&tag, "trap '' TERM; exec sleep 60");
                 within(Duration::from_secs(10), "it does not run", || {
                     std::fs::read_to_string(format!("/proc/{}/comm", child.pid())).is_ok_and(|name| name == "sleep\n")
                 });
@@ -203,10 +203,10 @@ mod tests {
             })
             .collect();
         let ends = |child: &Child| child.try_wait().unwrap().is_some();
-        let polite = started(&format!("polite-{own}"), "sleep 600 & wait");
+        let polite = started(&format!("polite-{own}"), "sleep 60 & wait");
         end(&polite, format!("polite-{own}"), Duration::from_secs(600));
         within(Duration::from_secs(6), "it is not asked", || ends(&polite));
-        let short = started(&format!("short-{own}"), "trap '' TERM; sleep 600 & wait; sleep 600");
+        let short = started(&format!("short-{own}"), "trap '' TERM; sleep 60 & wait; sleep 60");
         let began = Instant::now();
         end(&short, format!("short-{own}"), Duration::from_millis(700));
         within(Duration::from_secs(6), "it is not killed", || ends(&short));
