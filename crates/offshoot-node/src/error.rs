@@ -134,14 +134,18 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failure = &self.0.failure;
         let lost = self.lost_at();
+        let title = title(&failure.kind);
+        // What the system says may end the message already, behind what it was asked to do.
+        let said = matches!(failure.kind, FailureKind::Os(_)) && failure.message.contains(&title);
         match (&failure.kind, &lost) {
             (FailureKind::PeerLost(reason), Some(lost)) => write!(f, "{} was lost: {reason}", lost.escape_debug())?,
-            (kind, _) => f.write_str(&title(kind))?,
+            _ if said => {}
+            _ => f.write_str(&title)?,
         }
         // A message that begins with the address says the same again, in numbers.
         let told = lost.is_some() && failure.message.starts_with(&failure.at.to_string());
         if !failure.message.is_empty() && !told {
-            write!(f, ": {}", failure.message.escape_debug())?;
+            write!(f, "{}{}", if said { "" } else { ": " }, failure.message.escape_debug())?;
         }
         if !self.0.path.is_empty() {
             write!(f, " (on {})", self.0.path.escape_debug())?;
@@ -197,6 +201,15 @@ mod tests {
         let failure = Failure::new(FailureKind::Denied, "no\u{1b}[2J\nway").ran(Ran::MaybeExecuted);
         let text = Error::new(failure, "ssh:a -> ssh:b").to_string();
         assert_eq!(text, "not allowed: no\\u{1b}[2J\\nway (on ssh:a -> ssh:b); it may have run");
+    }
+
+    #[test]
+    fn what_the_system_says_is_told_once() {
+        let text = |message: &str| Error::new(Failure::new(FailureKind::Os(2), message), "ssh:a").to_string();
+        let system = std::io::Error::from_raw_os_error(2);
+        assert_eq!(text(&format!("cannot run `x`: {system}")), format!("cannot run `x`: {system} (on ssh:a)"));
+        assert_eq!(text("cannot run `x`"), format!("{system}: cannot run `x` (on ssh:a)"));
+        assert_eq!(text(""), format!("{system} (on ssh:a)"));
     }
 
     fn lost(at: &str, message: &str) -> Failure {
