@@ -5,6 +5,8 @@
 //! bytes. Everything here blocks, runs on the test's own thread, and ends: each wait has a deadline.
 
 #![forbid(unsafe_code)]
+// Fixtures are no API: a panic of theirs is a test that fails, and nobody prints them.
+#![allow(missing_debug_implementations, clippy::missing_panics_doc)]
 #![deny(missing_docs)]
 
 pub mod accounts;

@@ -4,6 +4,7 @@
 //! It builds no tree and expands no macro.
 
 /// A source file in three views of equal length and equal lines.
+#[derive(Debug)]
 pub struct Source {
     /// The file as it is.
     pub text: String,

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::cargo;
 
 /// How a program that was run ended.
+#[derive(Debug)]
 pub struct Outcome {
     /// Its status.
     pub status: ExitStatus,

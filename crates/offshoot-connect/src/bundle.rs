@@ -59,6 +59,13 @@ pub struct Packed {
     pub sha256: [u8; 32],
 }
 
+impl fmt::Debug for Packed {
+    /// Without its bytes, which are many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
 impl Packed {
     /// Packs `agent` as small as can be: half a second for 400 KiB in an optimized build.
     ///

@@ -145,6 +145,7 @@ enum Program<'a> {
 /// The kernel's side is that of `posix_spawn` (a clone that shares memory until exec), in `sys::start`, which also says
 /// why not libc's own function.
 #[derive(Debug)]
+#[must_use = "nothing runs until `start` is called"]
 pub struct Spawn<'a> {
     program: Program<'a>,
     argv0: Option<OsString>,

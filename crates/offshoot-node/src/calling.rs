@@ -15,6 +15,7 @@ use crate::shared::Elapsed;
 use crate::{Context, Error};
 
 /// A call under way. Dropping it cancels it: the wait ends at once, and the function can see that nobody waits.
+#[must_use = "dropping it cancels the call"]
 pub struct Calling {
     exchange: Arc<Exchange>,
     /// What came of a large value.

@@ -208,6 +208,7 @@ impl Drop for Exchange {
 /// An answer that is on its way. Dropping it cancels what was asked.
 ///
 /// `Send`: it can be waited for on another thread than the one that asked.
+#[must_use = "dropping it cancels what was asked"]
 pub struct Pending<T> {
     exchange: Exchange,
     decode: fn(Bytes) -> Result<T, Failure>,

@@ -85,6 +85,7 @@ pub enum Event {
 /// On a [terminal](crate::Command::terminal) all its output comes by `stdout`, as the terminal shows it: with echo, and
 /// with a carriage return before each newline. When the process has ended and others still hold its terminal, what they
 /// wrote in the 250 ms after is waited for; then they are hung up.
+#[must_use = "dropping it and its streams ends the process"]
 pub struct Process {
     /// Its input, when that is piped. Drop or [`Input::finish`] it to let the process see the end.
     pub stdin: Option<Input>,

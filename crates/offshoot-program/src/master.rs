@@ -69,6 +69,7 @@ pub(crate) fn can_become_agent() -> bool {
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping it ends the tree"]
 pub struct Master {
     root: Root,
     context: Context,

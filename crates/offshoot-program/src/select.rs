@@ -25,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// }
 /// # }
 /// ```
+#[must_use = "dropping it cancels the calls that are left"]
 pub struct Select<T> {
     calls: Vec<Watched<T>>,
     wake: Option<Arc<WakeFd>>,
