@@ -184,7 +184,7 @@ fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
     std::env::set_current_dir("/")?;
     // A dump would hold other contexts' data. No boundary against the same user.
     process::set_dumpable(false)?;
-    process::set_child_subreaper()?;
+    adopt_orphans();
     // As many contexts below as the system allows; what is started here gets the login's own limit back.
     let _ = process::raise_descriptor_limit();
     let outputs = if role.has_users_processes() { Some(Outputs::new()?) } else { None };
@@ -202,6 +202,12 @@ fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
             Ok(0)
         }
     }
+}
+
+/// Linux before 3.4 refuses, and so does qemu-user. All the rest of the guards' work can be done there; what daemonized is
+/// not found at the end: `docs/security.md`.
+fn adopt_orphans() {
+    let _ = process::set_child_subreaper();
 }
 
 /// The pipes that are a worker's standard output and error output, made before the fork.
@@ -249,7 +255,7 @@ fn serve(
     process::setsid()?;
     if !role.has_users_processes() {
         // Not inherited by the fork: what runs below is adopted by the nearer of the two guards.
-        process::set_child_subreaper()?;
+        adopt_orphans();
     }
     let signals = Signals::new(&supervise::SIGNALS)?;
     let mut received = Vec::new();
