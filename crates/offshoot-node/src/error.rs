@@ -10,7 +10,7 @@ use crate::context::timed;
 /// An operation that failed: what, where on the path, whether the work ran, what was seen and what to do next.
 ///
 /// `Display` is one line, without raw bytes from elsewhere; [`Error::seen`] and [`Error::hint`] have the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
 #[derive(Clone, Debug)]
@@ -130,6 +130,21 @@ fn title(kind: &FailureKind) -> String {
     }
 }
 
+/// As a program shows it that gives up, when `main` returns it or something unwraps it: what failed and where, what was
+/// seen, escaped, and what to do, each on lines of its own. `{:#?}` shows the fields.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f.debug_tuple("Error").field(&self.0).finish();
+        }
+        write!(f, "{self}")?;
+        for line in self.seen().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            write!(f, "\n  {}", String::from_utf8_lossy(line).escape_debug())?;
+        }
+        if self.hint().is_empty() { Ok(()) } else { write!(f, "\n  {}", self.hint().escape_debug()) }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failure = &self.0.failure;
@@ -210,6 +225,15 @@ mod tests {
         assert_eq!(text(&format!("cannot run `x`: {system}")), format!("cannot run `x`: {system} (on ssh:a)"));
         assert_eq!(text("cannot run `x`"), format!("{system}: cannot run `x` (on ssh:a)"));
         assert_eq!(text(""), format!("{system} (on ssh:a)"));
+    }
+
+    #[test]
+    fn a_program_that_gives_up_shows_the_three_parts_and_escaped() {
+        let failure = Failure::new(FailureKind::Denied, "no way").seen(b"first\x1b\n\nsecond\n").hint("ask \u{1b}them");
+        let error = Error::new(failure, "ssh:a");
+        let expected = "not allowed: no way (on ssh:a)\n  first\\u{1b}\n  second\n  ask \\u{1b}them";
+        assert_eq!(format!("{error:?}"), expected);
+        assert!(format!("{error:#?}").starts_with("Error(\n    Inner {"));
     }
 
     fn lost(at: &str, message: &str) -> Failure {
