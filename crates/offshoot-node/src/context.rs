@@ -328,6 +328,9 @@ impl Context {
     /// The context runs the recipes. All are asked before the first answer is awaited; those that may ask something are
     /// waited for side by side.
     fn connect_there(&self, specs: Vec<Result<(ConnectSpec, Answers), Failure>>) -> Vec<Result<Context, Error>> {
+        if specs.iter().flatten().any(|(spec, _)| !is_near(&spec.recipe)) {
+            self.send_agent_ahead();
+        }
         let asked: Vec<Result<Login, Error>> = specs
             .into_iter()
             .map(|spec| {

@@ -1,19 +1,44 @@
 //! How a connect's thread gets what its target is started from: it waits, outside the lock, for what comes from above.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use offshoot_connect::bundle::Bundle;
 use offshoot_connect::{Cancel, Executable, Payloads};
 use offshoot_forward::Content;
 use offshoot_mux::lead::Slot;
 use offshoot_route::Time;
-use offshoot_wire::{ContentRef, Failure, FailureKind, PayloadSpec};
+use offshoot_wire::{ContentRef, Failure, FailureKind, ImageSpec, PayloadSpec, Verb, encode};
 
+use crate::Context;
 use crate::identity::TRIPLE;
 use crate::services::Waiting;
 use crate::shared::Shared;
 use crate::state::State;
+
+/// How long the root may look for an agent that is not yet needed: it reads a file of some hundred KiB.
+const AHEAD: Duration = Duration::from_secs(1);
+
+impl Context {
+    /// Has the agent that logins from this context will most likely need, that of its own machine, brought there. Along with
+    /// the request for such a login it comes in one round trip; a context that has to find out asks for its name, then for
+    /// it. For the root; what cannot be had is told when it is needed.
+    pub(crate) fn send_agent_ahead(&self) {
+        let (shared, Some(hello)) = (self.shared(), self.hello()) else { return };
+        if shared.options.payloads.is_none() {
+            return;
+        }
+        let spec = agent(&hello.triple);
+        let ask = |state: &mut State, slot: &Waiting, now| state.need_named(shared, spec, Some(slot), now);
+        let found = FromAbove::new(shared).wait(Instant::now() + AHEAD, &Cancel::new(), ask);
+        let Ok((content, _)) = found else { return };
+        // Not waited for, and not taken back.
+        let spec = ImageSpec { hash: content.hash, keep: true };
+        if let Ok(asked) = self.ask(Verb::Image, encode(&spec).into()) {
+            drop(asked.unwanted(drop));
+        }
+    }
+}
 
 /// Asks the parent, once for all that wait, and keeps what it sends.
 pub(crate) struct FromAbove<'a> {
