@@ -42,16 +42,34 @@ fn disk_usage_sums_what_every_context_found_and_tells_the_errors_of_the_others()
     for (name, bytes) in [("one", 1_000), ("sub/two", 234)] {
         std::fs::write(folder.path().join(name), vec![b'x'; bytes]).expect("a file");
     }
-    let done = run(&tag, "disk_usage", &[&folder.path().display().to_string()]);
-    for host in ["local", "local/local", "local/local/local"] {
-        let line = format!("{host}: 1234 bytes in ");
-        assert_eq!(done.out().lines().filter(|l| l.starts_with(&line)).count(), 2, "{done}");
+    let place = folder.path().display().to_string();
+    let hosts = ["local", "local/local", "local/local/local"];
+    let done = run(&tag, "disk_usage", &[&[place.as_str()], &hosts[..]].concat());
+    for host in hosts {
+        let line = format!("{host}: 1234 bytes in 2 files of {place} ({})", std::env::consts::ARCH);
+        assert_eq!(done.out().lines().filter(|l| *l == line).count(), 2, "{done}");
     }
-    assert!(done.out().contains("total: 3702 bytes on 3 hosts (second round"), "{done}");
+    assert!(done.out().contains("total: 3702 bytes of 3 folders (second round"), "{done}");
     assert_eq!(done.out().matches("link to local").count(), 3, "{done}");
     let done = run(&tag, "disk_usage", &["/does/not/exist", "local"]);
-    assert!(done.out().contains("local: No such file or directory"), "{done}");
-    assert!(done.out().contains("total: 0 bytes on 1 hosts"), "{done}");
+    assert!(done.out().contains("local: /does/not/exist: No such file or directory"), "{done}");
+    assert!(done.out().contains("total: 0 bytes of 1 folders"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn disk_usage_alone_asks_three_contexts_for_a_folder_each() {
+    let tag = Tag::new("alone");
+    let done = run(&tag, "disk_usage", &[]);
+    let out = done.out();
+    let lines: Vec<&str> = out.lines().collect();
+    let rounds: Vec<&[&str]> = lines.split(|line| line.starts_with("total: ")).take(2).collect();
+    for round in rounds {
+        let told = round.iter().filter_map(|line| line.split_once(" files of ")?.1.split_once(' '));
+        let mut folders: Vec<&str> = told.map(|(folder, _)| folder).collect();
+        folders.sort_unstable();
+        assert_eq!(folders, ["/etc", "/usr/bin", "/usr/share"], "{done}");
+    }
     tag.assert_nothing_left(GONE);
 }
 
