@@ -3,6 +3,7 @@
 # whatever appears in them came from the test. Becomes PID 1 of it, and ends with its standard input. Started by src/host.rs only, by
 #   unshare --mount --uts --pid --fork --propagation private sh host.sh
 # Variables: FIXTURE_NAME; FIXTURE_SHARED, a folder that every host sees as /run/fixture, read-only, and that holds hosts/NAME for this script to mount on;
+# FIXTURE_MACHINE, with the profile `foreign`, what `uname -m` says;
 # FIXTURE_PROGRAMS, the folders of the programs under test, separated by colons, seen under their own paths; FIXTURE_INIT, the program that becomes PID 1; FIXTURE_PROFILES.
 set -eu
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
@@ -117,6 +118,12 @@ if has no-interpreters; then
             done
         done
     done
+fi
+
+if has foreign; then
+    mv "$root/usr/bin/uname" "$root/usr/bin/uname.own"
+    printf '#!/bin/sh\n/usr/bin/uname.own "$@" | sed s/%s/%s/g\n' "$(uname -m)" "$FIXTURE_MACHINE" >"$root/usr/bin/uname"
+    chmod 755 "$root/usr/bin/uname"
 fi
 
 cd "$root"

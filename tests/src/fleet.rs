@@ -205,6 +205,12 @@ impl Fleet {
         if peer.profiles.contains(&Profile::Busybox) {
             more.extend(["Match User busybox".into(), "ChrootDirectory /srv/busybox".into()]);
         }
+        more.extend(peer.profiles.iter().find_map(|profile| match profile {
+            Profile::Foreign(machine) => {
+                Some(format!("ForceCommand exec sh {} {machine}", host::scripts().join("foreign.sh").display()))
+            }
+            _ => None,
+        }));
         let sshd = Sshd::start(tag, &peer.name, Place::Host(&host, address), self.folder.path(), &self.seen_as, &more)?;
         if peer.profiles.contains(&Profile::NoProc) {
             host.unmount_proc()?;

@@ -39,6 +39,9 @@ pub enum Profile {
     Accounts,
     /// sudo is sudo-rs; goes with `Accounts`.
     SudoRs,
+    /// A machine of another architecture, as `uname -m` names it: one of [`foreign`]. Its own programs are still this machine's, which it runs as
+    /// well; what is built for it runs by qemu.
+    Foreign(&'static str),
 }
 
 impl Profile {
@@ -53,7 +56,18 @@ impl Profile {
             Profile::Busybox => "busybox",
             Profile::Accounts => "accounts",
             Profile::SudoRs => "sudo-rs",
+            Profile::Foreign(_) => "foreign",
         }
+    }
+}
+
+/// The architecture in qemu's words of a machine that `uname -m` calls so; nothing when no host can be made to be one.
+pub fn foreign(machine: &str) -> Option<&'static str> {
+    match machine {
+        "aarch64" => Some("aarch64"),
+        "armv7l" => Some("arm"),
+        "riscv64" => Some("riscv64"),
+        _ => None,
     }
 }
 
@@ -282,6 +296,9 @@ impl Host {
             .env("FIXTURE_INIT", fixture_program())
             .env("FIXTURE_SUDO_RS", sudo_rs())
             .env("FIXTURE_PROFILES", profiles.iter().map(|profile| profile.name()).collect::<Vec<_>>().join(" "));
+        if let Some(machine) = machine(profiles) {
+            command.env("FIXTURE_MACHINE", machine);
+        }
         let held = Held::start(&mut command, &format!("host {name}"), Some(&shared.join(format!("hosts/{name}.log"))))?;
         let init = process::children(held.pid())
             .first()
@@ -439,7 +456,32 @@ pub fn available(profiles: &[Profile]) -> Result<(), Unavailable> {
     if profiles.contains(&Profile::NoMemfd) && find_program("perl").is_none() {
         return Err(Unavailable::because("perl, which sets the seccomp filter, is not installed"));
     }
-    Ok(())
+    machine(profiles).map_or(Ok(()), qemu)
+}
+
+/// The machine that a host with these profiles is.
+fn machine(profiles: &[Profile]) -> Option<&'static str> {
+    profiles.iter().find_map(|profile| match profile {
+        Profile::Foreign(machine) => Some(*machine),
+        _ => None,
+    })
+}
+
+/// Whether a login can be one to such a machine: tried as it will be.
+fn qemu(machine: &str) -> Result<(), Unavailable> {
+    let qemu = format!("qemu-{}-static", foreign(machine).unwrap_or(machine));
+    if find_program(&qemu).is_none() {
+        return Err(Unavailable::because(format!("{qemu} is not installed")));
+    }
+    let mut command = Command::new("sh");
+    command.arg(scripts().join("foreign.sh")).arg(machine).env("SSH_ORIGINAL_COMMAND", "echo ready");
+    let tried = bounded::run(&mut command, None, Duration::from_secs(10));
+    if tried.code == Some(0) && tried.out() == "ready\n" {
+        Ok(())
+    } else {
+        let reason = tried.err().trim().to_string();
+        Err(Unavailable::because(format!("no binfmt_misc in a user namespace (Linux 6.7): {reason}")))
+    }
 }
 
 fn static_busybox() -> Result<(), Unavailable> {

@@ -2,46 +2,65 @@
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
+use offshoot_build::toolchain::Found;
+use offshoot_build::triples::{ALL, Triple};
 use offshoot_image::onefile::{Kind, OneFile};
 use offshoot_tests::bounded::{self, find_program};
+use offshoot_tests::host::Profile;
 use offshoot_tests::{Fleet, Peer, Tag, bed, host, not_run, or_not_run, product};
 
 /// Three times the seconds in which everything must be gone after a normal end, with hosts a second each for their shells.
 const GONE: Duration = Duration::from_secs(12);
 
-const I686: &str = "i686-unknown-linux-musl";
-const AARCH64: &str = "aarch64-unknown-linux-musl";
+/// How long a program may take that runs by qemu and was not optimized: the promise is for machines, this is for the test not to hang.
+const EMULATED: Duration = Duration::from_secs(150);
 
-/// The triples besides this machine's for which there are an agent and the library to build an image with.
-fn others() -> Vec<&'static str> {
-    [AARCH64, I686].into_iter().filter(|triple| missing(triple).is_none()).collect()
+/// The triples besides this machine's, and what a test with each lacks here.
+fn others() -> (Vec<&'static Triple>, Vec<(&'static Triple, String)>) {
+    let (mut there, mut not_there) = (Vec::new(), Vec::new());
+    for triple in ALL.iter().filter(|triple| !triple.name.starts_with(std::env::consts::ARCH)) {
+        match missing(triple) {
+            None => there.push(triple),
+            Some(reason) => not_there.push((triple, reason)),
+        }
+    }
+    (there, not_there)
+}
+
+fn names(triples: &[&'static Triple]) -> Vec<&'static str> {
+    triples.iter().map(|triple| triple.name).collect()
 }
 
 /// What a test with that triple lacks here.
-fn missing(triple: &str) -> Option<String> {
+fn missing(triple: &Triple) -> Option<String> {
     product::agents();
-    let bundle = host::build_folder().with_file_name("agents").join(format!("offshoot-agent-{triple}.bundle"));
-    if !bundle.is_file() {
+    let agents = host::build_folder().with_file_name("agents");
+    let name = triple.name;
+    if !agents.join(offshoot_build::agent::bundle_name(name)).is_file() {
         return Some(format!(
-            "no agent for {triple} lies in the build folder; build it by `cargo xtask agents --triple {triple}`"
+            "no agent for {name} lies in the build folder; build it by `cargo xtask agents --triple {name}`"
         ));
     }
-    let mut rustc = std::process::Command::new("rustc");
-    rustc.args(["--print", "target-libdir", "--target", triple]);
-    let folder = bounded::run(&mut rustc, None, Duration::from_secs(60));
-    let there = Path::new(folder.out().trim()).is_dir();
-    (!there).then(|| format!("no library for {triple}: `rustup target add {triple}`"))
+    let found = Found::look(triple).expect("a compiler");
+    let fix = format!("no image can be built for {name}; `cargo offshoot triples` says why");
+    found.best_for_images().is_none().then_some(fix)
+}
+
+fn count_lines(text: &str, beginning: &str, end: &str) -> usize {
+    text.lines().filter(|line| line.starts_with(beginning) && line.ends_with(end)).count()
 }
 
 #[test]
 fn one_file_runs_from_anywhere_and_holds_an_image_that_runs_for_each_triple() {
     let name = "one_file_runs_from_anywhere_and_holds_an_image_that_runs_for_each_triple";
     let tag = Tag::new("onefile");
-    let triples = others();
-    let file = product::one_file("install_app", &triples);
+    let (triples, not_there) = others();
+    for (triple, reason) in not_there {
+        not_run::report(&format!("{name}::{}", triple.name), &reason);
+    }
+    let file = product::one_file("install_app", &names(&triples));
     let folder = tempfile::tempdir().expect("a folder");
     let place = folder.path().join("renamed");
     std::fs::rename(&file, &place).expect("moved");
@@ -54,27 +73,28 @@ fn one_file_runs_from_anywhere_and_holds_an_image_that_runs_for_each_triple() {
     assert!(done.out().contains("local/local: the application runs as "), "{done}");
 
     let one = OneFile::open(File::open(&place).expect("the file")).expect("readable").expect("parts");
-    let own = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    for triple in triples.into_iter().chain([own.as_str()]) {
-        assert!(one.find(Kind::Agent, triple).is_some(), "an agent for {triple}");
-        let part = one.find(Kind::Image, triple).unwrap_or_else(|| panic!("an image for {triple}"));
-        let image = folder.path().join(triple);
+    let own = Triple::of_this_machine().expect("this machine is known");
+    for triple in triples.into_iter().chain([own]) {
+        assert!(one.find(Kind::Agent, triple.name).is_some(), "an agent for {}", triple.name);
+        let part = one.find(Kind::Image, triple.name).unwrap_or_else(|| panic!("an image for {}", triple.name));
+        let image = folder.path().join(triple.name);
         std::fs::write(&image, one.read(part).expect("whole")).expect("written");
         std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o755)).expect("executable");
-        let mut command = if triple == AARCH64 && own != AARCH64 {
-            if find_program("qemu-aarch64-static").is_none() {
-                not_run::report(&format!("{name}::{triple}"), "qemu-aarch64-static is not installed");
+        let mut command = if triple.is_native() {
+            tag.command(&image)
+        } else {
+            let qemu = format!("qemu-{}-static", triple.qemu);
+            if find_program(&qemu).is_none() {
+                not_run::report(&format!("{name}::{}", triple.name), &format!("{qemu} is not installed"));
                 continue;
             }
-            let mut qemu = tag.command("qemu-aarch64-static");
-            qemu.arg(&image);
-            qemu
-        } else {
-            tag.command(&image)
+            let mut command = tag.command(qemu);
+            command.arg(&image);
+            command
         };
-        let usage = bounded::run(&mut command, None, Duration::from_secs(60));
+        let usage = bounded::run(&mut command, None, EMULATED);
         usage.expect_code(2);
-        assert!(usage.err().starts_with("usage: install_app"), "{triple}: {usage}");
+        assert!(usage.err().starts_with("usage: install_app"), "{}: {usage}", triple.name);
     }
     tag.assert_nothing_left(GONE);
 }
@@ -85,19 +105,15 @@ fn a_program_as_one_file_calls_its_functions_on_hosts_and_behind_sudo_and_sends_
     or_not_run!(name, host::allowed());
     let tag = Tag::new("hosts");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[bed::peer("h1"), Peer::new("h2"), Peer::new("h3")]));
-    let file = product::one_file("disk_usage", &others());
+    let file = product::one_file("disk_usage", &names(&others().0));
     let hosts = ["sudo-nopass@h1", "sudo-nopass@h1/sudo:root", "h2", "h3"];
     let arguments = [&["/etc/ssh"], &hosts[..]].concat();
     let done = fleet.one_file(&tag, &file, &arguments).expect("a copy").run();
     done.expect_code(0);
     println!("{}", done.out());
     for host in hosts {
-        let line = format!("{host}: ");
-        assert_eq!(
-            done.out().lines().filter(|l| l.starts_with(&line) && l.contains(" bytes in ")).count(),
-            2,
-            "{done}"
-        );
+        let end = format!(" files of /etc/ssh ({})", std::env::consts::ARCH);
+        assert_eq!(count_lines(&done.out(), &format!("{host}: "), &end), 2, "{done}");
     }
     let down = |way: &str| -> u64 {
         let line = format!("link to {way}: ");
@@ -113,27 +129,60 @@ fn a_program_as_one_file_calls_its_functions_on_hosts_and_behind_sudo_and_sends_
     tag.assert_nothing_left(GONE);
 }
 
-/// A host of another architecture that this machine runs by itself: its logins are told so.
+/// Hosts that are machines of every architecture for which there are an agent and an image: one that this machine runs by itself, the others by qemu.
+/// Each is reached from here and from another host, and one host from each.
 #[test]
 fn hosts_of_several_architectures_run_the_functions_of_one_program() {
     let name = "hosts_of_several_architectures_run_the_functions_of_one_program";
     or_not_run!(name, host::allowed());
-    if let Some(reason) = missing(I686) {
-        not_run!(name, reason);
-    }
     let tag = Tag::new("mixed");
-    let old = Peer::new("old").sshd("ForceCommand setarch i686 /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"");
-    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), old]));
-    let file = product::one_file("disk_usage", &[I686]);
-    let done = fleet.one_file(&tag, &file, &["/etc/ssh", "h1", "old", "h1/old"]).expect("a copy").run();
+    let (triples, not_there) = others();
+    let mut lacks: Vec<(&str, String)> =
+        not_there.iter().map(|(triple, reason)| (triple.name, reason.clone())).collect();
+    // What `uname -m` says there, and what a program says that was built for it.
+    let (mut peers, mut machines, mut built) = (vec![Peer::new("plain")], Vec::new(), Vec::new());
+    for triple in triples {
+        let (machine, arch) = match triple.name.split('-').next().unwrap_or_default() {
+            "i686" => ("i686", "x86"),
+            "armv7" => ("armv7l", "arm"),
+            "riscv64gc" => ("riscv64", "riscv64"),
+            other => (other, other),
+        };
+        let peer = if triple.is_native() {
+            Peer::new(machine).sshd("ForceCommand setarch i686 /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"")
+        } else if let Err(reason) = host::available(&[Profile::Foreign(machine)]) {
+            lacks.push((triple.name, reason.to_string()));
+            continue;
+        } else {
+            // The interpreters are this machine's, which takes another number for a system call than that machine would.
+            Peer::new(machine).profile(Profile::Foreign(machine)).profile(Profile::NoInterpreters)
+        };
+        peers.push(peer);
+        machines.push((machine, arch));
+        built.push(triple.name);
+    }
+    for (triple, reason) in lacks {
+        not_run::report(&format!("{name}::{triple}"), &reason);
+    }
+    if machines.is_empty() {
+        not_run!(name, "no host of another architecture can be had here");
+    }
+    let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
+    let file = product::one_file("disk_usage", &built);
+    let mut hosts = vec![("plain".to_string(), std::env::consts::ARCH)];
+    for (machine, arch) in machines {
+        hosts.push((machine.to_string(), arch));
+        hosts.push((format!("plain/{machine}"), arch));
+        hosts.push((format!("{machine}/plain"), std::env::consts::ARCH));
+    }
+    let mut arguments = vec!["/etc/ssh"];
+    arguments.extend(hosts.iter().map(|(host, _)| host.as_str()));
+    let done = fleet.one_file(&tag, &file, &arguments).expect("a copy").deadline(EMULATED).run();
+    println!("{}", done.out());
     done.expect_code(0);
-    for host in ["h1", "old", "h1/old"] {
-        let line = format!("{host}: ");
-        assert_eq!(
-            done.out().lines().filter(|l| l.starts_with(&line) && l.contains(" bytes in ")).count(),
-            2,
-            "{done}"
-        );
+    for (host, arch) in &hosts {
+        let end = format!(" files of /etc/ssh ({arch})");
+        assert_eq!(count_lines(&done.out(), &format!("{host}: "), &end), 2, "{done}");
     }
     std::fs::remove_file(file).expect("removed");
     tag.assert_nothing_left(GONE);

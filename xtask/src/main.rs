@@ -5,8 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use offshoot_build::zig;
-use xtask::commands::{agents, bench, fuzz, image, loom, mutants, release_check, sim, soak, test, tidy};
+use xtask::commands::{agents, bench, fleet, fuzz, image, loom, mutants, release_check, sim, soak, test, tidy};
 
 /// The project's own commands
 #[derive(Debug, Parser)]
@@ -19,12 +18,11 @@ enum Command {
     Mutants(mutants::Args),
     Loom(loom::Args),
     Sim(sim::Args),
+    Fleet(fleet::Args),
     Fuzz(fuzz::Args),
     Soak(soak::Args),
     Bench(bench::Args),
     ReleaseCheck(release_check::Args),
-    #[command(hide = true)]
-    ZigLink(zig::LinkArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,11 +38,11 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Loom(args) => loom::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Fleet(args) => fleet::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::ReleaseCheck(args) => release_check::run(&args),
-        Command::ZigLink(args) => zig::link(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,15 +10,12 @@ use clap::{Parser, Subcommand};
 use offshoot_build::make;
 use offshoot_build::toolchain::{Found, Recipe};
 use offshoot_build::triples::ALL;
-use offshoot_build::zig;
 
 /// What cargo calls: `cargo-offshoot offshoot …`.
 #[derive(Parser)]
 #[command(name = "cargo", bin_name = "cargo")]
 enum Cargo {
     Offshoot(Offshoot),
-    #[command(hide = true)]
-    ZigLink(zig::LinkArgs),
 }
 
 /// Builds a program that uses offshoot for many machines, and as one file
@@ -62,7 +59,6 @@ fn main() -> ExitCode {
         }
         Cargo::Offshoot(Offshoot { command: Sub::Run { make, args } }) => run(&make, &args),
         Cargo::Offshoot(Offshoot { command: Sub::Triples }) => triples(),
-        Cargo::ZigLink(args) => zig::link(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

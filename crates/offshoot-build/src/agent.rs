@@ -64,6 +64,24 @@ pub fn bundle_name(triple: &str) -> String {
     format!("offshoot-agent-{triple}.bundle")
 }
 
+/// Whether an agent for the triple can be built here, by any recipe; `install` lets rustup fetch what is missing.
+///
+/// # Errors
+///
+/// When it cannot, which says what is missing.
+pub fn check(triple: &'static Triple, install: bool) -> Result<()> {
+    find(triple, None, install).map(drop)
+}
+
+fn find(triple: &'static Triple, recipe: Option<Recipe>, install: bool) -> Result<(Found, Recipe)> {
+    let mut found = Found::look(triple)?;
+    if install {
+        found.install(triple);
+    }
+    let recipe = found.require("agent", triple, recipe)?;
+    Ok((found, recipe))
+}
+
 /// Builds the agent for a triple, checks it and packs it. Beside the bundle lies its executable, for local contexts.
 ///
 /// # Errors
@@ -72,11 +90,7 @@ pub fn bundle_name(triple: &str) -> String {
 pub fn build(triple: &'static Triple, options: &Options) -> Result<Built> {
     let Options { folder, out, .. } = options;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let mut found = Found::look(triple)?;
-    if options.install {
-        found.install(triple);
-    }
-    let recipe = found.require("agent", triple, options.recipe)?;
+    let (found, recipe) = find(triple, options.recipe, options.install)?;
     let (executable, rustc) = recipe::build(&job(options)?, triple, recipe, &found)?;
     let about = || format!("the agent for {} by recipe {} is no good", triple.name, recipe.name());
     let linked = std::fs::read(&executable).with_context(|| format!("cannot read {}", executable.display()))?;

@@ -79,12 +79,7 @@ pub fn build(
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let folder = metadata.target_directory.join("offshoot");
     let mut all = Vec::new();
-    for &triple in triples {
-        let mut found = Found::look(triple)?;
-        if options.install {
-            found.install(triple);
-        }
-        let recipe = found.require("image", triple, options.recipe.or(found.best_for_images()))?;
+    for (triple, found, recipe) in recipes(triples, options)? {
         let mut select = program.select();
         select.extend(options.features.iter().map(Into::into));
         select.extend(["--profile".into(), (&options.profile).into()]);
@@ -112,6 +107,19 @@ pub fn build(
         all.push(Image { triple: triple.name, recipe, path, bytes: image.len() });
     }
     Ok(Images { program: program.clone(), id, all })
+}
+
+/// By which recipe each image is built; before any is, for that takes minutes.
+fn recipes(triples: &[&'static Triple], options: &Options) -> Result<Vec<(&'static Triple, Found, Recipe)>> {
+    let one = |triple: &'static Triple| {
+        let mut found = Found::look(triple)?;
+        if options.install {
+            found.install(triple);
+        }
+        let recipe = found.require("image", triple, options.recipe.or(found.best_for_images()))?;
+        Ok((triple, found, recipe))
+    };
+    triples.iter().copied().map(one).collect()
 }
 
 fn check_stamp(image: &[u8], id: &str) -> Result<()> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::{self, Sources};
 use crate::image::{self, Options};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Package};
 use crate::toolchain::Recipe;
 use crate::triples::{ALL, Triple};
 
@@ -108,6 +108,9 @@ pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
         recipe: args.recipe.recipe(),
         install: args.install,
     };
+    if !args.images_only {
+        agents_at_hand(&metadata, &triples, args)?;
+    }
     let images = image::build(&metadata, package, &program, &triples, &options)?;
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
     for image in &images.all {
@@ -158,10 +161,32 @@ fn features(args: &Args) -> Vec<String> {
     words
 }
 
-/// The agents of the very version that the program is built with.
-fn build_agents(metadata: &Metadata, triples: &[&'static Triple], install: bool) -> Result<PathBuf> {
-    const NODE: &str = "offshoot-node";
-    let node = metadata.packages.iter().find(|package| package.name == NODE);
+/// Sees to it, before anything is built, that there will be an agent for each triple.
+fn agents_at_hand(metadata: &Metadata, triples: &[&'static Triple], args: &Args) -> Result<()> {
+    let node = node(metadata)?;
+    for triple in triples {
+        match &args.agents {
+            Some(folder) => {
+                let path = folder.join(agent::bundle_name(triple.name));
+                ensure!(
+                    path.is_file(),
+                    "no agent for {}: {} is not there\n\
+                     fix: leave --agents away, then it is built; or `cargo xtask agents --triple {}` in a checkout of offshoot {}",
+                    triple.name,
+                    path.display(),
+                    triple.name,
+                    node.version
+                );
+            }
+            None => agent::check(triple, args.install)?,
+        }
+    }
+    Ok(())
+}
+
+/// offshoot as the program is built with it.
+fn node(metadata: &Metadata) -> Result<&Package> {
+    let node = metadata.packages.iter().find(|package| package.name == "offshoot-node");
     let node = node.with_context(|| {
         "the program does not depend on offshoot\nfix: cargo add offshoot, and see its documentation".to_string()
     })?;
@@ -173,6 +198,12 @@ fn build_agents(metadata: &Metadata, triples: &[&'static Triple], install: bool)
         node.version,
         node.version
     );
+    Ok(node)
+}
+
+/// The agents of the very version that the program is built with.
+fn build_agents(metadata: &Metadata, triples: &[&'static Triple], install: bool) -> Result<PathBuf> {
+    let node = node(metadata)?;
     // In a checkout, by path or from git, the agent lies beside.
     let beside = node.folder().with_file_name("offshoot-agent");
     let sources = if beside.join("Cargo.toml").is_file() {

@@ -233,7 +233,7 @@ fn sysroot_with_musl(rust: &Rust, target: &Path, triple: &Triple, musl: &Path) -
         }
     }
     let [rustc, sysroot] = [&rust.rustc, &sysroot].map(|path| zig::quoted(&path.to_string_lossy()));
-    zig::written(target.join(format!("rustc-{}", triple.name)), &format!("{rustc} --sysroot {sysroot}"))
+    zig::written(target.join(format!("rustc-{}", triple.name)), "", &format!("{rustc} --sysroot {sysroot}"))
 }
 
 /// Checks that an executable is static and of the triple.

@@ -1,28 +1,15 @@
 //! Zig as the linker of recipe B.
 //!
-//! rustc calls a linker by path alone, and with arguments that zig does not take. So the linker is a two-line script
-//! that calls this very program as `zig-link`, which drops those and calls zig.
+//! rustc calls a linker by path alone, and with arguments that zig does not take. So the linker is a script of the shell,
+//! which drops those and calls zig. It names no program of ours: that may be built anew while the script is in use.
 
-use std::ffi::OsString;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::run;
 use crate::triples::Triple;
-
-/// Links with zig; what rustc calls through the script
-#[derive(Debug, clap::Args)]
-pub struct LinkArgs {
-    /// Zig's name of the target
-    target: OsString,
-    /// The linker arguments of rustc
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<OsString>,
-}
 
 /// How zig is called: `OFFSHOOT_ZIG`, `zig` on the path, or the Python package.
 pub fn find() -> Option<Vec<String>> {
@@ -37,15 +24,27 @@ pub fn find() -> Option<Vec<String>> {
     there.then(|| python.to_vec())
 }
 
+/// What rustc passes to a GNU compiler and zig refuses, as patterns of the shell: it has the target from us.
+const DROPPED: &str = "--target=*|-m32|-Wl,-melf_i386";
+
 /// Writes the script that rustc calls as its linker.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
+/// When there is no zig, or the script cannot be written.
 pub fn script(folder: &Path, triple: &Triple) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot find this program")?;
-    let line = [&own.display().to_string(), "zig-link", triple.zig, "--"].map(quoted).join(" ");
-    written(folder.join(format!("zig-link-{}", triple.zig)), &line)
+    let zig = find().context("no zig (OFFSHOOT_ZIG)")?;
+    linking(folder.join(format!("zig-link-{}", triple.zig)), &zig, triple)
+}
+
+fn linking(path: PathBuf, zig: &[String], triple: &Triple) -> Result<PathBuf> {
+    // The list of a loop is made before its first round, so each word can be taken off and put back.
+    let rest = format!("for word do\nshift\ncase $word in {DROPPED}) ;;\n*) set -- \"$@\" \"$word\" ;;\nesac\ndone\n");
+    written(path, &rest, &format!("{} cc -target {}", words(zig), quoted(triple.zig)))
+}
+
+fn words(program: &[String]) -> String {
+    program.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// Writes the script that calls the `ld.lld` inside zig.
@@ -55,8 +54,7 @@ pub fn script(folder: &Path, triple: &Triple) -> Result<PathBuf> {
 /// When there is no zig, or the script cannot be written.
 pub fn lld_script(folder: &Path) -> Result<PathBuf> {
     let zig = find().context("no rust-lld, and no zig (OFFSHOOT_ZIG)")?;
-    let words: Vec<String> = zig.iter().map(|word| quoted(word)).collect();
-    written(folder.join("zig-ld.lld"), &format!("{} ld.lld", words.join(" ")))
+    written(folder.join("zig-ld.lld"), "", &format!("{} ld.lld", words(&zig)))
 }
 
 /// As one word of a shell's line.
@@ -64,39 +62,44 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// An executable script that runs `line` with the script's own arguments after it.
-pub(crate) fn written(path: PathBuf, line: &str) -> Result<PathBuf> {
+/// An executable script that does `first`, then runs `line` with the script's own arguments after it. A reader never sees
+/// half of it.
+pub(crate) fn written(path: PathBuf, first: &str, line: &str) -> Result<PathBuf> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    std::fs::write(&path, format!("#!/bin/sh\nexec {line} \"$@\"\n"))
-        .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o755)))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    crate::write(&path, format!("#!/bin/sh\n{first}exec {line} \"$@\"\n").as_bytes(), 0o755)?;
     Ok(path)
 }
 
-/// Calls zig with what rustc wants.
-///
-/// # Errors
-///
-/// When zig is not there, or fails.
-pub fn link(args: &LinkArgs) -> Result<()> {
-    let zig = find().context("no zig (OFFSHOOT_ZIG)")?;
-    let status = Command::new(&zig[0])
-        .args(&zig[1..])
-        .args(["cc", "-target"])
-        .arg(&args.target)
-        .args(args.rest.iter().filter(|argument| !is_dropped(argument)))
-        .status()
-        .context("cannot start zig")?;
-    if !status.success() {
-        bail!("zig cc failed: {status}");
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::triples::ALL;
 
-/// What rustc passes to a GNU compiler and zig refuses: it has the target from us.
-fn is_dropped(argument: &OsString) -> bool {
-    let text = argument.to_string_lossy();
-    text.starts_with("--target=") || text == "-m32" || text == "-Wl,-melf_i386"
+    /// A zig that prints its words, one a line, and where the script that calls it is.
+    fn linker() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::Builder::new().prefix("a folder's ").tempdir().unwrap();
+        let zig = folder.path().join("a zig");
+        std::fs::write(&zig, "printf '%s\\n' \"$@\"\n").unwrap();
+        let zig = ["sh", zig.to_str().unwrap(), "two words"].map(str::to_string);
+        let script = linking(folder.path().join("zig-link"), &zig, &ALL[2]).unwrap();
+        (folder, script)
+    }
+
+    #[test]
+    fn zig_gets_all_words_but_those_that_it_refuses() {
+        let (_folder, script) = linker();
+        let given = ["-m32", "a b", "", "--target=i686", "*", "-Wl,-melf_i386", "it's", "-m64", "-o", "x\ny"];
+        let got = run::read(Command::new("sh").arg(&script).args(given)).unwrap();
+        assert_eq!(got, "two words\ncc\n-target\nx86-linux-musl\na b\n\n*\nit's\n-m64\n-o\nx\ny\n");
+    }
+
+    #[test]
+    fn the_linker_s_script_names_no_program_that_is_built_anew() {
+        let (_folder, script) = linker();
+        let own = std::env::current_exe().unwrap();
+        let text = std::fs::read_to_string(script).unwrap();
+        assert!(!text.contains(own.file_name().unwrap().to_str().unwrap()), "{text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask image`: a program of this workspace, such as an example, for many machines and as one file.
 
 use anyhow::Result;
+use clap::Parser as _;
 use offshoot_build::make;
 
 use crate::workspace::Workspace;
@@ -10,6 +11,29 @@ use crate::workspace::Workspace;
 pub struct Args {
     #[command(flatten)]
     make: make::Args,
+}
+
+/// The examples that the tests send to other machines.
+const TESTED: [&str; 2] = ["disk_usage", "install_app"];
+
+/// Builds their images for these triples, not optimized, as the tests ask for them.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn build_for_tests(workspace: &Workspace, triples: &[&str]) -> Result<()> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    for example in TESTED {
+        let mut words =
+            vec!["image", "--package", "offshoot", "--example", example, "--profile", "dev", "--images-only"];
+        words.extend(triples.iter().flat_map(|triple| ["--triple", triple]));
+        make::run(&workspace.root, &Line::try_parse_from(words)?.args.make)?;
+    }
+    Ok(())
 }
 
 /// Runs the command, in the folder of the workspace.

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod bench;
+pub mod fleet;
 pub mod fuzz;
 pub mod image;
 pub mod loom;

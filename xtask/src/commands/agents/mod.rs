@@ -46,6 +46,11 @@ impl Wanted {
     pub fn triples(names: &[&str]) -> Wanted {
         Wanted { triples: names.iter().map(ToString::to_string).collect(), ..Wanted::default() }
     }
+
+    /// Lets rustup fetch what is missing.
+    pub fn install(self, install: bool) -> Wanted {
+        Wanted { install, ..self }
+    }
 }
 
 const KIB: usize = 1024;

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use super::counts::{self, Counts};
 use super::junit;
 use super::not_run;
-use crate::commands::{agents, loom, mutants, release_check};
+use crate::commands::{agents, image, loom, mutants, release_check};
 use crate::run;
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -57,8 +57,9 @@ pub(super) struct Seen {
 /// The tests against real peers.
 const PEERS: &str = "offshoot-tests";
 
-/// The triples that the tests need an agent for.
-const TRIPLES: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
+/// The triples that the tests need agents and images for. The others' std is built, too, which takes long: `cargo xtask
+/// fleet` has them.
+const TRIPLES: [&str; 3] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl", "i686-unknown-linux-musl"];
 
 const fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
@@ -77,6 +78,7 @@ pub(super) fn of(suite: Suite) -> Vec<Stage> {
     let peers = [
         Stage { name: "build", run: build },
         Stage { name: "agents", run: agents },
+        Stage { name: "images", run: images },
         Stage { name: "real peers", run: peers },
     ];
     let extra = [Stage { name: "sudo-rs", run: sudo_rs }];
@@ -279,6 +281,18 @@ fn agents(setting: &Setting) -> Result<Seen> {
         }
     }
     Ok(seen)
+}
+
+/// Builds the images of the programs that tests send to other machines: a test has less time than that takes.
+fn images(setting: &Setting) -> Result<Seen> {
+    let mut there = Vec::new();
+    for triple in TRIPLES {
+        if agents::missing(triple)?.is_none() {
+            there.push(triple);
+        }
+    }
+    image::build_for_tests(&setting.workspace, &there)?;
+    Ok(one())
 }
 
 fn models(setting: &Setting) -> Result<Seen> {
