@@ -21,16 +21,18 @@ use proc_macro::TokenStream;
 /// - `name::start(&context, args…)` does not wait: an `offshoot::PendingCall<T>`;
 /// - `name::call(args…)` is an `offshoot::Call<T>`, to give it a timeout first.
 ///
-/// Arguments and results travel by value: anything that serde serializes and deserializes. A function that returns an
-/// error which does neither has it turned into `offshoot::RemoteError`, with its message, its chain and its kind: that
-/// of `io::Result`, `anyhow::Result`, and any other `Result` with one parameter; `io::Error`, `anyhow::Error` and
-/// `Box<dyn Error>` of one with two. Any other error type travels as itself.
+/// Arguments and results travel by value: anything that serde serializes and deserializes. By reference travel
+/// `offshoot::Context`, the ends of an `offshoot::channel` (`Sender`, `Receiver`) and those of an `offshoot::pipe` (`PipeWriter`,
+/// `PipeReader`), which bring the right to use them along. A function that returns an error which serde does not know has it
+/// turned into `offshoot::RemoteError`, with its message, its chain and its kind: that of `io::Result`, `anyhow::Result`, and
+/// any other `Result` with one parameter; `io::Error`, `anyhow::Error`, `offshoot::Error` and `Box<dyn Error>` of one with
+/// two. Any other error type travels as itself.
 ///
 /// A first argument `&Here` is not passed by the caller: through it the function sees its own context, and whether
 /// anyone still waits.
 ///
-/// It is for free, non-generic functions of a module; anything else is a compile error that says so. The expansion
-/// places a static by link section, which rustc counts as unsafe: a crate that forbids `unsafe_code` can deny it instead.
+/// It is for free, non-generic functions of a module; anything else is a compile error that says so. The expansion places a
+/// static by link section. A crate that forbids `unsafe_code` can use it: none is in its own code.
 #[proc_macro_attribute]
 pub fn remote(attribute: TokenStream, item: TokenStream) -> TokenStream {
     remote::expand(attribute.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()

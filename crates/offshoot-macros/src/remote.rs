@@ -1,7 +1,7 @@
 //! `#[offshoot::remote]`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, GenericArgument, Ident, ItemFn, Pat, PathArguments, Result, ReturnType, Signature, Type};
 
@@ -24,6 +24,13 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
     let here = here.then(|| quote! { __here, });
     let value = &returned.value;
     let fallible = returned.fallible;
+    // Told first, and at the type itself.
+    let travelling = types.iter().map(|ty| quote_spanned! { ty.span() => ::offshoot::__expansion::travels::<#ty>(); });
+    let spot = match &signature.output {
+        ReturnType::Default => Span::call_site(),
+        ReturnType::Type(_, ty) => ty.span(),
+    };
+    let returns = quote_spanned! { spot => ::offshoot::__expansion::travels::<#value>(); };
     let convert = returned.foreign.then(|| {
         quote! {
             let value = value.map_err(|error| {
@@ -47,10 +54,15 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
         // Not everything is used by every program; what is public is so by the function's own visibility; the static
         // that registers the function is placed by link section; the references before an error pick a trait.
         #[allow(
-            unused_imports, dead_code, unreachable_pub, unsafe_code, clippy::too_many_arguments, clippy::needless_borrow
+            unused_imports, dead_code, unreachable_pub, clippy::too_many_arguments, clippy::needless_borrow
         )]
         #visibility mod #name {
             use super::*;
+
+            const _: () = {
+                #(#travelling)*
+                #returns
+            };
 
             const NAME: &str = ::core::module_path!();
 

@@ -50,11 +50,14 @@ pub struct WorkerLimits {
     /// After how long without a call, a child or a connect it ends; the next call starts another, with fresh statics.
     /// Five minutes by default; `None` is never.
     pub idle: Option<Duration>,
+    /// How many workers of this process there may be in one context at once, those of their own included; 64 by default. It is
+    /// the process's limit: of one worker it means nothing.
+    pub count: u32,
 }
 
 impl Default for WorkerLimits {
     fn default() -> WorkerLimits {
-        WorkerLimits { calls: 64, memory: None, idle: Some(Duration::from_secs(300)) }
+        WorkerLimits { calls: 64, memory: None, idle: Some(Duration::from_secs(300)), count: 64 }
     }
 }
 
@@ -77,6 +80,13 @@ impl WorkerLimits {
     #[must_use]
     pub fn idle(mut self, idle: Option<Duration>) -> WorkerLimits {
         self.idle = idle;
+        self
+    }
+
+    /// The same, with [so many workers](Self::count) in a context.
+    #[must_use]
+    pub fn count(mut self, count: u32) -> WorkerLimits {
+        self.count = count;
         self
     }
 

@@ -451,6 +451,9 @@ impl State {
                     asked.result = Some(result);
                 });
                 if !asked && let Some(home) = self.homecoming_of(id) {
+                    if let Some(worker) = home.worker(id) {
+                        shared.workers.gone(&worker);
+                    }
                     home.ended(id, None);
                 }
             }

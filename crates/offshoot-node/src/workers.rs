@@ -49,6 +49,10 @@ struct Table {
     threads: usize,
     /// The attendances of workers whose last handle was dropped.
     dropped: Vec<ExchangeId>,
+    /// The contexts in which one is being started.
+    starting: Vec<Address>,
+    /// Those that were started and are not gone.
+    alive: Vec<Address>,
 }
 
 /// The workers of this process.
@@ -70,13 +74,52 @@ impl Workers {
         std::mem::take(&mut self.lock().dropped)
     }
 
+    /// A place for one more in a context.
+    fn reserve(&self, of: &Context, most: u32) -> Result<Place<'_>, Error> {
+        let mut table = self.lock();
+        let address = of.address();
+        let starting = table.starting.iter().filter(|other| *other == address).count();
+        let alive = table.alive.iter().filter(|worker| worker.parent().as_ref() == Some(address)).count();
+        if starting + alive >= most as usize {
+            let text = format!("{} workers of this program run there already, as many as may", starting + alive);
+            let hint = "drop a worker of its own that is no longer needed, or set `WorkerLimits::count`";
+            return Err(of.error(Failure::new(FailureKind::Busy, text).hint(hint)));
+        }
+        table.starting.push(address.clone());
+        Ok(Place { workers: self, of: address.clone() })
+    }
+
     /// Everything at or under an address has ended.
     pub(crate) fn gone(&self, prefix: &Address) {
-        self.lock().entries.retain(|entry| match &entry.worker {
+        let mut table = self.lock();
+        table.alive.retain(|worker| !worker.is_under(prefix));
+        table.entries.retain(|entry| match &entry.worker {
             Worker::Up(worker) => !worker.address().is_under(prefix),
             // Its own thread will learn of it.
             Worker::Starting(_) => true,
         });
+    }
+}
+
+/// A worker that is being started counts from the beginning.
+struct Place<'a> {
+    workers: &'a Workers,
+    of: Address,
+}
+
+impl Place<'_> {
+    /// It runs. Counted until it is gone.
+    fn filled(self, worker: &Context) {
+        self.workers.lock().alive.push(worker.address().clone());
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut table = self.workers.lock();
+        if let Some(at) = table.starting.iter().position(|other| *other == self.of) {
+            table.starting.swap_remove(at);
+        }
     }
 }
 
@@ -148,7 +191,12 @@ impl Context {
     ) -> Result<(Context, Output, Output), Error> {
         let worker = self.start_worker(program)?;
         let spec = WorkerLimits { idle: None, ..limits }.spec();
-        let exchange = Arc::new(worker.ask(Verb::Attend, encode(&spec).into())?);
+        let asked = worker.ask(Verb::Attend, encode(&spec).into());
+        if asked.is_err() || worker.grant().is_some() {
+            // Gone already; or of its end nobody will tell, since it does not lie below this process: it is not counted.
+            self.workers().gone(worker.address());
+        }
+        let exchange = Arc::new(asked?);
         let output = |channel| Output { exchange: Arc::clone(&exchange), channel, rest: Bytes::new() };
         Ok((worker.as_own_worker(None), output(channel::STDOUT), output(channel::STDERR)))
     }
@@ -177,7 +225,13 @@ impl Context {
         loop {
             let asked = self.shared().with(|state, now| state.begin_attending(worker, path, &spec, now));
             match asked {
-                Ok(id) => return id,
+                Ok(id) => {
+                    if id.is_none() {
+                        // It is gone already: nothing else will tell.
+                        self.workers().gone(worker.address());
+                    }
+                    return id;
+                }
                 // As many requests wait as may: those are answered, or lost with their link.
                 Err(NoRoom) => std::thread::sleep(ROOM),
             }
@@ -185,6 +239,13 @@ impl Context {
     }
 
     fn start_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
+        let place = self.workers().reserve(self, self.shared().options.workers.count)?;
+        let worker = self.connect_worker(program)?;
+        place.filled(&worker);
+        Ok(worker)
+    }
+
+    fn connect_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
         if self.is_here() {
             // A copy of the program, as local contexts are, needs no image; it says so when it is none.
             let started = self.connect(WorkerOf { program, image: None });

@@ -11,6 +11,21 @@ pub use crate::registry::{FUNCTIONS, Function};
 pub use crate::thrown::{ShowsError, ShowsSendError, StdError, Thrown};
 use crate::{Call, Master};
 
+/// What can be an argument or the value of a remote function.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel to or from a remote function",
+    label = "this type has no form on the wire",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or take and return something that has them",
+    note = "a file or a stream travels as an end of `offshoot::pipe()`; an error as `io::Error`, `anyhow::Error` or `Box<dyn Error>`"
+)]
+pub trait Travels: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Travels for T {}
+
+/// Compiles when a type can be an argument or the value of a remote function.
+pub const fn travels<T: Travels>() {}
+
 /// A call of a function by its registered name.
 pub fn call<A: Serialize, T: DeserializeOwned>(function: &'static str, args: &A) -> Call<T> {
     Call::new(function, Packed::new(args))

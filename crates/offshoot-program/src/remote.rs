@@ -1,7 +1,6 @@
 //! Calls of remote functions, and what they return.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,15 +76,19 @@ pub struct Call<T> {
     chain: Option<Chain>,
     /// The value is a `Result`.
     fallible: bool,
-    returns: PhantomData<fn() -> T>,
+    decode: Decode<T>,
 }
 
 /// What a value is, by its bytes.
 type Decode<T> = fn(&Under, &Context, &[u8]) -> Result<T, Failure>;
 
-impl<T: DeserializeOwned> Call<T> {
-    pub(crate) fn new(function: &'static str, args: Result<Packed, EncodeError>) -> Call<T> {
-        Call { function, args, timeout: None, kill: false, chain: None, fallible: false, returns: PhantomData }
+impl<T> Call<T> {
+    pub(crate) fn new(function: &'static str, args: Result<Packed, EncodeError>) -> Call<T>
+    where
+        T: DeserializeOwned,
+    {
+        let decode: Decode<T> = |_, worker, value| handover::value(worker, value);
+        Call { function, args, timeout: None, kill: false, chain: None, fallible: false, decode }
     }
 
     /// How long the caller waits, from the start of the call on. Then it is cancelled: the wait ends with
@@ -138,7 +141,8 @@ impl<T: DeserializeOwned> Call<T> {
 
     /// Has it run in a context, without waiting. What stands in the way is told by the wait.
     pub fn start(self, context: &Context) -> PendingCall<T> {
-        self.begin(context, |_, worker, value| handover::value(worker, value))
+        let decode = self.decode;
+        self.begin(context, decode)
     }
 
     fn begin<V>(self, context: &Context, decode: Decode<V>) -> PendingCall<V> {

@@ -242,6 +242,10 @@ impl State {
         for id in shared.workers.take_dropped() {
             self.core.cancel(id, now);
             if let Some(home) = self.homecoming_of(id) {
+                // Where it does not lie below this process nobody will tell of its end.
+                if let Some(worker) = home.worker(id) {
+                    shared.workers.gone(&worker);
+                }
                 home.ended(id, None);
             }
         }

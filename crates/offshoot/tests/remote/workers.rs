@@ -21,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the_output_of_a_worker_of_its_own_can_be_read_as_streams", streamed),
     ("a_cancelled_call_ends_its_own_worker_and_all_that_it_started", killed),
     ("only_a_worker_of_its_own_is_ended_by_a_cancelled_call", not_killed),
+    ("r5_no_more_workers_run_in_a_context_than_the_user_allows", workers_limit),
     ("a_detached_call_runs_and_its_failure_is_logged", detached),
 ];
 
@@ -190,4 +191,24 @@ fn detached() {
     for part in ["No such file", "functions::size", "local", "as told", "functions::own_error"] {
         assert!(all.contains(part), "{part} is not in:\n{all}");
     }
+}
+
+fn workers_limit() {
+    let master = limited(WorkerLimits::default().count(2));
+    let (a, b) = (local(&master), local(&master));
+    let first = pid::on(&a).expect("a value");
+    let own = Worker::on(&a).start().expect("the second");
+    let error = Worker::on(&a).start().expect_err("a third");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Busy, Ran::NotSent), "{error}");
+    assert!(error.message().contains("2 workers") && error.hint().contains("WorkerLimits::count"), "{error}");
+    // Each context has a limit of its own.
+    let others: Vec<_> = (0..2).map(|_| Worker::on(&b).start().expect("there is room")).collect();
+    assert_eq!(pid::on(&b).expect_err("a third").kind(), &FailureKind::Busy);
+    drop(others);
+    within("a place is not given back", || pid::on(&b).is_ok());
+    // One that died makes room; so does one that is dropped.
+    abort_saying::on(&own, "on purpose".into()).expect_err("it died");
+    within("a place is not given back", || Worker::on(&a).start().is_ok());
+    within("a place is not given back", || Worker::on(&a).start().is_ok());
+    assert_eq!(pid::on(&a).expect("a value"), first, "the shared one was ended");
 }

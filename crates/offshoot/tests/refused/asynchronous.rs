@@ -1,0 +1,4 @@
+#[offshoot::remote]
+async fn later() {}
+
+fn main() {}

@@ -1,0 +1,2 @@
+#[offshoot::main]
+async fn main() {}

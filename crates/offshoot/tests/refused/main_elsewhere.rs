@@ -1,0 +1,4 @@
+#[offshoot::main]
+fn run() {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[offshoot::main]
+fn main(arguments: Vec<String>) {
+    let _ = arguments;
+}

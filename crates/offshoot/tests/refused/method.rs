@@ -1,0 +1,10 @@
+struct Disk;
+
+impl Disk {
+    #[offshoot::remote]
+    fn usage(&self) -> u64 {
+        0
+    }
+}
+
+fn main() {}

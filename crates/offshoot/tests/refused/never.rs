@@ -1,0 +1,6 @@
+#[offshoot::remote]
+fn serve() -> ! {
+    loop {}
+}
+
+fn main() {}

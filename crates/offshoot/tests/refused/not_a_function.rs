@@ -1,0 +1,6 @@
+#[offshoot::remote]
+struct Usage {
+    bytes: u64,
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[offshoot::remote(timeout = 5)]
+fn quick() {}
+
+fn main() {}
