@@ -2,10 +2,11 @@
 //! is its own image for hosts of the same kind: built by the test that runs it.
 //!
 //! `offshoot-calls CONFIG economy HOST CONTEXTS THREADS`, `… chain HOST… [sudo:USER]`, `… preload HOST CONTEXTS`,
-//! `… crash HOST`, `… cut HOST SCRIPT`.
+//! `… crash HOST`, `… cut HOST SCRIPT`, `… logs HOST… [sudo:USER]`, `… storm HOST RECORDS`, `… unterminated HOST BYTES`.
 
 #![deny(unsafe_code)]
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,145 @@ fn who(here: &Here) -> (u32, String, String) {
 #[offshoot::remote]
 fn crash() {
     std::process::abort();
+}
+
+#[offshoot::remote]
+fn nothing() {}
+
+#[offshoot::remote]
+fn say(text: String) {
+    log::info!("{text}");
+}
+
+/// Makes so many records as fast as it can; how long that took, in microseconds.
+#[offshoot::remote]
+fn storm(records: u32) -> u64 {
+    let began = Instant::now();
+    for number in 0..records {
+        log::info!("record {number}");
+    }
+    began.elapsed().as_micros() as u64
+}
+
+/// Writes so many bytes at once, and no end of line.
+#[offshoot::remote]
+fn write(bytes: usize) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(&vec![b'x'; bytes])?;
+    out.flush()
+}
+
+/// What came home: level, target and text.
+static CAME: Mutex<Vec<(log::Level, String, String)>> = Mutex::new(Vec::new());
+
+struct Keep;
+
+impl log::Log for Keep {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.target().starts_with("ctx.") {
+            let record = (record.level(), record.target().to_owned(), record.args().to_string());
+            CAME.lock().expect("no panic").push(record);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn keep(level: log::LevelFilter) {
+    log::set_logger(&Keep).expect("the first logger");
+    log::set_max_level(level);
+}
+
+/// Waits until what came satisfies; at most 20 s.
+fn comes(what: impl Fn(&[(log::Level, String, String)]) -> bool) -> bool {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !what(&CAME.lock().expect("no panic")) {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Records of the agent at the end of a way, and of a function there.
+fn logs(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+    keep(log::LevelFilter::Debug);
+    let at = reach(config, master, hops)?;
+    say::on(&at, "a function says".into())?;
+    // Whoever connects says so: that is the agent there.
+    let below = at.local().connect()?;
+    let both = |came: &[(log::Level, String, String)]| {
+        came.iter().any(|(_, _, text)| text == "a function says")
+            && came.iter().any(|(_, _, text)| text.starts_with("local: connected"))
+    };
+    println!("both came: {}", comes(both));
+    drop(below);
+    for (level, target, text) in CAME.lock().expect("no panic").iter() {
+        println!("{level} {target} {text}");
+    }
+    Ok(())
+}
+
+fn p99(mut times: Vec<Duration>) -> u128 {
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).or(times.last()).map_or(0, Duration::as_micros)
+}
+
+/// Calls beside more records than any link takes.
+fn storms(config: &str, master: &Master, host: &str, records: u32) -> Result<(), Failed> {
+    keep(log::LevelFilter::Info);
+    let context = master.connect(ssh(config, host))?;
+    nothing::on(&context)?;
+    let timed = || {
+        let began = Instant::now();
+        nothing::on(&context).map(|()| began.elapsed())
+    };
+    let idle = (0..300).map(|_| timed()).collect::<Result<Vec<_>, _>>()?;
+    let under_way = storm::start(&context, records);
+    let mut beside = Vec::new();
+    while !under_way.is_done() || beside.is_empty() {
+        beside.push(timed()?);
+    }
+    let (calls, took) = (beside.len(), under_way.wait()?);
+    let lost = |came: &[(log::Level, String, String)]| -> usize {
+        let told = came.iter().filter(|(_, target, _)| target.ends_with("::log"));
+        told.filter_map(|(.., text)| text.strip_suffix(" lines dropped")?.parse::<usize>().ok()).sum()
+    };
+    let here =
+        |came: &[(log::Level, String, String)]| came.iter().filter(|(.., text)| text.starts_with("record ")).count();
+    comes(|came| here(came) + lost(came) >= records as usize);
+    let came = CAME.lock().expect("no panic");
+    println!(
+        "storm: records {records} took_us {took} calls {calls} idle_us {} beside_us {} here {} lost {}",
+        p99(idle),
+        p99(beside),
+        here(&came),
+        lost(&came)
+    );
+    Ok(())
+}
+
+/// Output without an end of line comes whole, the last of it with the end of the tree.
+fn unterminated(config: &str, master: &Master, host: &str, bytes: usize) -> Result<(), Failed> {
+    keep(log::LevelFilter::Info);
+    let context = master.connect(ssh(config, host))?;
+    nothing::on(&context)?;
+    let began = Instant::now();
+    write::on(&context, bytes)??;
+    let took = began.elapsed().as_micros();
+    drop(context);
+    master.end(Duration::ZERO);
+    let came = CAME.lock().expect("no panic");
+    let sum: usize =
+        came.iter().filter(|(_, target, _)| target.ends_with("::stdout")).map(|(.., text)| text.len()).sum();
+    println!("unterminated: written {bytes} took_us {took} here {sum}");
+    Ok(())
 }
 
 fn ssh(config: &str, target: &str) -> Ssh {
@@ -64,8 +204,8 @@ fn economy(config: &str, master: &Master, host: &str, contexts: usize, threads: 
     Ok(())
 }
 
-/// One hop behind the other, the function at the end; twice.
-fn chain(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+/// The context at the end of a way.
+fn reach(config: &str, master: &Master, hops: &[String]) -> Result<Context, Failed> {
     let mut at = master.context().clone();
     for hop in hops {
         at = match hop.strip_prefix("sudo:") {
@@ -74,6 +214,12 @@ fn chain(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
             None => at.connect(ssh(config, hop))?,
         };
     }
+    Ok(at)
+}
+
+/// One hop behind the other, the function at the end; twice.
+fn chain(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+    let at = reach(config, master, hops)?;
     for call in ["first", "second"] {
         let began = Instant::now();
         let (process, user, path) = who::on(&at)?;
@@ -143,6 +289,9 @@ fn main(master: &Master) -> Result<(), Failed> {
         [config, "chain", ..] => chain(config, master, &arguments[2..]),
         [config, "preload", host, contexts] => preload(config, master, host, contexts.parse()?),
         [config, "crash", host] => crashes(config, master, host),
+        [config, "logs", ..] => logs(config, master, &arguments[2..]),
+        [config, "storm", host, records] => storms(config, master, host, records.parse()?),
+        [config, "unterminated", host, bytes] => unterminated(config, master, host, bytes.parse()?),
         [config, "cut", host, script] => cut(config, master, host, script),
         _ => Err("see the head of the source".into()),
     };

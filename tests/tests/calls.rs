@@ -11,7 +11,13 @@ const GONE: Duration = Duration::from_secs(12);
 /// What the program says of a context's contents.
 #[track_caller]
 fn stats(done: &Finished, name: &str) -> HashMap<String, u64> {
-    let head = format!("{name}: asked ");
+    numbers(done, name, "asked")
+}
+
+/// The numbers on a line, by the word before each.
+#[track_caller]
+fn numbers(done: &Finished, name: &str, first: &str) -> HashMap<String, u64> {
+    let head = format!("{name}: {first} ");
     let found = done.out();
     let line = found.lines().find(|line| line.starts_with(&head)).unwrap_or_else(|| panic!("no {name}\n{done}"));
     let words: Vec<&str> = line[name.len() + 2..].split(' ').collect();
@@ -113,5 +119,61 @@ fn a_link_that_is_cut_while_an_image_is_on_it_ends_every_call_that_waits() {
     assert!(done.out().contains("on its way: true"), "{done}");
     assert!(done.out().contains("ended: [\"PeerLost("), "{done}");
     assert!(!done.out().contains("came") && done.out().contains("within a minute: true"), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+/// The agent itself says something too, wherever it runs, and says it under its own name.
+#[test]
+fn records_of_an_agent_on_a_host_and_behind_sudo_arrive_under_its_name() {
+    let name = "records_of_an_agent_on_a_host_and_behind_sudo_arrive_under_its_name";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("logs");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
+    for (hops, speaker) in [
+        (&["h1"][..], "ssh:h1"),
+        (&["h1", "sudo:nobody"], "ssh:h1/sudo:nobody"),
+        (&["h1", "h2", "sudo:nobody"], "ssh:h1/ssh:h2/sudo:nobody"),
+    ] {
+        let words: Vec<&str> = ["logs"].iter().chain(hops).copied().collect();
+        let done = or_not_run!(name, fleet.calls(&tag, &words)).run();
+        works(&done);
+        assert!(done.out().contains("both came: true\n"), "{done}");
+        let agent = format!("\nDEBUG ctx.{speaker}::offshoot_connect::engine local: connected in ");
+        assert!(done.out().contains(&agent), "{done}");
+        let function = format!("\nINFO ctx.{speaker}::offshoot_calls a function says\n");
+        assert!(done.out().contains(&function), "{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_storm_of_records_from_a_host_delays_no_call_and_every_record_is_here_or_counted() {
+    let name = "a_storm_of_records_from_a_host_delays_no_call_and_every_record_is_here_or_counted";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("storm");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let run = or_not_run!(name, fleet.calls(&tag, &["storm", "h1", "1000000"]));
+    let done = run.deadline(Duration::from_secs(120)).run();
+    works(&done);
+    println!("{}", done.out());
+    let storm = numbers(&done, "storm", "records");
+    assert_eq!(storm["here"] + storm["lost"], storm["records"], "{done}");
+    assert!(storm["calls"] > 0 && storm["lost"] > 0, "it was no storm: {done}");
+    // The promise is 5 × idle + 50 ms; asserted is three times that.
+    assert!(storm["beside_us"] <= 3 * (5 * storm["idle_us"] + 50_000), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_mebibyte_without_an_end_of_line_comes_whole_from_a_host() {
+    let name = "a_mebibyte_without_an_end_of_line_comes_whole_from_a_host";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("line");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let done = or_not_run!(name, fleet.calls(&tag, &["unterminated", "h1", "1048576"])).run();
+    works(&done);
+    println!("{}", done.out());
+    let line = numbers(&done, "unterminated", "written");
+    assert_eq!((line["written"], line["here"]), (1 << 20, 1 << 20), "{done}");
     tag.assert_nothing_left(GONE);
 }

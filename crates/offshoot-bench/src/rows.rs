@@ -289,7 +289,7 @@ pub(crate) const ROWS: &[Row] = &[
         Unit::Bytes,
         AtMost(1.1 * IMAGE as f64),
     ),
-    r("their round trips to it", "economy", "ssh-50", "round_trips", Unit::Number, Times(1.0, Mitogen)),
+    r("their round trips to it", "economy", "ssh-50", "round_trips", Unit::Number, AtMost(100.0)),
     r("their time", "economy", "ssh-50", "calls_s", Unit::Seconds, Times(0.25, Mitogen)),
     r("bulk up, local, 1 GiB, one CPU", "bulk", "local-up", "MiB_s", Unit::Rate, Share(0.9, Limit)),
     r("bulk down, local, 1 GiB, one CPU", "bulk", "local-down", "MiB_s", Unit::Rate, Share(0.9, Limit)),
