@@ -129,6 +129,38 @@ fn a_program_as_one_file_calls_its_functions_on_hosts_and_behind_sudo_and_sends_
     tag.assert_nothing_left(GONE);
 }
 
+#[test]
+fn an_application_is_installed_on_three_hosts_and_behind_sudo_and_only_the_first_call_brings_the_program() {
+    let name = "an_application_is_installed_on_three_hosts_and_behind_sudo_and_only_the_first_call_brings_the_program";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("installs");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[bed::peer("h1"), Peer::new("h2"), Peer::new("h3")]));
+    let file = product::one_file("install_app", &[]);
+    let hosts = ["sudo-nopass@h1", "sudo-nopass@h1/sudo:root", "h2", "h3"];
+    let done = fleet.one_file(&tag, &file, &[&["/tmp/app"], &hosts[..]].concat()).expect("a copy").run();
+    done.expect_code(0);
+    println!("{}", done.out());
+    let bytes = |host: &str, which: &str| -> u64 {
+        let (head, middle) = (format!("{host}: the application runs as "), format!(" in /tmp/app ({which}: "));
+        let text = done.out();
+        let line = text.lines().find(|line| line.starts_with(&head) && line.contains(&middle));
+        let line = line.unwrap_or_else(|| panic!("{head:?} {middle:?}: {done}"));
+        let number = line.strip_suffix(" bytes over its link)").and_then(|line| line.rsplit(' ').next());
+        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
+    };
+    for host in hosts {
+        // The image is packed; a call is a hundred bytes, and one that asks for numbers as well.
+        let [first, second] = ["first call", "second call"].map(|which| bytes(host, which));
+        assert!(first > 200_000, "{host}: {first} bytes came with the first call\n{done}");
+        assert!(second < 2_000, "{host}: {second} bytes came with the second call\n{done}");
+    }
+    for host in ["h1", "h2", "h3"] {
+        assert_eq!(fleet.on(host, "cd /tmp/app && ls bin && rm -rf /tmp/app").out(), "app\n", "{host}");
+    }
+    std::fs::remove_file(file).expect("removed");
+    tag.assert_nothing_left(GONE);
+}
+
 /// Hosts that are machines of every architecture for which there are an agent and an image: one that this machine runs by itself, the others by qemu.
 /// Each is reached from here and from another host, and one host from each.
 #[test]

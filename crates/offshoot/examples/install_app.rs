@@ -47,11 +47,13 @@ fn main(master: &Master) -> Result<(), Box<dyn Error>> {
     }
     for host in &hosts {
         let context = host.split('/').try_fold(master.context().clone(), |from, hop| step(&from, hop))?;
+        let came = || Ok::<_, offshoot::Error>(context.info()?.link_bytes.0);
         // The first call brings the program there, the second one only the call.
         for which in ["first call", "second call"] {
-            let began = Instant::now();
+            let (before, began) = (came()?, Instant::now());
             let said = install_app::on(&context, into.clone())??;
-            println!("{host}: {said} ({which}: {:.1} ms)", began.elapsed().as_secs_f64() * 1e3);
+            let took = began.elapsed().as_secs_f64() * 1e3;
+            println!("{host}: {said} ({which}: {took:.1} ms, {} bytes over its link)", came()? - before);
         }
         let (received, sent) = context.info()?.link_bytes;
         println!("{host}: {received} bytes came to it over its link, {sent} went back");
