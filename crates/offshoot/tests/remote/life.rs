@@ -24,6 +24,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("r7_what_a_function_started_ends_with_the_guard_of_its_worker", nothing_left_of_a_guard),
     ("r7_a_function_that_never_returns_ends_with_the_tree", spinning),
     ("r8_an_agent_answers_while_its_worker_spins", agent_answers),
+    ("r5_a_million_calls_leave_the_memory_of_all_processes_flat", flat),
     ("a_function_can_grow_contexts_and_call_there", grows),
     ("a_program_without_init_that_is_started_as_a_worker_ends_with_the_reason", no_fork_bomb),
 ];
@@ -259,4 +260,42 @@ fn no_fork_bomb() {
     assert_eq!(output.status.code(), Some(125), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("call `offshoot::init()` first thing in `main`"), "{text}");
+}
+
+/// What the processes of a call have in use: this one, the agent and the worker, in bytes.
+fn memory_of(pids: &[u32]) -> Vec<u64> {
+    let of = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        line.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kilobytes| kilobytes * 1024)
+    };
+    pids.iter().map(of).collect()
+}
+
+/// A million with `OFFSHOOT_LONG`, else a tenth of that.
+fn flat() {
+    let calls: u32 = if std::env::var_os("OFFSHOOT_LONG").is_some() { 1_000_000 } else { 100_000 };
+    let master = master();
+    let context = local(&master);
+    let worker = pid::on(&context).expect("a value");
+    let pids = [std::process::id(), context.hello().expect("a hello").pid, worker];
+    let run = |numbers: std::ops::Range<u32>| {
+        for batch in numbers.step_by(1000) {
+            let started: Vec<_> = (batch..batch + 1000).map(|number| twice::start(&context, number)).collect();
+            for (number, call) in (batch..).zip(started) {
+                assert_eq!(call.wait().expect("a value"), 2 * number);
+            }
+        }
+    };
+    run(0..calls / 10);
+    let before = memory_of(&pids);
+    run(calls / 10..calls);
+    let after = memory_of(&pids);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(
+            *before > 0 && *after < before + (8 << 20),
+            "{before} bytes after a tenth of the calls, {after} at the end"
+        );
+    }
+    assert_eq!(pid::on(&context).expect("a value"), worker, "another worker");
 }
