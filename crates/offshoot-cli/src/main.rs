@@ -99,7 +99,7 @@ fn manual(name: Option<&str>) -> anyhow::Result<u8> {
     if let Some(name) = name {
         command = match command.find_subcommand(name).filter(|command| !command.is_hide_set()) {
             Some(found) => found.clone(),
-            None => anyhow::bail!("there is no command `{}`", offshoot::wire::escape::escaped(name.as_bytes())),
+            None => anyhow::bail!("there is no command `{}`", offshoot::escape::escaped(name.as_bytes())),
         };
     }
     let mut text = Vec::new();

@@ -100,8 +100,6 @@ pub use offshoot_program::{
     Agents, Builder, Call, Chain, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError,
     RemoteErrorKind, Select, Worker, init,
 };
-#[doc(hidden)]
-pub use offshoot_wire as wire;
 pub use offshoot_wire::{
     Address, Asks, AuthFailure, ChildHello, ConnectStage, ContentStats, Failure, FailureKind, HostKeyFailure, Limits,
     LostReason, NodeInfo, Question, Ran, RemoteFailure, Report, Resource, Secret, escape,

@@ -18,9 +18,9 @@ pub(crate) fn draw(hop: &Hop, look: &Look) -> String {
     let (good, bad, remark) = if look.unicode { ("✓", "✗", "!") } else { ("ok", "NO", "!") };
     let width = hop.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     for stage in &hop.stages {
-        let mark = if stage.failed { bad } else { good };
+        let (mark, style) = if stage.failed { (bad, palette.error) } else { (good, Default::default()) };
         let took = stage.took.map(|took| format!("{:>10}", duration(took))).unwrap_or_default();
-        let line = format!("  {mark:<2} {:<width$}{took}", escaped(stage.name.as_bytes()).to_string());
+        let line = format!("  {style}{mark:<2}{style:#} {:<width$}{took}", escaped(stage.name.as_bytes()).to_string());
         // Writing to a String does not fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use offshoot::prelude::*;
-use offshoot::wire::{Address, FailureKind, Limits, Ran};
+use offshoot::{Address, FailureKind, Limits, Ran};
 use offshoot::{Worker, channel, pipe};
 
 use crate::functions::{abort_saying, count, nothing, pid};
