@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_connect::{Asker, Cancel, Reply};
@@ -146,10 +145,10 @@ impl State {
         let mut body = encode(reply);
         if let Some(holder) = self.core.granted_to(id).cloned() {
             let verbs = [Verb::Echo, Verb::Info, Verb::Exec, Verb::Connect, Verb::Files, Verb::Call, Verb::Shutdown];
-            let verbs = verbs.into_iter().collect::<VerbSet>().with(Verb::Attend);
-            match self.core.grant_for(&reply.address, &holder, verbs, None, Duration::MAX, now) {
-                Ok(grant) => encode_into(&grant, &mut body),
-                Err(failure) => return self.core.fail(id, failure, now),
+            let verbs = verbs.into_iter().fold(VerbSet::NONE.with(Verb::Attend), VerbSet::with);
+            // There is one: what was connected is this context's child.
+            if let Some(grant) = self.core.grant_below(&reply.address, &holder, verbs) {
+                encode_into(&grant, &mut body);
             }
         }
         self.core.reply(id, Bytes::from(body), now);

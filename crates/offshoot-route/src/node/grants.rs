@@ -79,6 +79,16 @@ impl Node {
         Ok(seal::make(&key, target, number, link(holder, verbs, handle, ttl, self.tree_ms(now))))
     }
 
+    /// As [`grant_for`](Self::grant_for), for `target` below this context, and for as long as that lives. `None` when it does
+    /// not lie below. Apart from the table of this context's own grants, which agents need not have.
+    pub fn grant_below(&mut self, target: &Address, holder: &Address, verbs: VerbSet) -> Option<Grant> {
+        let key = seal::key_below(&self.key, &self.address, target)?;
+        let number = self.grants.next | BY_ANCESTOR;
+        self.grants.next = (self.grants.next + 1) & !BY_ANCESTOR;
+        let link = GrantLink { holder: holder.clone(), verbs, handle: None, expires_ms: u64::MAX };
+        Some(seal::make(&key, target, number, link))
+    }
+
     /// Takes a grant of this context back, with all hand-overs of it. What was asked by it and still runs is cancelled
     /// here and fails with `Denied` there. An unknown number does nothing.
     pub fn revoke(&mut self, number: u64, _now: Time) {
