@@ -1,0 +1,152 @@
+//! `cargo offshoot` on a user's own crate, which lies outside of this workspace and names offshoot by its path.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use offshoot_build::toolchain::Found;
+use offshoot_build::triples::Triple;
+use offshoot_tests::bounded::{self, Finished};
+use offshoot_tests::{Tag, host, not_run, product};
+use tempfile::TempDir;
+
+/// Three times the two seconds in which everything must be gone after a normal end.
+const GONE: Duration = Duration::from_secs(6);
+
+/// All that offshoot needs is built anew, on a machine that does other things besides.
+const BUILD: Duration = Duration::from_secs(540);
+
+const MAIN: &str = r#"
+use offshoot::prelude::*;
+
+#[offshoot::remote]
+fn greeting(here: &Here, name: String) -> String {
+    format!("{name} is greeted in {}", here.context().path())
+}
+
+#[offshoot::main]
+fn main(master: &Master) -> Result<(), Box<dyn std::error::Error>> {
+    let mut context = master.context().clone();
+    for name in std::env::args().skip(1) {
+        context = context.local().connect()?;
+        println!("{}", greeting::on(&context, name)?);
+    }
+    Ok(())
+}
+"#;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("")
+}
+
+/// A crate in a folder whose name is no single word, with these dependencies.
+fn user_crate(dependencies: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("a user's folder ").tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("src")).expect("a folder");
+    let manifest = format!(
+        "[package]\nname = \"greeter\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependencies}\n"
+    );
+    fs::write(folder.path().join("Cargo.toml"), manifest).expect("written");
+    fs::write(folder.path().join("src/main.rs"), MAIN).expect("written");
+    // The versions that are on this machine: nothing is fetched.
+    fs::copy(root().join("Cargo.lock"), folder.path().join("Cargo.lock")).expect("copied");
+    folder
+}
+
+fn on_offshoot() -> TempDir {
+    let path = root().join("crates/offshoot");
+    // A literal string of TOML, where nothing in a path means anything else.
+    user_crate(&format!("offshoot = {{ path = '{}', default-features = false }}", path.display()))
+}
+
+fn cargo_offshoot(folder: &TempDir, words: &[&str], limit: Duration) -> Finished {
+    let build_folder = host::build_folder();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(&cargo);
+    build.args(["build", "--quiet", "--package", "cargo-offshoot", "--manifest-path"]).arg(root().join("Cargo.toml"));
+    build.arg("--target-dir").arg(build_folder.parent().unwrap_or(&build_folder));
+    bounded::run(&mut build, None, BUILD).expect_code(0);
+    // As cargo calls it.
+    let mut command = Command::new(build_folder.join("cargo-offshoot"));
+    command.arg("offshoot").args(words).current_dir(folder.path()).env("CARGO_NET_OFFLINE", "true");
+    // What cargo tells a test of its own package.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("CARGO_TARGET_DIR");
+    bounded::run(&mut command, None, limit)
+}
+
+fn agents() -> String {
+    product::agents();
+    host::build_folder().with_file_name("agents").display().to_string()
+}
+
+#[test]
+fn a_crate_of_its_own_becomes_one_file_whose_functions_run_in_every_context() {
+    let name = "a_crate_of_its_own_becomes_one_file_whose_functions_run_in_every_context";
+    let own = Triple::of_this_machine().expect("this machine is known");
+    if Found::look(own).expect("a compiler").best_for_images().is_none() {
+        not_run!(name, format!("no image can be built for {}; `cargo offshoot triples` says why", own.name));
+    }
+    let tag = Tag::new("outside");
+    let folder = on_offshoot();
+    let words = ["build", "--profile", "dev", "--triple", own.name, "--agents", &agents()];
+    let done = cargo_offshoot(&folder, &words, BUILD);
+    done.expect_code(0);
+    assert!(done.out().contains(&format!("image {}: recipe ", own.name)), "{done}");
+    assert!(done.out().ends_with(", target/offshoot/greeter\n"), "{done}");
+
+    // Alone, under another name.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let file = elsewhere.path().join("hello there");
+    fs::rename(folder.path().join("target/offshoot/greeter"), &file).expect("moved");
+    drop(folder);
+    let mut command = tag.command(&file);
+    command.args(["Ada", "Grace"]).current_dir(elsewhere.path());
+    let done = bounded::run(&mut command, None, Duration::from_secs(60));
+    done.expect_code(0);
+    assert_eq!(
+        done.out(),
+        "Ada is greeted in local -> worker\nGrace is greeted in local -> local -> worker\n",
+        "{done}"
+    );
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn what_is_missing_is_told_before_anything_is_built_and_with_the_command_that_brings_it() {
+    let folder = on_offshoot();
+    let empty = tempfile::tempdir().expect("a folder");
+    let agents = agents();
+    let quick = Duration::from_secs(60);
+    for (words, said) in [
+        (
+            &["build", "--triple", "sparc-sun-solaris"][..],
+            &["error: no agent can be built for sparc-sun-solaris", "known: x86_64-unknown-linux-musl"][..],
+        ),
+        (
+            &["build", "--agents", &agents, "--recipe", "c", "--triple", "riscv64gc-unknown-linux-musl"],
+            &["error: cannot build the image for ", " by recipe c\n", "\nfix: install rustc-web", "musl-dev"],
+        ),
+        (
+            &["build", "--agents", &empty.path().display().to_string()],
+            &["error: no agent for ", "\nfix: leave --agents away"],
+        ),
+        (&["build", "--bin", "other"], &["error: greeter has no bin other", "there are: greeter"]),
+    ] {
+        let done = cargo_offshoot(&folder, words, quick);
+        done.expect_code(1);
+        for part in said {
+            assert!(done.err().contains(part), "{words:?}: {part:?} is missing\n{done}");
+        }
+        assert!(!folder.path().join("target/offshoot").exists(), "{words:?} has built something\n{done}");
+    }
+    let without = user_crate("");
+    let done = cargo_offshoot(&without, &["build"], quick);
+    done.expect_code(1);
+    assert!(done.err().contains("error: the program does not depend on offshoot\nfix: cargo add offshoot"), "{done}");
+}
