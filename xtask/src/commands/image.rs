@@ -44,3 +44,14 @@ pub fn build_for_tests(workspace: &Workspace, triples: &[&str]) -> Result<()> {
 pub fn run(args: &Args) -> Result<()> {
     make::run(&Workspace::load()?.root, &args.make).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_triple_that_is_unknown_is_told_before_anything_is_built() {
+        let error = build_for_tests(&Workspace::load().unwrap(), &["sparc"]).unwrap_err().to_string();
+        assert!(error.contains("known: x86_64"), "{error}");
+    }
+}
