@@ -137,6 +137,42 @@ cases! {
         let error = receiver.recv_timeout(PATIENCE).expect_err("no message");
         assert_eq!(error.kind(), &FailureKind::Malformed, "{error}");
     };
+    s12_more_small_messages_than_wait_apart: Passed, |scene| {
+        let (receiver, _packed, handle, grant) = sender(scene);
+        open(scene, 1, Some(&grant), handle, false);
+        // Less than the first window holds.
+        let messages: Vec<u8> = (0..2000u16).flat_map(|n| [&[3, 0, 0, 0, 2][..], &n.to_le_bytes()].concat()).collect();
+        let total = messages.len() as u64;
+        for piece in messages.chunks(9000) {
+            mine(scene, 1, FrameKind::Data, data(piece));
+        }
+        mine(scene, 1, FrameKind::End, encode(&ChannelEnd { channel: 0, total, reason: EndReason::Done }));
+        for n in 0..2000u16 {
+            assert_eq!(receiver.recv_timeout(PATIENCE).expect("a message"), Some(n.to_le_bytes().to_vec()));
+        }
+        assert_eq!(receiver.recv_timeout(PATIENCE).expect("the end"), None);
+    };
+    s12_more_small_pieces_than_wait_apart: Passed, |scene| {
+        use std::io::Read;
+        let (writer, mut reader) = pipe();
+        let (_packed, carried) = handed(&writer, &scene.evil);
+        drop(writer);
+        let (handle, grant) = end(carried);
+        open(scene, 1, Some(&grant), handle, false);
+        for n in 0..1000u16 {
+            mine(scene, 1, FrameKind::Data, data(&[n as u8]));
+        }
+        let mut first = [0; 300];
+        reader.read_exact(&mut first).expect("a part");
+        for n in 1000..2000u16 {
+            mine(scene, 1, FrameKind::Data, data(&[n as u8]));
+        }
+        mine(scene, 1, FrameKind::End, encode(&ChannelEnd { channel: 0, total: 2000, reason: EndReason::Done }));
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).expect("the rest");
+        let all: Vec<u8> = (0..2000u16).map(|n| n as u8).collect();
+        assert!([&first[..], &rest].concat() == all, "{} bytes", rest.len());
+    };
     s14_messages_that_nobody_receives_beyond_their_credit: Cut("more data than was granted"), |scene| {
         let (receiver, _packed, handle, grant) = sender(scene);
         open(scene, 1, Some(&grant), handle, false);

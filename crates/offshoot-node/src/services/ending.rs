@@ -191,13 +191,18 @@ mod tests {
         let own = std::process::id();
         let end = |child: &Child, tag: String, grace| endings.end(Proc::of(child.pid()), tag, grace).unwrap();
         // Each with a grace of its own, so that none can be ended together with another.
-        let deaf: Vec<Child> = (0..40)
+        // Deaf from when it is `sleep`, and not before.
+        let deaf = |tag: &str, script: &str| {
+            let child = started(tag, script);
+            within(Duration::from_secs(10), "it does not run", || {
+                std::fs::read_to_string(format!("/proc/{}/comm", child.pid())).is_ok_and(|name| name == "sleep\n")
+            });
+            child
+        };
+        let long: Vec<Child> = (0..40)
             .map(|number| {
                 let tag = format!("deaf-{own}-{number}");
-                let child = started(&tag, "trap '' TERM; exec sleep 60");
-                within(Duration::from_secs(10), "it does not run", || {
-                    std::fs::read_to_string(format!("/proc/{}/comm", child.pid())).is_ok_and(|name| name == "sleep\n")
-                });
+                let child = deaf(&tag, "trap '' TERM; exec sleep 60");
                 end(&child, tag, Duration::from_secs(600 + number));
                 child
             })
@@ -206,14 +211,14 @@ mod tests {
         let polite = started(&format!("polite-{own}"), "sleep 60 & wait");
         end(&polite, format!("polite-{own}"), Duration::from_secs(600));
         within(Duration::from_secs(6), "it is not asked", || ends(&polite));
-        let short = started(&format!("short-{own}"), "trap '' TERM; sleep 60 & wait; sleep 60");
+        let short = deaf(&format!("short-{own}"), "trap '' TERM; sleep 60 & exec sleep 60");
         let began = Instant::now();
         end(&short, format!("short-{own}"), Duration::from_millis(700));
         within(Duration::from_secs(6), "it is not killed", || ends(&short));
         assert!(began.elapsed() >= Duration::from_millis(600), "its grace was {:?}", began.elapsed());
         let left = || tree::with_env_tag(JOB, &format!("short-{own}"));
         within(Duration::from_secs(6), "what it started lives on", || left().is_empty());
-        assert!(deaf.iter().all(|child| !ends(child)), "one was killed in its grace");
+        assert!(long.iter().all(|child| !ends(child)), "one was killed in its grace");
         assert!(endings.lock().threads <= THREADS);
     }
 }

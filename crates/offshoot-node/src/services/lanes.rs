@@ -23,6 +23,10 @@ use crate::state::{State, Timer};
 /// How many ends may be handed over at once: each holds a grant and some hundred bytes.
 const HANDLES: usize = 16_384;
 
+/// How many messages or pieces of one writer wait apart, each with some hundred bytes beside its own. What comes beyond
+/// them waits as it came, which its window bounds: else a window full of empty messages would cost fifty times its bytes.
+const APART: usize = 128;
+
 /// What stands for the loss of a writer where messages are read elsewhere.
 const LOST: u32 = u32::MAX;
 
@@ -92,11 +96,11 @@ struct Open {
     handle: u64,
     lane: Arc<Lane>,
     reads: bool,
-    /// Of a writer: the beginning of a message.
+    /// Of a writer: what came and is not taken apart: the beginning of a message, or what exceeds [`APART`].
     partial: BytesMut,
-    /// Of a writer: bytes that came, and are neither used nor part of what waits.
-    owed: usize,
-    /// Of a writer: how much that it wrote waits.
+    /// Of a writer: how many bytes of the beginning of a message were told to be used already.
+    ahead: usize,
+    /// Of a writer: how many messages or pieces of it wait apart.
     held: usize,
     ended: bool,
     /// Of a reader: what is being sent.
@@ -128,7 +132,8 @@ pub(crate) fn message(buffer: &mut BytesMut) -> Option<Result<Bytes, Failure>> {
         return None;
     }
     buffer.advance(4);
-    Some(Ok(buffer.split_to(length as usize).freeze()))
+    // A copy: a small message does not keep all that it came with.
+    Some(Ok(Bytes::copy_from_slice(&buffer.split_to(length as usize))))
 }
 
 /// A message as it travels.
@@ -220,6 +225,39 @@ impl Lanes {
         }
     }
 
+    /// Has as many messages of a writer wait apart as may; and ends it, when it has ended and nothing of it waits.
+    fn take_apart(&mut self, core: &mut Node, id: ExchangeId, now: Time) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        while open.held < APART && !open.partial.is_empty() {
+            let before = open.partial.len();
+            let next =
+                if open.lane.framed { message(&mut open.partial) } else { Some(Ok(open.partial.split().freeze())) };
+            match next {
+                None => break,
+                Some(Ok(message)) => {
+                    let bytes = before - open.partial.len() - std::mem::take(&mut open.ahead);
+                    open.held += 1;
+                    open.lane.deliver(Entry::Message(message, Some((id, bytes))));
+                }
+                Some(Err(failure)) => return self.refuse_writer(core, id, failure, now),
+            }
+        }
+        if open.held == 0 {
+            // A message may be longer than the window: what is there of it is used, when nothing waits before it.
+            let more = open.partial.len() - std::mem::replace(&mut open.ahead, open.partial.len());
+            if more > 0 {
+                core.consumed(id, channel::STDIN, more, now);
+            }
+        }
+        if open.ended && open.held < APART && !open.partial.is_empty() {
+            let failure = Failure::new(FailureKind::Malformed, "the last message did not come whole");
+            return self.refuse_writer(core, id, failure, now);
+        }
+        if open.ended && open.held == 0 {
+            self.finish_writer(core, id, now);
+        }
+    }
+
     /// What a writer did is not what it may.
     fn refuse_writer(&mut self, core: &mut Node, id: ExchangeId, failure: Failure, now: Time) {
         let Some(open) = self.open.get(&id) else { return };
@@ -250,7 +288,7 @@ impl LaneService for Lanes {
         handed.until = None;
         let lane = Arc::clone(&handed.lane);
         let (partial, rest) = (BytesMut::new(), Bytes::new());
-        let open = Open { handle, lane: Arc::clone(&lane), reads, partial, owed: 0, held: 0, ended: false, rest };
+        let open = Open { handle, lane: Arc::clone(&lane), reads, partial, ahead: 0, held: 0, ended: false, rest };
         self.open.insert(id, open);
         if reads {
             lane.read_by(id);
@@ -266,29 +304,12 @@ impl LaneService for Lanes {
         if open.reads {
             return true;
         }
-        if !lane.framed {
+        if !lane.framed && open.held < APART && open.partial.is_empty() {
             open.held += 1;
             lane.deliver(Entry::Message(data.clone(), Some((id, data.len()))));
-            self.pump(core, &lane, now);
-            return true;
-        }
-        open.owed += data.len();
-        open.partial.extend_from_slice(data);
-        while let Some(message) = message(&mut open.partial) {
-            match message {
-                Ok(message) => {
-                    open.held += 1;
-                    lane.deliver(Entry::Message(message, Some((id, std::mem::take(&mut open.owed)))));
-                }
-                Err(failure) => {
-                    self.refuse_writer(core, id, failure, now);
-                    return true;
-                }
-            }
-        }
-        // A message may be longer than the window: what is there of it is used, if nothing waits before it.
-        if open.held == 0 {
-            core.consumed(id, channel::STDIN, std::mem::take(&mut open.owed), now);
+        } else {
+            open.partial.extend_from_slice(data);
+            self.take_apart(core, id, now);
         }
         self.pump(core, &lane, now);
         true
@@ -300,13 +321,7 @@ impl LaneService for Lanes {
         if let EndReason::Failed(why) = reason {
             return self.refuse_writer(core, id, lost(&format!("who wrote it could not go on: {why}")), now);
         }
-        if !open.partial.is_empty() {
-            let failure = Failure::new(FailureKind::Malformed, "the last message did not come whole");
-            return self.refuse_writer(core, id, failure, now);
-        }
-        if open.held == 0 {
-            self.finish_writer(core, id, now);
-        }
+        self.take_apart(core, id, now);
     }
 
     fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time) {
@@ -362,11 +377,8 @@ impl LaneService for Lanes {
     fn used(&mut self, core: &mut Node, from: ExchangeId, bytes: usize, now: Time) {
         let Some(open) = self.open.get_mut(&from) else { return };
         open.held -= 1;
-        let owed = if open.held == 0 { std::mem::take(&mut open.owed) } else { 0 };
-        core.consumed(from, channel::STDIN, bytes + owed, now);
-        if open.held == 0 && open.ended {
-            self.finish_writer(core, from, now);
-        }
+        core.consumed(from, channel::STDIN, bytes, now);
+        self.take_apart(core, from, now);
     }
 
     fn unread(&mut self, core: &mut Node, lane: &Arc<Lane>, now: Time) {
