@@ -121,7 +121,6 @@ fn a_crate_of_its_own_becomes_one_file_whose_functions_run_in_every_context() {
 fn what_is_missing_is_told_before_anything_is_built_and_with_the_command_that_brings_it() {
     let folder = on_offshoot();
     let empty = tempfile::tempdir().expect("a folder");
-    let agents = agents();
     let quick = Duration::from_secs(60);
     for (words, said) in [
         (
@@ -129,7 +128,7 @@ fn what_is_missing_is_told_before_anything_is_built_and_with_the_command_that_br
             &["error: no agent can be built for sparc-sun-solaris", "known: x86_64-unknown-linux-musl"][..],
         ),
         (
-            &["build", "--agents", &agents, "--recipe", "c", "--triple", "riscv64gc-unknown-linux-musl"],
+            &["build", "--images-only", "--recipe", "c", "--triple", "riscv64gc-unknown-linux-musl"],
             &["error: cannot build the image for ", " by recipe c\n", "\nfix: install rustc-web", "musl-dev"],
         ),
         (
