@@ -49,7 +49,7 @@ mod harness {
         let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
         // Whatever a check leaves becomes ours: found, reported and ended.
         process::set_child_subreaper().unwrap();
-        let mut failed = 0;
+        let (mut passed, mut failed) = (0, 0);
         for (name, _, variants) in &checks {
             if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
                 continue;
@@ -59,7 +59,10 @@ mod harness {
                 let (ok, output) = start(name, *force);
                 let verdict = match (ok, output.lines().find_map(|line| line.strip_prefix(NOT_RUN))) {
                     (true, Some(reason)) => format!("not run: {reason}"),
-                    (true, None) => format!("ok ({} ms)", began.elapsed().as_millis()),
+                    (true, None) => {
+                        passed += 1;
+                        format!("ok ({} ms)", began.elapsed().as_millis())
+                    }
                     (false, _) => {
                         failed += 1;
                         format!("FAILED\n{output}")
@@ -69,7 +72,7 @@ mod harness {
                 println!("test {name}{variant} ... {verdict}");
             }
         }
-        println!("\ntest result: {failed} failed");
+        println!("\ntest result: {passed} passed; {failed} failed");
         exit(i32::from(failed > 0));
     }
 
