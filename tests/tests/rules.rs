@@ -1,13 +1,16 @@
-//! Rules of the whole product that no part shows alone: nothing listens (S21), and nobody below has the user's terminal (S16).
+//! Rules of the whole product that no part shows alone: nothing listens (S21), nobody below has the user's terminal (S16),
+//! and nobody can change what an agent runs (S15).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use offshoot_tests::process::Process;
 use offshoot_tests::{Fleet, Peer, Tag, or_not_run};
+use rustix::fs::SealFlags;
 
 const UP: Duration = Duration::from_secs(40);
 const GONE: Duration = Duration::from_secs(18);
@@ -67,6 +70,67 @@ fn s21_nothing_of_a_tree_listens_on_any_socket() {
     }
     assert_eq!(looked, 11, "not all could be looked at: {tree}");
     assert!(found.is_empty(), "{}", found.join("\n"));
+    running.master().signal(offshoot_tests::process::Signal::INT);
+    assert!(!running.finish_within(Duration::from_secs(21)).overdue);
+    drop(fleet);
+    tag.assert_nothing_left(GONE);
+}
+
+/// The file that a process runs.
+enum Runs {
+    /// One in memory that nobody can change any more, or one without a name.
+    Sealed,
+    /// One of this installation, which nobody but its owner, root or us, may write.
+    Ours,
+    /// Anything else.
+    Other(String),
+}
+
+fn runs(process: &Process) -> std::io::Result<Runs> {
+    let path = format!("/proc/{}/exe", process.pid);
+    let name = fs::read_link(&path)?.to_string_lossy().into_owned();
+    let file = fs::File::open(&path)?;
+    if name.starts_with("/memfd:") {
+        let seals = rustix::fs::fcntl_get_seals(&file)?;
+        let wanted = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        let other = || Runs::Other(format!("{name} has the seals {seals:?}"));
+        return Ok(if seals.contains(wanted) { Runs::Sealed } else { other() });
+    }
+    let about = file.metadata()?;
+    let owned = [0, rustix::process::getuid().as_raw()].contains(&about.uid()) && about.mode() & 0o022 == 0;
+    Ok(match about.nlink() {
+        0 => Runs::Sealed,
+        _ if owned => Runs::Ours,
+        names => Runs::Other(format!("{name} has {names} names and mode {:o}", about.mode())),
+    })
+}
+
+#[test]
+fn s15_nobody_can_change_what_an_agent_runs() {
+    let name = "s15_nobody_can_change_what_an_agent_runs";
+    // The looking finds what can be changed.
+    let own = Process::read(std::process::id() as i32).expect("this process");
+    assert!(matches!(runs(&own).expect("it is ours"), Runs::Ours | Runs::Other(_)));
+    let tag = Tag::new("sealed");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
+    let targets = ["h1", "h1/h2", "h1/h2/local", "local", "local/local"];
+    let mut running =
+        fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", "echo up; exec sleep 600"]).start();
+    for target in targets {
+        running.await_output(&format!("{target}: up"), UP);
+    }
+    let tree = running.await_agents(5, UP);
+    let (mut ours, mut found) = (0, Vec::new());
+    for process in tree.supervisors.iter().chain(&tree.agents) {
+        match runs(process).expect("they are ours") {
+            Runs::Sealed => {}
+            Runs::Ours => ours += 1,
+            Runs::Other(what) => found.push(format!("{process}: {what}")),
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    // The two of this machine, and their guards, may run an installed file; nothing that came there by a link does.
+    assert!(ours <= 4, "{ours} run a file with a name: {tree}");
     running.master().signal(offshoot_tests::process::Signal::INT);
     assert!(!running.finish_within(Duration::from_secs(21)).overdue);
     drop(fleet);

@@ -311,3 +311,21 @@ fn exec_gives_a_terminal_when_asked_to() {
     missing.expect_code(code::NOT_FOUND);
     tag.assert_nothing_left(GONE);
 }
+
+#[test]
+fn after_a_second_ctrl_c_the_prompt_stands_on_a_line_of_its_own() {
+    let name = "after_a_second_ctrl_c_the_prompt_stands_on_a_line_of_its_own";
+    let tag = Tag::new("ctrlc2tty");
+    let tmux = or_not_run!(name, Tmux::start(&tag));
+    tmux.line(&format!("{} exec local -- sh -c 'trap \"\" INT TERM; echo up; sleep 600; sleep 600'", program()));
+    tmux.await_text("local: up", SOON);
+    tmux.keys(&["C-c"]);
+    tmux.await_text("once more ends at once", SOON);
+    tmux.keys(&["C-c"]);
+    tmux.line(&says("ended"));
+    let screen = tmux.await_text("\nended", SOON);
+    assert!(screen.lines().any(|line| line.starts_with("local> printf")), "{screen}");
+    assert!(!screen.lines().any(|line| line.contains("^Clocal>")), "{screen}");
+    drop(tmux);
+    tag.assert_nothing_left(GONE);
+}

@@ -96,10 +96,10 @@ pub(crate) struct ReachArgs {
     /// How long each connect may take: 10, 1.5s, 2m  [default: 30s]
     #[arg(short = 't', long, value_name = "TIME", value_parser = some_time)]
     pub(crate) connect_timeout: Option<Duration>,
-    /// The ssh_config to use for hosts reached from this machine
+    /// The ssh_config for the ssh that this machine runs, the first of each path; those behind it use their own machine's
     #[arg(short = 'F', value_name = "FILE")]
     pub(crate) ssh_config: Option<PathBuf>,
-    /// An option for ssh, as in `ssh -o`; may be repeated
+    /// An option for the ssh of every hop, as in `ssh -o`; may be repeated. For one hop alone: in an ssh_config
     #[arg(short = 'o', value_name = "KEY=VALUE")]
     pub(crate) ssh_option: Vec<String>,
     /// Take passwords and passphrases from this descriptor: one line, for all accounts
@@ -121,7 +121,7 @@ pub(crate) struct OutputArgs {
     /// How long the command may run on each target; then it is ended, with all it started
     #[arg(short = 'u', long, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
-    /// Gather the output: targets that say the same are shown once
+    /// Gather the output: targets that say the same are shown once. Beyond 1 GiB in all, those that said the most are ended
     #[arg(short = 'b', long, conflicts_with_all = ["json", "raw"])]
     pub(crate) group: bool,
     /// One JSON record a line: start, stdout, stderr, exit, error, done

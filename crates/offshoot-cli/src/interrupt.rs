@@ -4,7 +4,7 @@
 //! order; the second ends the process at once; in any case it ends within [`PATIENCE`]. It runs on a thread of its own
 //! and takes no lock that a blocked write could hold.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -108,7 +108,13 @@ pub(crate) fn signalled(signal: u8) {
             run.trip(code);
         }
         // There is nothing to end yet, or the user has no patience.
-        None => std::process::exit(i32::from(code)),
+        None => {
+            // A terminal shows the key where it was typed, and the shell's prompt would stand behind it.
+            if i32::from(signal) == SIGINT && io::stderr().is_terminal() {
+                let _ = io::stderr().write_all(b"\n");
+            }
+            std::process::exit(i32::from(code));
+        }
     }
 }
 

@@ -184,6 +184,9 @@ impl<G: Ground> Runner<'_, G> {
                         if let Err(error) = printer.output(stream, &bytes) {
                             break Err(error);
                         }
+                        if let Some(fault) = printer.full() {
+                            break Ok(Outcome::Failed(fault));
+                        }
                     }
                     Ok(Event::End(end, timed_out)) => {
                         break Ok(Outcome::Ended { end, timed_out, took: started.elapsed() });
@@ -256,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::ground::fake::Fake;
-    use crate::output::{Console, Live, Raw, testing};
+    use crate::output::{Console, Grouped, Live, Raw, testing};
 
     struct Ran {
         code: u8,
@@ -392,6 +395,24 @@ mod tests {
         let paths = vec![vec!["a".into()], vec!["b".into()]];
         let code = run(&ground, paths, 8, &job, Input::Empty, &printer, &interrupt).expect("quiet");
         assert_eq!((code, stderr.text().as_str()), (exit::BROKEN_PIPE, ""));
+    }
+
+    #[test]
+    fn output_without_end_that_is_gathered_ends_its_target_and_no_other() {
+        let ground = Fake::default();
+        let (console, stdout, stderr) = testing::console();
+        let names = ["a".to_owned(), "b".to_owned()];
+        let printer = Grouped::new(&console, &names, Default::default(), false).at_most(200_000);
+        let script = "case $FAKE_PATH in a) exec yes;; b) sleep 1; echo fine;; esac";
+        let job = Job { program: "sh".into(), args: vec!["-c".into(), script.into()], timeout: None };
+        let paths = vec![vec!["a".into()], vec!["b".into()]];
+        let code = run(&ground, paths, 8, &job, Input::Empty, &printer, &Interrupt::default()).expect("run");
+        assert_eq!(code, exit::OURS);
+        let (out, err) = (stdout.text(), stderr.text());
+        assert!(out.matches("y\n").count() > 50_000 && out.len() < 2_000_000, "{} bytes", out.len());
+        assert!(out.ends_with("b\n---------------\nfine\n"), "{}", &out[out.len() - 80..]);
+        assert!(err.contains("more output than can be gathered on a") && err.contains("without -b"), "{err}");
+        assert!(err.ends_with("1 of 2 failed: a (too much output)\n"), "{err}");
     }
 
     #[test]

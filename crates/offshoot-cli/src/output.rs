@@ -87,6 +87,11 @@ pub(crate) trait TargetPrinter {
     /// What writing to our own output met.
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
 
+    /// Why nothing more of it can be taken, if that is so: then what runs there is ended, and this is its outcome.
+    fn full(&self) -> Option<Box<Fault>> {
+        None
+    }
+
     /// Nothing more comes. A failure that was not caused by our own interruption is reported.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! The real tree: the one file that knows the library.
 //!
-//! Hops become methods with the user's options, contexts and processes become [`Ground`] and [`Running`], and the
-//! library's errors become [`Fault`]s.
+//! Hops become methods with the user's options (in [`hops`]), contexts and processes become [`Ground`] and [`Running`], and
+//! the library's errors become [`Fault`]s.
 
 mod arrival;
+mod hops;
 mod session;
 
 use std::io;
@@ -11,11 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use bytes::Bytes;
-use offshoot::methods::{Hop as Method, Local, Ssh};
 use offshoot::{AuthFailure, FailureKind, Ran as LibraryRan};
-use offshoot::{Context, Error, Master, Process, Stdio, Target};
+use offshoot::{Context, Error, Master, Process, Stdio};
 
 use crate::exit;
 use crate::fault::{Fault, Ran};
@@ -23,6 +22,7 @@ use crate::ground::{Event, Facts, Ground, Job, Running, Stdin};
 use crate::hinted::Hinted;
 use crate::options::Reach;
 use crate::output::{End, Stream};
+pub(crate) use hops::{Hop, paths};
 pub(crate) use session::Session;
 
 /// How long processes have between TERM and KILL when the tree is taken down.
@@ -33,92 +33,6 @@ const BRIEF_MAX: usize = 60;
 /// Does not return in a process that was started to be an agent.
 pub(crate) fn become_agent_if_started_as_one() {
     offshoot::init();
-}
-
-/// A hop as the library takes it, with the user's options; its text for people.
-pub(crate) type Hop = Method;
-
-/// Parses target names: each becomes a path of hops. Names that mean the same target are one.
-///
-/// # Errors
-/// The first name that cannot be understood; nothing has happened then.
-pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<String>, Vec<Vec<Hop>>)> {
-    let mut known = std::collections::HashSet::new();
-    let (mut kept, mut paths) = (Vec::new(), Vec::new());
-    for name in names {
-        let target: Target = name.parse().map_err(|error: offshoot::TargetError| {
-            Hinted::new(
-                anyhow::Error::msg(error.to_string()),
-                "a target is a path of hops: web1, dmw@web1:2222, jump/web[1-9], local; see: offshoot --help",
-            )
-        })?;
-        if known.insert(target.to_string()) {
-            kept.push(name);
-            paths.push(with_options(target.into_hops(), reach)?);
-        }
-    }
-    Ok((kept, paths))
-}
-
-/// The options that all ways to another user share, by the same names.
-macro_rules! with_user_options {
-    ($method:ident, $reach:ident) => {{
-        let timed = match $reach.connect_timeout {
-            Some(limit) => $method.connect_timeout(limit).stage_timeout(limit),
-            None => $method,
-        };
-        match &$reach.responder {
-            Some(responder) => timed.responder(responder.clone()),
-            None => timed,
-        }
-    }};
-}
-
-/// Applies the options of the command line to the hops of one target.
-fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
-    // A file of this machine means something only to an ssh that runs on it: behind local hops, not behind others.
-    let mut here = true;
-    let mut done = Vec::with_capacity(hops.len());
-    for hop in hops {
-        done.push(match hop {
-            Method::Ssh(ssh) => {
-                let config = reach.ssh_config.as_deref().filter(|_| here);
-                here = false;
-                Method::Ssh(ssh_with_options(ssh, config, reach)?)
-            }
-            Method::Local(local) => Method::Local(local_with_options(local, reach)),
-            Method::Sudo(sudo) => Method::Sudo(with_user_options!(sudo, reach)),
-            Method::Su(su) => Method::Su(with_user_options!(su, reach)),
-            Method::Doas(doas) => Method::Doas(with_user_options!(doas, reach)),
-            other => other,
-        });
-    }
-    Ok(done)
-}
-
-fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach) -> anyhow::Result<Ssh> {
-    if let Some(config) = config {
-        ssh = ssh.config(config.to_str().context("the path of the ssh configuration is not UTF-8")?);
-    }
-    for option in &reach.ssh_options {
-        ssh = ssh.option(option);
-    }
-    if let Some(limit) = reach.connect_timeout {
-        // A stage may take all of it: who waits longer than the default for a host means it.
-        ssh = ssh.connect_timeout(limit).stage_timeout(limit);
-    }
-    if let Some(responder) = &reach.responder {
-        ssh = ssh.responder(responder.clone());
-    }
-    offshoot::methods::Method::recipe(&ssh)?;
-    Ok(ssh)
-}
-
-fn local_with_options(local: Local, reach: &Reach) -> Local {
-    match reach.connect_timeout {
-        Some(limit) => local.connect_timeout(limit).stage_timeout(limit),
-        None => local,
-    }
 }
 
 /// The tree of one run. A cheap handle.

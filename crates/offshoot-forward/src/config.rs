@@ -2,6 +2,7 @@
 
 /// The bounds of a [`Forwarder`](crate::Forwarder).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// How many bytes of content may be kept or be on their way here, by announced length; 64 MiB by default, some
     /// images of programs. What the owner registered is its own memory and not counted. Worst-case memory: this, one
@@ -16,6 +17,22 @@ pub struct Config {
 }
 
 impl Config {
+    /// The defaults, with what `change` makes of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use offshoot_forward::Config;
+    /// let config = Config::with(|config| config.serving = 8);
+    /// assert_eq!(config.serving, 8);
+    /// ```
+    #[must_use]
+    pub fn with(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+    }
+
     /// How many targets one offer names at most, so that it fits a frame whatever the depth of the tree.
     pub const OFFER_TARGETS: usize = 128;
 }

@@ -89,7 +89,7 @@ proptest! {
 
     #[test]
     fn any_order_of_any_calls_keeps_the_bounds_and_leaves_nothing(calls in proptest::collection::vec(call(), 1..200)) {
-        let config = Config { budget: BUDGET, serving: 5, pushes: 3, ..Config::default() };
+        let config = Config::with(|config| { config.budget = BUDGET; config.serving = 5; config.pushes = 3; });
         let mut forwarder: Forwarder<u32, u8> = Forwarder::new(Address::ROOT.child(1).unwrap(), config);
         forwarder.add_source(100, Address::ROOT);
         forwarder.add_source(101, Address::ROOT);

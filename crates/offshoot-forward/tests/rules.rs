@@ -185,7 +185,7 @@ fn who_has_bytes_of_a_bad_source_is_refused_and_who_has_none_gets_them_from_else
 
 #[test]
 fn r5_what_is_not_in_use_makes_room_and_what_is_in_use_does_not() {
-    let mut relay = relay(Config { budget: 20_000, ..Config::default() });
+    let mut relay = relay(Config::with(|config| config.budget = 20_000));
     let old = fetch_whole(&mut relay, &[1; 8000]);
     let used = fetch_whole(&mut relay, &[2; 8000]);
     relay.need(used);
@@ -209,7 +209,10 @@ fn r5_what_is_not_in_use_makes_room_and_what_is_in_use_does_not() {
 
 #[test]
 fn r5_a_content_that_never_fits_is_refused_when_its_length_is_known() {
-    let mut relay = relay(Config { budget: 1000, largest: 1 << 40, ..Config::default() });
+    let mut relay = relay(Config::with(|config| {
+        config.budget = 1000;
+        config.largest = 1 << 40;
+    }));
     let hash = ContentHash::of(b"?");
     relay.need(hash);
     let fetch = asked(&mut relay);
@@ -222,7 +225,7 @@ fn r5_a_content_that_never_fits_is_refused_when_its_length_is_known() {
 
 #[test]
 fn r5_a_link_that_asks_for_everything_is_refused_and_its_siblings_are_not() {
-    let mut relay = relay(Config { serving: 3, ..Config::default() });
+    let mut relay = relay(Config::with(|config| config.serving = 3));
     for number in 0..10 {
         relay.serve(number, 1, ContentHash::of(&number.to_le_bytes()));
     }

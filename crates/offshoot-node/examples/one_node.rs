@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use offshoot_connect::methods::Local;
-use offshoot_node::{CONNECTS, Error, Event, Options, OwnImage, Root, agent, process_name};
+use offshoot_node::{Error, Event, Options, OwnImage, Root, agent};
 
 fn main() -> ExitCode {
     // A local context is a copy of this program: it must become the agent before it does anything else.
@@ -27,16 +27,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let root = Root::start(Options {
-        route: offshoot_route::Config::default(),
-        connects: CONNECTS,
-        image: Arc::new(OwnImage::new()),
-        // Local contexts need no agent for another machine.
-        payloads: None,
-        images: None,
-        process_name: process_name(),
-        workers: offshoot_node::WorkerLimits::default(),
-    })?;
+    // Local contexts need no agent for another machine: this program is all that they are started from.
+    let root = Root::start(Options::new(Arc::new(OwnImage::new())))?;
     let context = root.context().connect(Local::new())?;
     println!("{} is process {}", context.address(), context.info()?.hello.pid);
 

@@ -10,7 +10,17 @@ use offshoot_wire::AttendSpec;
 use crate::images::Images;
 
 /// What a node is told at its start.
+///
+/// # Examples
+///
+/// ```
+/// use offshoot_node::{Options, OwnImage};
+/// let mut options = Options::new(std::sync::Arc::new(OwnImage::new()));
+/// options.connects = 8;
+/// options.process_name = "my-tree".into();
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// The routing core's limits.
     pub route: Config,
@@ -28,6 +38,21 @@ pub struct Options {
     pub process_name: String,
     /// The limits of the workers that this process starts for its calls.
     pub workers: WorkerLimits,
+}
+
+impl Options {
+    /// The defaults: what a local context is started from is the one thing that has none.
+    pub fn new(image: Arc<dyn LocalImage>) -> Options {
+        Options {
+            route: Config::default(),
+            connects: CONNECTS,
+            image,
+            payloads: None,
+            images: None,
+            process_name: crate::process_name(),
+            workers: WorkerLimits::default(),
+        }
+    }
 }
 
 /// The limits of a worker.

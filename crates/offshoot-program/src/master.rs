@@ -150,16 +150,16 @@ impl Builder {
         let agents = Arc::new(Agents::new(self.agents_dir));
         let images = Arc::new(Images::new());
         let name = self.process_name.unwrap_or_else(process_name);
-        let root = Root::start(Options {
-            route: self.route,
-            connects: self.connects,
-            // Only a context that was started from the program can start workers of it.
-            image: Arc::new(Local::new(Arc::clone(&agents), self.own_image || !FUNCTIONS.is_empty())),
-            payloads: Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>),
-            images: Some(Arc::clone(&images) as Arc<dyn offshoot_node::Images>),
-            workers: self.workers,
-            process_name: name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect(),
-        })?;
+        // Only a context that was started from the program can start workers of it.
+        let local = Local::new(Arc::clone(&agents), self.own_image || !FUNCTIONS.is_empty());
+        let mut options = Options::new(Arc::new(local));
+        options.route = self.route;
+        options.connects = self.connects;
+        options.payloads = Some(Arc::clone(&agents) as Arc<dyn offshoot_connect::Payloads>);
+        options.images = Some(Arc::clone(&images) as Arc<dyn offshoot_node::Images>);
+        options.workers = self.workers;
+        options.process_name = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(255).collect();
+        let root = Root::start(options)?;
         Ok(Master { context: root.context(), root, agents, images })
     }
 }

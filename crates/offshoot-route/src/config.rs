@@ -12,6 +12,7 @@ use crate::bucket::Rate;
 /// frame about 60 bytes beside its body. What a limit costs at worst is said in those terms. What happens at a limit is said too; nothing is ever
 /// dropped in silence.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// The frame size, heartbeat and silence that this node states to its children. A child takes the heartbeat and
     /// silence that its parent states.
@@ -96,6 +97,24 @@ pub struct Config {
     pub log_bytes: Rate,
     /// A round-trip sample older than this is refreshed by a ping when bulk is sent. 5 s.
     pub sample_age: Duration,
+}
+
+impl Config {
+    /// The defaults, with what `change` makes of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use offshoot_route::Config;
+    /// let config = Config::with(|config| config.max_children = 16);
+    /// assert_eq!(config.max_children, 16);
+    /// ```
+    #[must_use]
+    pub fn with(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+    }
 }
 
 impl Default for Config {

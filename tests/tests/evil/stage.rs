@@ -187,15 +187,10 @@ impl Images for Program {
 pub(crate) const IDENTITY: [u8; 32] = [1; 32];
 
 pub(crate) fn options(director: &Director) -> Options {
-    Options {
-        route: offshoot_route::Config::default(),
-        connects: 32,
-        image: Arc::new(Program(PROGRAM.into())),
-        payloads: None,
-        images: Some(Arc::new(Program(PROGRAM.into()))),
-        process_name: director.name.clone(),
-        workers: offshoot_node::WorkerLimits::default(),
-    }
+    let mut options = Options::new(Arc::new(Program(PROGRAM.into())));
+    options.images = Some(Arc::new(Program(PROGRAM.into())));
+    options.process_name = director.name.clone();
+    options
 }
 
 impl Stage {

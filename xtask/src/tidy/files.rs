@@ -17,36 +17,9 @@ pub(super) fn check(tree: &Tree<'_>, findings: &mut Vec<Finding>) {
             mutant(file, findings);
         }
     }
-    named_tests(tree, findings);
     if let Some(version) = version {
         stated(tree, &version, findings);
     }
-}
-
-/// The page that says which test holds which rule names only tests that there are.
-fn named_tests(tree: &Tree<'_>, findings: &mut Vec<Finding>) {
-    let Some(page) = tree.files.iter().find(|file| file.path.as_os_str() == "docs/security.md") else { return };
-    for (index, line) in page.text.lines().enumerate() {
-        for name in line.split('`').skip(1).step_by(2).filter(|name| is_test_name(name)) {
-            // A function, or a case of a table: `name: …`, or `("name", …)` where a check has a process of its own.
-            let forms = [format!("fn {name}("), format!(" {name}:"), format!("(\"{name}\", ")];
-            if !tree.rust.iter().any(|file| forms.iter().any(|form| file.source.text.contains(form))) {
-                findings.push(Finding::new(
-                    &page.path,
-                    index + 1,
-                    format!("there is no test {name}"),
-                    "name the test that holds the rule now",
-                ));
-            }
-        }
-    }
-}
-
-/// A statement in words: `s4_an_answer_counts_once`.
-fn is_test_name(name: &str) -> bool {
-    let words = name.bytes().filter(|byte| *byte == b'_').count();
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    plain && (words >= 4 || (words >= 1 && name.starts_with('s') && name.as_bytes()[1].is_ascii_digit()))
 }
 
 /// Paths that only exist on the machine of whoever wrote the line.

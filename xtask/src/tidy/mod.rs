@@ -7,6 +7,7 @@ mod arrows;
 mod attributes;
 mod crates;
 mod files;
+mod named;
 mod sources;
 
 use std::fmt;
@@ -111,6 +112,7 @@ pub fn check(workspace: &Workspace) -> Result<Report> {
     sources::check(&tree, &mut findings);
     attributes::check(&tree, &mut findings);
     files::check(&tree, &mut findings);
+    named::check(&tree, &mut findings);
     findings.sort_by(|a, b| (&a.file, a.line, &a.what).cmp(&(&b.file, b.line, &b.what)));
     Ok(Report { findings, files: tree.files.len() })
 }

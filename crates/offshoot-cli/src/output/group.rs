@@ -2,12 +2,14 @@
 //!
 //! What a target says is kept until it ends, and what it said is kept once per distinct text: beyond a few hundred KiB
 //! per running target, and a few MiB in all, it lies in files that have no name, so neither a flood nor a thousand
-//! targets fill the memory.
+//! targets fill the memory. Nor do they fill the disk: beyond [`GATHERED_MAX`] in all, whoever said more than its share
+//! of that is ended, which is told, and what it said until then is shown. Whoever said less goes on.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use offshoot::escape::escaped;
@@ -16,13 +18,18 @@ use sha2::{Digest, Sha256};
 use super::lines::{LineEnd, Lines};
 use super::live::shown_line;
 use super::{Console, Outcome, Palette, Printer, Stream, TargetPrinter, Verdict, fault_block, summary};
-use crate::fault::Fault;
+use crate::exit;
+use crate::fault::{Fault, Ran};
 use crate::nodeset::fold;
 
 /// What one stream of a running target holds in memory at most, in bytes.
 const RUNNING_MAX: usize = 256 * 1024;
 /// What all texts of ended targets hold in memory at most, in bytes.
 const ENDED_MAX: u64 = 8 * 1024 * 1024;
+/// What all targets may have said before those that said the most are ended, in bytes as shown: more than anybody reads,
+/// and less than the temporary folder of a small machine has. As much again may come of those that stay below their
+/// share, and a text that is put with those of the ended ones lies in two files for that moment.
+const GATHERED_MAX: u64 = 1 << 30;
 /// The rule above and below a header.
 const RULE: &str = "---------------";
 
@@ -34,6 +41,10 @@ pub(crate) struct Grouped<'a> {
     palettes: [Palette; 2],
     quiet: bool,
     groups: Mutex<[Groups; 2]>,
+    /// [`GATHERED_MAX`], but in tests.
+    most: u64,
+    /// How many bytes are kept.
+    kept: AtomicU64,
 }
 
 /// The distinct texts of one stream, in the order in which they were first complete.
@@ -62,7 +73,27 @@ enum Text {
 
 impl<'a> Grouped<'a> {
     pub(crate) fn new(console: &'a Console, names: &'a [String], palettes: [Palette; 2], quiet: bool) -> Grouped<'a> {
-        Grouped { console, names, palettes, quiet, groups: Default::default() }
+        Grouped {
+            console,
+            names,
+            palettes,
+            quiet,
+            groups: Default::default(),
+            most: GATHERED_MAX,
+            kept: AtomicU64::new(0),
+        }
+    }
+
+    /// The same, ending the largest targets when all together said so much.
+    #[cfg(test)]
+    pub(crate) fn at_most(mut self, most: u64) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// What each target may say however much the others do.
+    fn share(&self) -> u64 {
+        self.most / self.names.len().max(1) as u64
     }
 
     fn show(&self, stream: Stream, groups: &mut Groups) -> io::Result<()> {
@@ -97,14 +128,15 @@ impl<'a> Grouped<'a> {
 }
 
 impl Groups {
-    fn add(&mut self, target: usize, mut gathered: Gathered) -> io::Result<()> {
+    /// Takes what a target said, and returns how many bytes of it need not be kept.
+    fn add(&mut self, target: usize, mut gathered: Gathered) -> io::Result<u64> {
         if gathered.length == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let hash = gathered.hash.finalize().into();
         if let Some(&index) = self.by_hash.get(&hash) {
             self.groups[index].targets.push(target);
-            return Ok(());
+            return Ok(gathered.length);
         }
         gathered.text.rewind()?;
         let text = if self.in_memory + gathered.length <= ENDED_MAX {
@@ -123,13 +155,13 @@ impl Groups {
         };
         self.by_hash.insert(hash, self.groups.len());
         self.groups.push(Group { targets: vec![target], text });
-        Ok(())
+        Ok(0)
     }
 }
 
 impl Printer for Grouped<'_> {
-    fn begin<'b>(&'b self, target: usize, _path: &str) -> io::Result<Box<dyn TargetPrinter + 'b>> {
-        Ok(Box::new(GroupedTarget { grouped: self, target, gathered: Default::default() }))
+    fn begin<'b>(&'b self, target: usize, path: &str) -> io::Result<Box<dyn TargetPrinter + 'b>> {
+        Ok(Box::new(GroupedTarget { grouped: self, target, path: path.to_owned(), gathered: Default::default() }))
     }
 
     fn failed(&self, targets: &[usize], fault: &Fault) -> io::Result<()> {
@@ -178,6 +210,7 @@ impl Gathered {
 struct GroupedTarget<'a> {
     grouped: &'a Grouped<'a>,
     target: usize,
+    path: String,
     gathered: [Gathered; 2],
 }
 
@@ -186,20 +219,44 @@ impl TargetPrinter for GroupedTarget<'_> {
         let gathered = &mut self.gathered[stream as usize];
         let mut text = Vec::with_capacity(bytes.len());
         gathered.lines.push(bytes, |line, end| shown_line(line, end, &mut text));
+        self.grouped.kept.fetch_add(text.len() as u64, Ordering::Relaxed);
         gathered.keep(&text)
+    }
+
+    fn full(&self) -> Option<Box<Fault>> {
+        let said: u64 = self.gathered.iter().map(|gathered| gathered.length).sum();
+        let Grouped { most, ref kept, .. } = *self.grouped;
+        if said <= self.grouped.share() || kept.load(Ordering::Relaxed) <= most {
+            return None;
+        }
+        Some(Box::new(Fault {
+            kind: "too-large",
+            what: "more output than can be gathered".into(),
+            reason: format!(
+                "it said {said} bytes; all targets together may say {most}, and those that said the most are ended"
+            ),
+            path: self.path.clone(),
+            ran: Ran::Yes,
+            hint: "without -b output is shown as it comes and has no limit; or let the command write to a file there"
+                .into(),
+            brief: "too much output".into(),
+            code: exit::OURS,
+            ..Fault::default()
+        }))
     }
 
     fn end(mut self: Box<Self>, outcome: &Outcome) -> io::Result<()> {
         for gathered in &mut self.gathered {
             let mut text = Vec::new();
             gathered.lines.finish(|line, _| shown_line(line, LineEnd::Unterminated, &mut text));
+            self.grouped.kept.fetch_add(text.len() as u64, Ordering::Relaxed);
             gathered.keep(&text)?;
         }
         let [stdout, stderr] = self.gathered;
         {
             let mut groups = self.grouped.groups.lock().unwrap_or_else(PoisonError::into_inner);
-            groups[0].add(self.target, stdout)?;
-            groups[1].add(self.target, stderr)?;
+            let spared = groups[0].add(self.target, stdout)? + groups[1].add(self.target, stderr)?;
+            self.grouped.kept.fetch_sub(spared, Ordering::Relaxed);
         }
         match outcome {
             Outcome::Failed(fault) if !fault.ours => self.grouped.failed(&[self.target], fault),
@@ -246,6 +303,42 @@ mod tests {
         let rule = RULE;
         assert_eq!(stdout, format!("{rule}\nweb[1-2] (2)\n{rule}\nsame\nend\n{rule}\ndb1\n{rule}\nother\n"));
         assert_eq!(stderr, format!("{rule}\ndb1\n{rule}\nwarn\\x07\n"));
+    }
+
+    #[test]
+    fn who_says_the_most_is_full_when_all_together_said_too_much_and_nobody_else_is() {
+        let (console, stdout, _) = console();
+        let names = ["n1".to_owned(), "n2".to_owned(), "n3".to_owned(), "n4".to_owned()];
+        let grouped = Grouped::new(&console, &names, Default::default(), false).at_most(4_000);
+        let mut targets: Vec<_> = (0..4).map(|n| grouped.begin(n, "a -> b").expect("begun")).collect();
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let mut say = |target: usize, lines: usize| {
+            targets[target].output(Stream::Stdout, &line.repeat(lines)).expect("kept");
+            targets[target].full()
+        };
+        // More than its share, while there is room.
+        assert_eq!(say(0, 30), None);
+        assert_eq!(say(1, 10), None);
+        // From here on there is none, for who said more than its share alone.
+        assert_eq!((say(1, 0), say(2, 9)), (None, None));
+        let fault = say(0, 1).expect("it is full");
+        assert_eq!((fault.path.as_str(), fault.ran, fault.code), ("a -> b", Ran::Yes, exit::OURS));
+        assert!(fault.reason.contains("said 3100 bytes") && fault.reason.contains("may say 4000"), "{}", fault.reason);
+        assert_eq!(say(3, 10), None);
+        assert!(say(3, 1).is_some());
+        // What was the same is kept once: so there is room again.
+        targets.truncate(2);
+        let ended = || Outcome::Ended { end: End::Status(0), timed_out: false, took: Duration::ZERO };
+        let mut twin = grouped.begin(2, "").expect("begun");
+        twin.output(Stream::Stdout, &line.repeat(10)).expect("kept");
+        let before = grouped.kept.load(Ordering::Relaxed);
+        targets.pop().expect("the second").end(&ended()).expect("kept");
+        twin.end(&ended()).expect("kept");
+        assert_eq!(grouped.kept.load(Ordering::Relaxed), before - 1_000);
+        // And all that a full one said is shown.
+        targets.pop().expect("the first").end(&Outcome::Failed(fault)).expect("kept");
+        grouped.finish(&Verdict::default()).expect("shown");
+        assert_eq!(stdout.text().matches("xxx\n").count(), 31 + 10);
     }
 
     #[test]

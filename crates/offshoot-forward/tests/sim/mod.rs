@@ -102,8 +102,13 @@ impl Sim {
             let budget = if setting.small_caches && index > 0 { 330_000 } else { 64 << 20 };
             let lies = [Lie::Flip, Lie::Short, Lie::Long, Lie::Length, Lie::Stall, Lie::Claim];
             let lie = (setting.liars && index > 0 && sim.below(4) == 0).then(|| lies[sim.below(lies.len())]);
-            let mut forwarder =
-                Forwarder::new(address.clone(), Config { budget, largest: budget, ..Config::default() });
+            let mut forwarder = Forwarder::new(
+                address.clone(),
+                Config::with(|config| {
+                    config.budget = budget;
+                    config.largest = budget;
+                }),
+            );
             if let Some(parent) = parent {
                 forwarder.add_source(parent, sim.nodes[parent].address.clone());
                 let above: Option<usize> = parents[parent];

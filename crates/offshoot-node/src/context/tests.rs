@@ -116,21 +116,15 @@ fn a_context_that_comes_when_nobody_waits_for_it_any_more_is_ended() {
 }
 
 fn root(route: Config) -> Root {
-    Root::start(Options {
-        route,
-        connects: 1,
-        image: Arc::new(OwnImage::new()),
-        payloads: None,
-        images: None,
-        process_name: "x".into(),
-        workers: Default::default(),
-    })
-    .unwrap()
+    let mut options = Options::new(Arc::new(OwnImage::new()));
+    options.route = route;
+    options.connects = 1;
+    Root::start(options).unwrap()
 }
 
 #[test]
 fn s12_who_waits_for_room_has_one_place_however_often_it_tries() {
-    let root = root(Config { call_window: 10_000, ..Config::default() });
+    let root = root(Config::with(|config| config.call_window = 10_000));
     let (context, mut played) = Played::below(&root);
     let shared = Arc::clone(&context.0.shared);
     let waiting = || shared.lock().waiting_for_room();

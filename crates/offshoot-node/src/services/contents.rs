@@ -85,7 +85,10 @@ pub(crate) struct Contents {
 
 impl Contents {
     pub(crate) fn of(core: &Node) -> Contents {
-        let config = Config { budget: Limits::CONTENT, largest: Limits::CONTENT, ..Config::default() };
+        let config = Config::with(|config| {
+            config.budget = Limits::CONTENT;
+            config.largest = Limits::CONTENT;
+        });
         let mut forwarder = Forwarder::new(core.address().clone(), config);
         if let (Some(link), Some(parent)) = (core.parent_link(), core.address().parent()) {
             forwarder.add_source(link, parent);

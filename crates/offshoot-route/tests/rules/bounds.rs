@@ -4,8 +4,10 @@ use super::*;
 
 #[test]
 fn s12_refusals_that_are_not_read_end_the_link_within_the_budget() {
-    let config =
-        Config { control_budget: 64 * 1024, refusals: Rate { burst: u32::MAX, per_second: 0 }, ..Config::default() };
+    let config = Config::with(|config| {
+        config.control_budget = 64 * 1024;
+        config.refusals = Rate { burst: u32::MAX, per_second: 0 };
+    });
     let mut lab = Lab::with(config);
     let evil = lab.evil(0);
     let dst: Address = "/77".parse().expect("an address");
@@ -55,7 +57,10 @@ fn s12_requests_that_nothing_is_heard_of_are_refused_at_the_window_and_room_is_t
 #[test]
 fn what_one_context_asks_through_relays_is_refused_by_none_of_them() {
     // The last hop passes nothing on, so everything waits in front of it.
-    let config = Config { call_window: 400_000, call_budget: 100_000, ..Config::default() };
+    let config = Config::with(|config| {
+        config.call_window = 400_000;
+        config.call_budget = 100_000;
+    });
     let mut lab = Lab::with(config);
     let a = lab.add(0);
     let b = lab.add(a);
@@ -84,7 +89,10 @@ fn what_one_context_asks_through_relays_is_refused_by_none_of_them() {
 
 #[test]
 fn what_is_asked_by_a_grant_leaves_the_share_of_ancestors_alone() {
-    let mut lab = Lab::with(Config { call_window: 100_000, call_budget: 50_000, ..Config::default() });
+    let mut lab = Lab::with(Config::with(|config| {
+        config.call_window = 100_000;
+        config.call_budget = 50_000;
+    }));
     let holder = lab.add(0);
     let relay = lab.add(0);
     let target = lab.add(relay);
@@ -111,7 +119,7 @@ fn what_is_asked_by_a_grant_leaves_the_share_of_ancestors_alone() {
 
 #[test]
 fn a_request_counts_no_longer_once_the_asked_context_was_heard() {
-    let mut lab = Lab::with(Config { call_window: 20_000, ..Config::default() });
+    let mut lab = Lab::with(Config::with(|config| config.call_window = 20_000));
     let a = lab.add(0);
     let b = lab.add(a);
     let (dst, now) = (lab.address(b), lab.now);
@@ -128,7 +136,7 @@ fn a_request_counts_no_longer_once_the_asked_context_was_heard() {
 
 #[test]
 fn s12_too_many_requests_under_way_is_told_from_want_of_room() {
-    let mut lab = Lab::with(Config { max_pending: 3, ..Config::default() });
+    let mut lab = Lab::with(Config::with(|config| config.max_pending = 3));
     let a = lab.add(0);
     for _ in 0..3 {
         lab.ask(0, a, Verb::Echo, None).expect("a place");
@@ -146,7 +154,7 @@ fn s12_too_many_requests_under_way_is_told_from_want_of_room() {
 
 #[test]
 fn s12_answers_beyond_the_budget_become_failures_that_say_the_work_ran() {
-    let config = Config { answer_budget: 200_000, ..Config::default() };
+    let config = Config::with(|config| config.answer_budget = 200_000);
     let mut lab = Lab::with(config);
     let a = lab.add(0);
     let b = lab.add(a);
@@ -291,7 +299,10 @@ fn s12_unread_data_leaves_new_streams_the_floor_only() {
 
 #[test]
 fn s12_a_relay_over_its_budget_holds_credit_back_and_lets_it_go_again() {
-    let config = Config { relay_budget: 256 * 1024, relay_limit: 2 << 20, ..Config::default() };
+    let config = Config::with(|config| {
+        config.relay_budget = 256 * 1024;
+        config.relay_limit = 2 << 20;
+    });
     let mut lab = Lab::with(config);
     let a = lab.add(0);
     let b = lab.add(a);
@@ -329,7 +340,7 @@ fn s12_a_relay_over_its_budget_holds_credit_back_and_lets_it_go_again() {
 
 #[test]
 fn credit_that_was_held_back_goes_when_what_waited_is_given_up() {
-    let config = Config { relay_budget: 64 * 1024, ..Config::default() };
+    let config = Config::with(|config| config.relay_budget = 64 * 1024);
     let mut lab = Lab::with(config);
     let a = lab.add(0);
     let b = lab.add(a);
@@ -365,7 +376,7 @@ fn credit_that_was_held_back_goes_when_what_waited_is_given_up() {
 #[test]
 fn a_stream_goes_on_by_its_floor_while_all_that_may_come_is_promised_to_others() {
     // Many hold what they were promised and send nothing; one sends.
-    let config = Config { relay_limit: 4 << 20, ..Config::default() };
+    let config = Config::with(|config| config.relay_limit = 4 << 20);
     let mut lab = Lab::with(config);
     let a = lab.add(0);
     let b = lab.add(a);

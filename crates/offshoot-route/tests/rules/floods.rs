@@ -119,7 +119,7 @@ fn s12_what_a_reader_holds_keeps_seven_times_its_size_in_memory_at_most() {
 fn s13_frames_that_belong_to_nothing_are_counted_by_their_length() {
     let strays = Rate { burst: 1000, per_second: 0 };
     for (size, most) in [(10, 1000), (62_000, 70)] {
-        let mut lab = Lab::with(Config { strays, ..Config::default() });
+        let mut lab = Lab::with(Config::with(|config| config.strays = strays));
         let evil = lab.evil(0);
         let mut frame = Frame::routed(FrameKind::Reply, Address::ROOT, evil.address.clone(), 1 << 40)
             .with_body(vec![8; size].into());

@@ -94,26 +94,25 @@ impl Setting {
         if !self.tight {
             return Config::default();
         }
-        Config {
-            max_pending: 12,
-            max_served_per_child: 4,
-            max_turned_per_child: 6,
-            max_exchanges: 10,
-            relay_budget: 8 * 1024,
-            relay_limit: 400 * 1024,
-            call_budget: 50_000,
-            call_window: 120_000,
-            answer_budget: 50_000,
-            send_buffer: 5_000,
-            control_budget: 20_000,
-            log_budget: 300,
-            max_grants: 20,
-            refusals: Rate { burst: 40, per_second: 4 },
-            bounces: Rate { burst: 80, per_second: 8 },
-            notices: Rate { burst: 60, per_second: 6 },
-            losses: Rate { burst: 20, per_second: 2 },
-            ..Config::default()
-        }
+        Config::with(|config| {
+            config.max_pending = 12;
+            config.max_served_per_child = 4;
+            config.max_turned_per_child = 6;
+            config.max_exchanges = 10;
+            config.relay_budget = 8 * 1024;
+            config.relay_limit = 400 * 1024;
+            config.call_budget = 50_000;
+            config.call_window = 120_000;
+            config.answer_budget = 50_000;
+            config.send_buffer = 5_000;
+            config.control_budget = 20_000;
+            config.log_budget = 300;
+            config.max_grants = 20;
+            config.refusals = Rate { burst: 40, per_second: 4 };
+            config.bounces = Rate { burst: 80, per_second: 8 };
+            config.notices = Rate { burst: 60, per_second: 6 };
+            config.losses = Rate { burst: 20, per_second: 2 };
+        })
     }
 
     /// The same seed in a tree of `nodes` members.

@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_call_that_cannot_be_understood_says_so_and_does_not_run", not_understood),
     ("r8_an_agent_runs_no_function", agent_refuses),
     ("a_worker_has_no_terminal_and_no_file_of_the_program", standard_streams),
+    ("s15_s22_what_a_function_starts_sees_three_descriptors_and_default_signals", clean_start),
 ];
 
 fn value_comes_back() {
@@ -213,4 +214,27 @@ fn standard_streams() {
     assert_eq!(streams[0], "/dev/null");
     assert!(streams[1].starts_with("pipe:") && streams[2].starts_with("pipe:"), "{streams:?}");
     assert_ne!(streams[1], streams[2], "one pipe for both");
+}
+
+fn clean_start() {
+    // A file that whatever this process starts would have, and signals that it would ignore.
+    let file = std::fs::File::open("/etc/passwd").expect("a file");
+    offshoot_mux::io::set_cloexec(&file, false).expect("a file");
+    offshoot_mux::ignore_sigpipe();
+    let master = master();
+    let below = local(&master).local().connect().expect("a context");
+    for context in [master.context(), &below] {
+        let (open, started) = clean::on(context).expect("a value");
+        // Its standard streams, its link, what its threads wait at, and the program, for contexts of its own.
+        let own = std::env::current_exe().expect("this program");
+        let files: Vec<&String> = open.iter().filter(|to| to.starts_with('/')).collect();
+        assert!(files.iter().all(|to| *to == "/dev/null" || own == std::path::Path::new(to)), "{open:?}");
+        let signals = started.strip_prefix("0\n1\n2\n").unwrap_or_else(|| panic!("{started}"));
+        for line in signals.lines() {
+            let set = line.split_once('\t').and_then(|(_, set)| u64::from_str_radix(set, 16).ok());
+            // 32 and 33 are the C library's own, which ignores them in what it starts.
+            assert_eq!(set.map(|set| set & !0x1_8000_0000), Some(0), "{started}");
+        }
+        assert_eq!(signals.lines().count(), 2, "{started}");
+    }
 }

@@ -37,22 +37,21 @@ pub(super) fn child(node: &mut Node, now: Time) -> (LinkId, Address, Option<(Nod
 
 /// Limits that a short input can reach.
 pub(super) fn small() -> Config {
-    Config {
-        max_children: 8,
-        max_pending: 16,
-        max_served_per_child: 4,
-        max_served_from_parent: 8,
-        max_turned_per_child: 4,
-        max_passed_from_parent: 8,
-        max_exchanges: 32,
-        relay_budget: 64 * 1024,
-        relay_limit: 512 * 1024,
-        call_budget: 16 * 1024,
-        answer_budget: 16 * 1024,
-        control_budget: 4096,
-        max_grants: 4,
-        ..Config::default()
-    }
+    Config::with(|config| {
+        config.max_children = 8;
+        config.max_pending = 16;
+        config.max_served_per_child = 4;
+        config.max_served_from_parent = 8;
+        config.max_turned_per_child = 4;
+        config.max_passed_from_parent = 8;
+        config.max_exchanges = 32;
+        config.relay_budget = 64 * 1024;
+        config.relay_limit = 512 * 1024;
+        config.call_budget = 16 * 1024;
+        config.answer_budget = 16 * 1024;
+        config.control_budget = 4096;
+        config.max_grants = 4;
+    })
 }
 
 /// The frames that a node has for a link.
