@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod child;
+pub mod crew;
 mod end;
 #[doc(hidden)]
 pub mod fallback;

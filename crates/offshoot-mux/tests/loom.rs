@@ -1,4 +1,5 @@
-//! Every interleaving of the wake-up flag and of the leader/follower boundary, on a model of the kernel.
+//! Every interleaving of the wake-up flag, of the leader/follower boundary and of a crew of threads behind it, on a model
+//! of the kernel.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p offshoot-mux --release --test loom --target-dir target/loom`
 #![cfg(loom)]
@@ -8,6 +9,7 @@ use std::sync::Arc as StdArc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
+use offshoot_mux::crew::Crew;
 use offshoot_mux::lead::{Baton, Slot, Turn};
 use offshoot_mux::{WakeFd, WakeFlag};
 
@@ -352,5 +354,165 @@ fn two_completers_complete_once() {
         for (number, completer) in completers.into_iter().enumerate() {
             assert_eq!(completer.join().unwrap(), number == value);
         }
+    });
+}
+
+/// What ends a thread of a crew.
+const STOP: usize = usize::MAX;
+
+/// A node whose threads run what comes by its link, as the documentation of `crew` has it.
+struct Worker {
+    link: StdArc<Link>,
+    crew: Crew<usize>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// How often each job was run, and whether the test is told.
+    ran: Mutex<Vec<usize>>,
+    all: Condvar,
+}
+
+impl Worker {
+    fn new(threads: usize, jobs: usize) -> StdArc<Self> {
+        StdArc::new(Worker {
+            link: Link::new(0),
+            crew: Crew::new(threads),
+            threads: Mutex::new(Vec::new()),
+            ran: Mutex::new(vec![0; jobs]),
+            all: Condvar::new(),
+        })
+    }
+
+    /// Brings what came by the link. Called by whoever may read it, as under a node's lock.
+    fn read(self: &StdArc<Self>) {
+        assert!(!self.link.reading.swap(true, Ordering::SeqCst), "two readers");
+        while let Some(job) = self.link.kernel.read() {
+            self.push(job);
+        }
+        self.link.reading.store(false, Ordering::SeqCst);
+    }
+
+    fn push(self: &StdArc<Self>, job: usize) {
+        let start = || {
+            let worker = StdArc::clone(self);
+            let mut threads = self.threads.lock().unwrap();
+            let number = threads.len();
+            threads.push(thread::spawn(move || worker.serve(number)));
+            Ok(())
+        };
+        self.crew.push(job, start).unwrap();
+    }
+
+    fn serve(self: &StdArc<Self>, number: usize) {
+        let wake = self.link.wake_fd(number);
+        loop {
+            let job = self.next(number, &wake);
+            if job == STOP {
+                return;
+            }
+            let mut ran = self.ran.lock().unwrap();
+            ran[job] += 1;
+            self.all.notify_all();
+        }
+    }
+
+    fn next(self: &StdArc<Self>, number: usize, wake: &Arc<WakeFd>) -> usize {
+        if self.crew.is_quiet() {
+            let ticket = Arc::new(Slot::new());
+            if let Some(job) = self.lead(number, wake, &ticket).or_else(|| self.crew.let_go(&ticket)) {
+                return job;
+            }
+        }
+        // The model knows no time: it waits until there is one.
+        let far = std::time::Instant::now() + std::time::Duration::from_secs(3600);
+        self.crew.next(far).unwrap()
+    }
+
+    fn lead(self: &StdArc<Self>, number: usize, wake: &Arc<WakeFd>, ticket: &Arc<Slot<()>>) -> Option<usize> {
+        let kernel = &self.link.kernel;
+        wake.acknowledge();
+        let lead = self.link.baton.try_lead(wake, || kernel.resume())?;
+        kernel.suspend();
+        if !self.crew.lead(ticket) || !ticket.attach(wake) {
+            return None;
+        }
+        loop {
+            let readable = wake.flag().begin_sleep() && kernel.poll(number);
+            wake.flag().end_sleep();
+            if readable {
+                self.read();
+            }
+            let job = self.crew.take(ticket);
+            if job.is_some() || ticket.is_done() || lead.is_closed() {
+                return job;
+            }
+        }
+    }
+
+    /// The broker, until the test is over.
+    fn broker(self: &StdArc<Self>) {
+        while self.link.kernel.next_edge() {
+            if let Turn::Read(_turn) = self.link.baton.turn() {
+                self.read();
+            }
+        }
+    }
+
+    /// Each job once, and every thread ends.
+    fn finish(self: &StdArc<Self>, broker: thread::JoinHandle<()>) {
+        let mut ran = self.ran.lock().unwrap();
+        while ran.contains(&0) {
+            ran = self.all.wait(ran).unwrap();
+        }
+        drop(ran);
+        self.link.kernel.change(|state| state.over = true);
+        broker.join().unwrap();
+        self.crew.set_limit(0);
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap());
+        for _ in &threads {
+            self.push(STOP);
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(self.ran.lock().unwrap().iter().all(|times| *times == 1), "a job was run twice");
+    }
+}
+
+/// Jobs come by the link of a worker with at most so many threads, at any moment.
+fn a_worker_runs(threads: usize, jobs: usize) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(move || {
+        let worker = Worker::new(threads, jobs);
+        let broker = {
+            let worker = StdArc::clone(&worker);
+            thread::spawn(move || worker.broker())
+        };
+        for job in 0..jobs {
+            worker.link.kernel.deliver(job);
+        }
+        worker.finish(broker);
+    });
+}
+
+#[test]
+fn one_thread_runs_each_job_that_comes_and_reads_the_link_meanwhile() {
+    a_worker_runs(1, 3);
+}
+
+#[test]
+fn two_threads_run_each_job_that_comes_and_one_reads_the_link_meanwhile() {
+    a_worker_runs(2, 2);
+}
+
+#[test]
+fn a_job_from_another_thread_reaches_the_one_that_reads() {
+    model(|| {
+        let worker = Worker::new(1, 2);
+        let broker = {
+            let worker = StdArc::clone(&worker);
+            thread::spawn(move || worker.broker())
+        };
+        worker.link.kernel.deliver(0);
+        // From a function, or from the broker's timer: by no link.
+        worker.push(1);
+        worker.finish(broker);
     });
 }

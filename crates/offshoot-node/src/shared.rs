@@ -161,6 +161,21 @@ impl Shared {
         self.lead(&link, &ticket, None, || send(&ticket), &mut ready)
     }
 
+    /// Reads the link to the parent from this thread, for one that waits for what the requests there bring it: until `ready`
+    /// has it, the ticket is complete, or then. `None` also when `begin` refuses, or somebody else reads; in that case it has not run.
+    pub(crate) fn lead_parent<T>(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        until: Instant,
+        begin: impl FnOnce() -> bool,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        let link = state.core.parent_link().and_then(|link| state.readable_link(link))?;
+        drop(state);
+        self.lead(&link, ticket, Some(until), begin, &mut |_, _| ready())
+    }
+
     /// Reads `link` from this thread, once `begin` agrees, until `ready` is satisfied, the ticket is complete, the
     /// deadline passes or the link closes. `None` when there is nothing found yet, or somebody else reads.
     fn lead<T>(

@@ -1,14 +1,16 @@
 //! Call: the user's functions, in a worker.
 //!
 //! Only a worker has this service (R8): the stock agent neither has nor links it. A request's arguments are gathered
-//! under the node's lock; the function runs on a thread of a pool, without it.
+//! under the node's lock; the function runs on a thread of a pool, without it. A thread of the pool that has nothing to do
+//! reads the link itself, as callers do: so a call that comes alone is read, run and answered by one thread.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use offshoot_mux::crew::Crew;
 use offshoot_route::{ExchangeId, Node, Time};
 use offshoot_wire::{
     Address, CallReply, CallSpec, ChainLink, EndReason, Failure, FailureKind, Limits, Ran, channel, decode, encode,
@@ -18,7 +20,7 @@ use super::Outlet;
 use super::chains::{Chains, Step};
 use crate::Context;
 use crate::ids::IdMap;
-use crate::shared::Shared;
+use crate::shared::{Shared, Ticket};
 
 /// How many functions run side by side unless the attendant says otherwise; more wait their turn. Each has a thread.
 const AT_ONCE: usize = 64;
@@ -131,11 +133,10 @@ pub(crate) struct Workshop {
 
 impl Workshop {
     pub(crate) fn new(functions: Arc<dyn Calls>, outlet: Outlet) -> Workshop {
-        let work = Mutex::new(Work { limit: AT_ONCE, ..Work::default() });
         Workshop {
             calls: IdMap::default(),
             gathered: 0,
-            pool: Arc::new(Pool { functions, work, came: Condvar::new() }),
+            pool: Arc::new(Pool { functions, crew: Crew::new(AT_ONCE) }),
             chains: Chains::new(),
             chained: IdMap::default(),
             outlet,
@@ -347,12 +348,12 @@ impl CallService for Workshop {
     }
 
     fn set_limit(&mut self, limit: usize) {
-        self.pool.lock().limit = limit.clamp(1, AT_ONCE_MOST);
+        self.pool.crew.set_limit(limit.clamp(1, AT_ONCE_MOST));
     }
 
     fn is_idle(&self) -> bool {
         // A function whose caller gave up may still run.
-        self.calls.is_empty() && self.pool.is_idle()
+        self.calls.is_empty() && self.pool.crew.is_idle()
     }
 
     fn last(&self) -> Option<Instant> {
@@ -371,79 +372,56 @@ struct Job {
 /// The threads that run functions. They come as calls do and go when there are none.
 struct Pool {
     functions: Arc<dyn Calls>,
-    work: Mutex<Work>,
-    came: Condvar,
-}
-
-#[derive(Default)]
-struct Work {
-    queue: VecDeque<Job>,
-    idle: usize,
-    threads: usize,
-    /// How many threads there may be.
-    limit: usize,
+    crew: Crew<Job>,
 }
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_idle(&self) -> bool {
-        let work = self.lock();
-        work.queue.is_empty() && work.idle == work.threads
-    }
-
     fn push(self: &Arc<Self>, shared: &Arc<Shared>, job: Job) -> std::io::Result<()> {
-        let mut work = self.lock();
-        work.queue.push_back(job);
-        if work.queue.len() <= work.idle {
-            self.came.notify_one();
-        } else if work.threads < work.limit {
+        self.crew.push(job, || {
             let (pool, shared) = (Arc::clone(self), Arc::clone(shared));
-            let spawned = std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared));
-            match spawned {
-                Ok(_) => work.threads += 1,
-                Err(error) if work.threads == 0 => {
-                    work.queue.pop_back();
-                    return Err(error);
-                }
-                // The threads that there are will come to it.
-                Err(_) => {}
-            }
-        }
-        Ok(())
+            std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared)).map(drop)
+        })
     }
 
     /// A call that waits its turn waits no more: while no thread comes to it, it would keep its arguments for ever.
     /// Whether there was such a one.
     fn forget(&self, id: ExchangeId) -> bool {
-        let mut work = self.lock();
         // Many are given up in the order in which they came: the first is found first.
-        let at = work.queue.iter().position(|job| job.id == id);
-        at.and_then(|at| work.queue.remove(at)).is_some()
+        self.crew.remove(|job| job.id == id).is_some()
     }
 
-    fn next(&self) -> Option<Job> {
-        let mut work = self.lock();
-        loop {
-            if let Some(job) = work.queue.pop_front() {
+    /// Says how the function that this thread ran has ended, and waits for the next.
+    fn next(&self, shared: &Arc<Shared>, ran: Option<(ExchangeId, Outcome)>) -> Option<Job> {
+        let until = Instant::now() + IDLE;
+        let mut ran = ran;
+        let mut tell = || {
+            if let Some((id, outcome)) = ran.take() {
+                shared.with(|state, now| state.call_done(shared, id, outcome, now));
+            }
+        };
+        if self.crew.is_quiet() {
+            let ticket = Ticket::default();
+            // Told when this thread reads the link: the next call may come before the thread is back here, and would wake
+            // the broker.
+            let begin = || {
+                tell();
+                self.crew.lead(&ticket)
+            };
+            let job = shared.lead_parent(&ticket, until, begin, || self.crew.take(&ticket));
+            // The link is handed back by now: while the function runs the broker reads.
+            if let Some(job) = job.or_else(|| self.crew.let_go(&ticket)) {
                 return Some(job);
             }
-            work.idle += 1;
-            let (woken, waited) = self.came.wait_timeout(work, IDLE).unwrap_or_else(PoisonError::into_inner);
-            work = woken;
-            work.idle -= 1;
-            if waited.timed_out() && work.queue.is_empty() {
-                work.threads -= 1;
-                return None;
-            }
         }
+        tell();
+        self.crew.next(until)
     }
 
     fn serve(&self, shared: &Arc<Shared>) {
-        while let Some(Job { id, from, function, args, cancelled }) = self.next() {
-            let call = Invocation { function, args, context: Context::own(shared), from, cancelled };
+        let context = Context::own(shared);
+        let mut ran = None;
+        while let Some(Job { id, from, function, args, cancelled }) = self.next(shared, ran.take()) {
+            let call = Invocation { function, args, context: context.clone(), from, cancelled };
             let result = if call.cancelled.load(Ordering::Relaxed) {
                 Err(Failure::new(FailureKind::Cancelled, "nobody waits for the call any more"))
             } else {
@@ -453,8 +431,7 @@ impl Pool {
                 Ok(value) => self.functions.is_error(&call.function, value),
                 Err(_) => true,
             };
-            let outcome = Outcome { result, failed };
-            shared.with(|state, now| state.call_done(shared, id, outcome, now));
+            ran = Some((id, Outcome { result, failed }));
         }
     }
 }

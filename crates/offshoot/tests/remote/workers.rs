@@ -14,6 +14,7 @@ use crate::{Check, local, master, within};
 pub(crate) const CHECKS: &[Check] = &[
     ("an_idle_worker_ends_and_the_next_call_gets_another", idle),
     ("a_worker_that_has_work_or_children_is_not_idle", not_idle),
+    ("calls_in_a_row_wake_no_thread_of_the_worker_but_the_one_that_runs_them", in_a_row),
     ("calls_side_by_side_keep_to_the_limit_that_the_user_sets", calls_limit),
     ("a_worker_beyond_its_memory_ends_with_its_calls_and_the_next_call_gets_another", memory_limit),
     ("arguments_far_beyond_the_limit_are_refused_before_they_are_encoded_whole", huge_arguments),
@@ -47,6 +48,28 @@ fn idle() {
         wait = wait * 7 % 1201;
         std::thread::sleep(Duration::from_millis(wait));
     }
+}
+
+fn in_a_row() {
+    const CALLS: u64 = 1000;
+    let master = master();
+    let context = local(&master);
+    let turns = || turns_of_the_broker::on(&context).expect("it ran").expect("/proc");
+    turns();
+    let before = turns();
+    for _ in 0..CALLS {
+        nothing::on(&context).expect("a value");
+    }
+    // Its timers, and a call that came while a thread was about to wait. It was one for each call.
+    let more = turns() - before;
+    assert!(more < CALLS / 4, "{more} turns beside {CALLS} calls");
+    // Where functions run for long the others come by the broker, as many as there are.
+    let busy: Vec<_> = (0..3).map(|_| until_cancelled::start(&context)).collect();
+    for _ in 0..100 {
+        nothing::on(&context).expect("a value");
+    }
+    drop(busy);
+    within("the cancels are read", || was_cancelled::on(&context).expect("a value"));
 }
 
 fn not_idle() {

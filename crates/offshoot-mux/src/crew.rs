@@ -1,0 +1,216 @@
+//! Threads that wait for work, of which one may watch where it comes from.
+//!
+//! Owns the queue, and who of those that wait is told of a job. Must not know what a job is, how a thread is started, or
+//! what is watched. Runs on the threads that bring jobs and on those of the crew; its lock is held for a few instructions
+//! and for the start of a thread. Model-checked in `tests/loom.rs`: each job is taken once, and none waits while a thread
+//! sleeps.
+//!
+//! A thread of the crew does, until [`Crew::next`] yields nothing:
+//!
+//! 1. when [`Crew::is_quiet`], take over the source of the jobs, as with [`Registry::lead`](crate::Registry::lead), then
+//!    [`Crew::lead`] with a ticket of its own, and [attach](Slot::attach) its wake-up to that;
+//! 2. until [`Crew::take`] yields a job or the ticket is done: sleep on the source, and [push](Crew::push) what comes;
+//! 3. hand the source back, [`Crew::let_go`], and run the job if either yielded one;
+//! 4. else [`Crew::next`].
+//!
+//! So a job that comes alone is read and run by one thread, which nobody has to wake.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use crate::lead::Slot;
+use crate::sync::{Arc, Condvar, Mutex, lock};
+
+/// Jobs, and the threads that run them.
+pub struct Crew<J> {
+    work: Mutex<Work<J>>,
+    came: Condvar,
+}
+
+struct Work<J> {
+    queue: VecDeque<J>,
+    /// Those that sleep here; one that was told of a job counts until it is up.
+    idle: usize,
+    threads: usize,
+    limit: usize,
+    leader: Option<Leader<J>>,
+}
+
+/// The thread that watches the source.
+struct Leader<J> {
+    ticket: Arc<Slot<()>>,
+    /// What it is to run.
+    job: Option<J>,
+}
+
+impl<J> fmt::Debug for Crew<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let work = lock(&self.work);
+        f.debug_struct("Crew").field("queue", &work.queue.len()).field("threads", &work.threads).finish_non_exhaustive()
+    }
+}
+
+impl<J> Crew<J> {
+    /// A crew without threads, that may have so many.
+    pub fn new(limit: usize) -> Crew<J> {
+        let work = Work { queue: VecDeque::new(), idle: 0, threads: 0, limit, leader: None };
+        Crew { work: Mutex::new(work), came: Condvar::new() }
+    }
+
+    /// How many threads there may be from now on; those that there are stay.
+    pub fn set_limit(&self, limit: usize) {
+        lock(&self.work).limit = limit;
+    }
+
+    /// Brings a job: to the thread that leads, if it has none yet, else to one that sleeps, else to one that `start`
+    /// starts, if there may be more. It runs under the lock; the thread that it starts comes to [`next`](Self::next). Else the job
+    /// waits until a thread is free.
+    ///
+    /// # Errors
+    ///
+    /// That of `start`, when there is no thread at all; the job is dropped then.
+    pub fn push(&self, job: J, start: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut work = lock(&self.work);
+        if let Some(leader) = work.leader.as_mut().filter(|leader| leader.job.is_none()) {
+            leader.job = Some(job);
+            let ticket = Arc::clone(&leader.ticket);
+            drop(work);
+            ticket.complete(());
+            return Ok(());
+        }
+        work.queue.push_back(job);
+        if work.queue.len() <= work.idle {
+            self.came.notify_one();
+        } else if work.threads < work.limit {
+            match start() {
+                Ok(()) => work.threads += 1,
+                Err(error) if work.threads == 0 => {
+                    work.queue.pop_back();
+                    return Err(error);
+                }
+                // The threads that there are will come to it.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the first job that is `wanted`, if it still waits.
+    pub fn remove(&self, wanted: impl FnMut(&J) -> bool) -> Option<J> {
+        let mut work = lock(&self.work);
+        let at = work.queue.iter().position(wanted)?;
+        work.queue.remove(at)
+    }
+
+    /// Whether no job waits or runs.
+    pub fn is_idle(&self) -> bool {
+        let work = lock(&self.work);
+        let leads = usize::from(work.leader.as_ref().is_some_and(|leader| leader.job.is_none()));
+        work.queue.is_empty() && work.idle + leads == work.threads
+    }
+
+    /// Whether no job waits and every other thread of the crew sleeps: then the calling one may lead.
+    pub fn is_quiet(&self) -> bool {
+        lock(&self.work).is_quiet()
+    }
+
+    /// The calling thread leads, if it is still [quiet](Self::is_quiet): the next job is its own, and completes `ticket`.
+    pub fn lead(&self, ticket: &Arc<Slot<()>>) -> bool {
+        let mut work = lock(&self.work);
+        let quiet = work.is_quiet();
+        if quiet {
+            work.leader = Some(Leader { ticket: Arc::clone(ticket), job: None });
+        }
+        quiet
+    }
+
+    /// The job of the thread that leads with `ticket`, when one has come; then it leads no longer.
+    pub fn take(&self, ticket: &Arc<Slot<()>>) -> Option<J> {
+        let mut work = lock(&self.work);
+        let leader = &mut work.leader;
+        leader.take_if(|leader| leader.job.is_some() && Arc::ptr_eq(&leader.ticket, ticket))?.job
+    }
+
+    /// The thread that leads with `ticket` leads no longer; its job, when one has come.
+    pub fn let_go(&self, ticket: &Arc<Slot<()>>) -> Option<J> {
+        let mut work = lock(&self.work);
+        work.leader.take_if(|leader| Arc::ptr_eq(&leader.ticket, ticket))?.job
+    }
+
+    /// Waits for a job, at most until then. `None` takes the calling thread out of the crew.
+    pub fn next(&self, until: Instant) -> Option<J> {
+        let mut work = lock(&self.work);
+        loop {
+            if let Some(job) = work.queue.pop_front() {
+                return Some(job);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                work.threads -= 1;
+                return None;
+            }
+            work.idle += 1;
+            work = self.came.wait_timeout(work, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            work.idle -= 1;
+        }
+    }
+}
+
+impl<J> Work<J> {
+    fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.leader.is_none() && self.idle + 1 == self.threads
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    #[test]
+    fn the_thread_that_leads_gets_the_next_job_and_the_one_after_it_starts_another() {
+        let crew = Crew::new(2);
+        crew.push(1, || Ok(())).unwrap();
+        assert_eq!(crew.next(soon()), Some(1));
+        let ticket = Arc::new(Slot::new());
+        assert!(crew.is_quiet() && crew.lead(&ticket));
+        assert!(crew.is_idle() && !crew.is_quiet(), "one leads, and no other may");
+        crew.push(2, || unreachable!("the one that leads has nothing to do")).unwrap();
+        assert!(ticket.is_done() && !crew.is_idle());
+        let mut started = 0;
+        for job in [3, 4] {
+            let start = || {
+                started += 1;
+                Ok(())
+            };
+            crew.push(job, start).unwrap();
+        }
+        assert_eq!(started, 1, "two threads are as many as may be");
+        assert_eq!(crew.take(&Arc::new(Slot::new())), None, "another's job");
+        assert_eq!((crew.take(&ticket), crew.let_go(&ticket)), (Some(2), None));
+        assert!(!crew.lead(&ticket), "jobs wait");
+        assert_eq!(crew.remove(|job| *job == 4), Some(4));
+        assert_eq!(crew.next(soon()), Some(3));
+        assert!(!crew.is_quiet(), "the other thread runs");
+    }
+
+    #[test]
+    fn a_job_that_comes_while_the_leader_lets_go_is_its_own() {
+        let crew = Crew::new(1);
+        crew.push(1, || Ok(())).unwrap();
+        crew.next(soon()).unwrap();
+        let ticket = Arc::new(Slot::new());
+        assert!(crew.lead(&ticket));
+        crew.push(2, || Ok(())).unwrap();
+        assert_eq!(crew.let_go(&ticket), Some(2));
+        assert_eq!(crew.next(Instant::now()), None);
+        crew.push(3, || Err(io::ErrorKind::OutOfMemory.into())).unwrap_err();
+        assert!(crew.is_idle(), "no thread, and no job");
+    }
+}
