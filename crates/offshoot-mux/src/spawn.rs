@@ -9,6 +9,7 @@ use std::path::Path;
 
 use libc::c_char;
 
+use crate::sys::seats::{self, Seated};
 use crate::sys::start::{self, Plan, Step};
 use crate::{Child, child, fallback, sys};
 
@@ -353,17 +354,20 @@ impl<'a> Spawn<'a> {
         for (number, stdio) in self.stdio.iter().chain(&self.pass).enumerate() {
             fds.push(copies.place(stdio, number).map_err(open)?);
         }
-        let terminal = match &self.terminal {
+        let mut terminal = match &self.terminal {
             Some(terminal) => Some(copies.place(terminal, 0).map_err(open)?),
             None => None,
         };
         let image_path = CString::new(format!("/proc/self/fd/{}", count + 1)).map_err(|error| input(error.into()))?;
-        let image = match &self.program {
+        let mut image = match &self.program {
             Program::Open(image) => Some((copies.high(*image).map_err(open)?, image_path.as_ptr())),
             Program::Named(_) => None,
         };
         let (failure, report) = crate::io::pipe().map_err(open)?;
-        let report_at = copies.high(report.as_fd()).map_err(open)?;
+        let mut report_at = copies.high(report.as_fd()).map_err(open)?;
+        let image_at = image.as_mut().map(|(image, _)| image);
+        let numbers = fds.iter_mut().chain(&mut terminal).chain(image_at).chain([&mut report_at]);
+        let seated = seats::take(numbers).map_err(open)?;
 
         let plan = Plan {
             programs: programs.list(),
@@ -372,6 +376,7 @@ impl<'a> Spawn<'a> {
             envp: &env.pointers,
             fds: &fds,
             report: report_at,
+            end: seated.as_ref().map(Seated::end),
             cwd: cwd.as_ref().map(|cwd| cwd.as_ptr()),
             session: self.session,
             group: self.group.then_some(0),
@@ -384,7 +389,7 @@ impl<'a> Spawn<'a> {
         let child =
             child::register(self.session || self.group, || start::start(&plan, fallback::forced(fallback::FORK)))
                 .map_err(|source| SpawnError::new("cannot make a process", source))?;
-        drop((copies, report));
+        drop((seated, copies, report));
         let mut message = [0; 5];
         match crate::io::read(&failure, &mut message) {
             Ok(5) => {

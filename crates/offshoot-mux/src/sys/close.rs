@@ -22,14 +22,7 @@ pub(crate) fn range(first: RawFd, last: RawFd) {
     if first > last {
         return;
     }
-    if !fallback::forced(fallback::NO_CLOSE_RANGE) {
-        // SAFETY: takes three numbers.
-        let result = unsafe { libc::syscall(libc::SYS_close_range, first as c_long, last as c_long, 0 as c_long) };
-        if result == 0 {
-            return;
-        }
-    }
-    if listed(first, last) {
+    if by_range(first, last, 0) || listed(first, last) {
         return;
     }
     // SAFETY: all zeros is a valid rlimit.
@@ -41,6 +34,24 @@ pub(crate) fn range(first: RawFd, last: RawFd) {
         // SAFETY: as for the function.
         unsafe { libc::close(fd) };
     }
+}
+
+/// Leaves this process a table of its own, if it shared one, with the descriptors before `end` only.
+#[cfg(not(offshoot_agent))]
+pub(crate) fn cut(end: RawFd) -> bool {
+    by_range(end, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE)
+}
+
+/// Whether [`cut`] works here.
+#[cfg(not(offshoot_agent))]
+pub(crate) fn cuts() -> bool {
+    by_range(RawFd::MAX, RawFd::MAX, 0)
+}
+
+fn by_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> bool {
+    // SAFETY: takes three numbers.
+    !fallback::forced(fallback::NO_CLOSE_RANGE)
+        && unsafe { libc::syscall(libc::SYS_close_range, first as c_long, last as c_long, flags as c_long) } == 0
 }
 
 /// Closes those that `/proc/self/fd` lists. `false` when it cannot be read.

@@ -45,6 +45,14 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a descriptor another one for what is open under `number`; closed on exec. What it was is closed.
+#[cfg(not(offshoot_agent))]
+pub(crate) fn replace(number: RawFd, seat: &OwnedFd) -> io::Result<()> {
+    // SAFETY: takes two numbers, and the second one's owner is at hand.
+    check(unsafe { libc::dup3(number, seat.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
 pub(crate) fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     // SAFETY: takes two descriptors that are open, and numbers.
     check_len(unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), most, libc::SPLICE_F_NONBLOCK) })

@@ -12,6 +12,8 @@ pub(crate) mod open;
 pub(crate) mod pid;
 pub(crate) mod poll;
 pub(crate) mod rouse;
+#[cfg_attr(offshoot_agent, path = "no_seats.rs")]
+pub(crate) mod seats;
 pub(crate) mod signal;
 #[cfg(offshoot_agent)]
 mod stand_ins;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use libc::{c_char, c_int, c_long, c_void};
 
 use super::check;
+use super::seats::End;
 
 /// What the child does, all prepared. The pointers must be valid until [`start`] returns; descriptors to pass are
 /// numbered at least `fds.len() + 2`.
@@ -31,6 +32,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) fds: &'a [RawFd],
     /// The end of a pipe to write on what failed.
     pub(crate) report: RawFd,
+    /// The child shares the parent's descriptors until it has cut off those behind: see `seats`.
+    pub(crate) end: Option<End>,
     pub(crate) cwd: Option<*const c_char>,
     pub(crate) session: bool,
     pub(crate) group: Option<libc::pid_t>,
@@ -102,15 +105,16 @@ pub(crate) fn start(plan: &Plan<'_>, fork: bool) -> io::Result<libc::pid_t> {
     let mut refused = None;
     if !fork {
         let stack = Stack::new()?;
+        let shared = if plan.end.is_some() { libc::CLONE_FILES } else { 0 };
         let mask = MaskAll::new();
         // SAFETY: `child` never returns into our frames; its stack is fresh, aligned and large enough; CLONE_VFORK keeps
         // this frame, and so the plan, alive until it has executed or ended. All signals are blocked, so no handler runs
-        // in it, and it changes no memory but its stack.
+        // in it, and it changes no memory but its stack, and no descriptor before it has a table of its own.
         let pid = unsafe {
             libc::clone(
                 child,
                 stack.top(),
-                libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+                libc::CLONE_VM | libc::CLONE_VFORK | shared | libc::SIGCHLD,
                 ptr::from_ref(plan).cast_mut().cast(),
             )
         };
@@ -226,6 +230,9 @@ fn errno() -> c_int {
 /// Everything before exec. On failure: the step, and where the report's descriptor is by then.
 fn prepare(plan: &Plan<'_>, report: RawFd) -> Result<(), (Step, RawFd)> {
     let first = plan.report;
+    if plan.end.is_some_and(|end| !end.cut()) {
+        return Err((Step::Descriptors, first));
+    }
     reset_dispositions();
     // SAFETY: all these calls take numbers, or pointers that the plan promises to be valid, and
     // change this process only.

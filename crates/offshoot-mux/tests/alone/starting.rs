@@ -22,6 +22,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the_environment_is_inherited_changed_or_replaced", environment, &[]),
     ("descriptors_can_change_places", places, &[FORK]),
     ("a_process_with_no_standard_descriptors_can_start_programs", closed, &[FORK]),
+    ("a_process_with_many_descriptors_starts_programs_as_others_do", crowd, &[]),
     ("a_terminal_is_given_to_a_session_of_its_own", terminal, &[FORK]),
     ("a_raised_descriptor_limit_is_not_inherited", raised, &[FORK]),
     ("limits_priority_mask_and_folder_are_the_childs_alone", limits, &[FORK]),
@@ -48,7 +49,7 @@ fn raised() {
     }
     let now = offshoot_mux::process::raise_descriptor_limit().unwrap();
     assert!(now > 200, "the hard limit is {now}");
-    let many: Vec<_> = (0..300).map(|_| io::null().unwrap()).collect();
+    let many: Vec<_> = (0..220).map(|_| io::null().unwrap()).collect();
     assert_eq!(soft(), "200\n");
     assert_eq!(output(Spawn::new("sh").args(["-c", "ulimit -Sn"]).limit(Limit::OpenFiles, 250, 300)), "250\n");
     drop(many);
@@ -306,6 +307,77 @@ fn large() {
     } else {
         assert!(large < small + Duration::from_millis(2), "{small:?} became {large:?}");
     }
+}
+
+fn crowd() {
+    for force in [0, FORK, NO_CLOSE_RANGE, NO_CLOSE_RANGE | FORK] {
+        let role = Spawn::new(std::env::current_exe().unwrap()).arg("role:crowd").env("FORCE", force.to_string());
+        let (read, write) = io::pipe().unwrap();
+        let child = role.stdin(Stdio::Null).stdout(write.as_fd()).stderr(write.as_fd()).start().unwrap();
+        drop(write);
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        assert!(child.wait(None).unwrap().unwrap().success(), "{force}: {text}");
+        print!("{text}");
+    }
+}
+
+/// In a process of its own, which keeps some descriptors for good.
+pub(crate) fn crowd_role() {
+    let force: u32 = std::env::var("FORCE").unwrap().parse().unwrap();
+    offshoot_mux::fallback::force(force);
+    let most = process::raise_descriptor_limit().unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let streams = || [0, 1, 2].map(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap());
+    let (few, ours) = (open(), streams());
+    let least = |passed: usize| {
+        let times = (0..21).map(|_| {
+            let spawn = (0..passed).fold(Spawn::new("/bin/true"), |spawn, _| spawn.pass(Stdio::Null));
+            let began = Instant::now();
+            let child = spawn.start().unwrap();
+            let took = began.elapsed();
+            child.wait(None).unwrap();
+            took
+        });
+        times.min().unwrap()
+    };
+    let mut crowd: Vec<OwnedFd> = (0..300).map(|_| io::null().unwrap()).collect();
+    crowd.iter().for_each(|fd| io::set_cloexec(fd, false).unwrap());
+
+    descriptors();
+    places();
+    errors();
+    terminal();
+    sealed_image();
+    threads();
+    assert_eq!(
+        output((0..9).fold(Spawn::new("ls").arg("/proc/self/fd"), |spawn, _| spawn.pass(crowd[299].as_fd())))
+            .lines()
+            .count(),
+        13,
+        "more than there is room for below"
+    );
+    // Ends of pipes among what was passed are seen: nothing of it is kept.
+    let passed: Vec<_> = (0..3).map(|_| io::pipe().unwrap()).collect();
+    let (read, write): (Vec<_>, Vec<_>) = passed.into_iter().unzip();
+    let all = write.into_iter().fold(Spawn::new("true"), Spawn::pass);
+    assert!(all.start().unwrap().wait(None).unwrap().unwrap().success());
+    for end in read {
+        assert_eq!(io::read(&end, &mut [0; 8]).unwrap(), 0);
+    }
+    assert_eq!(streams(), ours);
+
+    if force == 0 && most >= 16_000 {
+        crowd.extend((0..15_000).map(|_| io::null().unwrap()));
+        // With more than there is room for below all are copied and closed.
+        let (cut, copied) = (least(0), least(9));
+        assert!(cut < copied / 2, "{cut:?}, and {copied:?} when all are copied");
+    } else if force == 0 {
+        println!("{NOT_RUN}this process may have {most} descriptors, and 16,000 would show what many of them cost");
+    }
+    drop(crowd);
+    let left = open() - few;
+    assert!(left <= 9, "{left} descriptors are kept");
 }
 
 pub(crate) fn scratch(name: &str) -> std::path::PathBuf {
