@@ -145,15 +145,16 @@ impl Drop for Token {
 /// A value that is to be handed over, encoded.
 pub struct Packed {
     /// The value, behind a byte that says that it carries nothing.
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     carried: Mutex<Vec<Parcel>>,
 }
 
 /// A thing on its way.
+#[derive(Clone)]
 enum Parcel {
     Thing(Thing),
     /// An end that was handed over: it is no longer one of this process.
-    Handed(bool, Token),
+    Handed(bool, Arc<Token>),
 }
 
 /// Whom something is handed to.
@@ -177,7 +178,7 @@ impl Packed {
             Some(Scope::Packing { things, .. }) => things,
             _ => Vec::new(),
         };
-        Ok(Packed { bytes: bytes?, carried: Mutex::new(things.into_iter().map(Parcel::Thing).collect()) })
+        Ok(Packed { bytes: Arc::new(bytes?), carried: Mutex::new(things.into_iter().map(Parcel::Thing).collect()) })
     }
 
     /// As it goes to a worker, with the right of the worker to use what it carries. Again, to another worker, as long as
@@ -202,12 +203,20 @@ impl Packed {
     fn hand(&self, shared: &Arc<Shared>, to: &To<'_>) -> Result<Vec<u8>, Failure> {
         let mut parcels = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
         if parcels.is_empty() {
-            return Ok(self.bytes.clone());
+            return Ok(self.bytes.to_vec());
         }
         let list = parcels.iter_mut().map(|parcel| hand(parcel, shared, to));
         let mut bytes = encode(&list.collect::<Result<Vec<Carried>, Failure>>()?);
         bytes.extend_from_slice(&self.bytes[1..]);
         Ok(bytes)
+    }
+}
+
+impl Clone for Packed {
+    /// For another receiver. What only one can have, such as the end of a channel that is read, goes to the first.
+    fn clone(&self) -> Packed {
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Packed { bytes: Arc::clone(&self.bytes), carried: Mutex::new(carried) }
     }
 }
 
@@ -241,7 +250,7 @@ fn hand(parcel: &mut Parcel, shared: &Arc<Shared>, to: &To<'_>) -> Result<Carrie
     let (carried, handle) = hand_end(&lane, reads, shared, to)?;
     let token = Token { shared: Arc::clone(shared), handle, after: to.after };
     // What is replaced is the end that was here. It goes without the node's lock.
-    *parcel = Parcel::Handed(reads, token);
+    *parcel = Parcel::Handed(reads, Arc::new(token));
     Ok(carried)
 }
 

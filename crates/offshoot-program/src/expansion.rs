@@ -16,7 +16,7 @@ use crate::{Call, Master};
     message = "`{Self}` cannot travel to or from a remote function",
     label = "this type has no form on the wire",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it, or take and return something that has them",
-    note = "a file or a stream travels as an end of `offshoot::pipe()`; an error as `io::Error`, `anyhow::Error` or `Box<dyn Error>`"
+    note = "a file travels as `offshoot::RemoteFile`, a stream as an end of `offshoot::pipe()`; an error as `io::Error`, `anyhow::Error` or `Box<dyn Error>`"
 )]
 pub trait Travels: Serialize + DeserializeOwned {}
 

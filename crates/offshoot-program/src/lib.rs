@@ -12,6 +12,8 @@ mod chain;
 mod detached;
 #[doc(hidden)]
 pub mod expansion;
+mod file;
+mod group;
 mod identity;
 pub mod images;
 mod local;
@@ -26,6 +28,8 @@ mod worker;
 
 pub use agents::{Agents, FoundAgent, Origin};
 pub use chain::Chain;
+pub use file::RemoteFile;
+pub use group::{Each, Group, Results};
 pub use master::{Builder, Master, init};
 pub use remote::{Call, Here, PendingCall};
 pub use select::{Completed, Select};

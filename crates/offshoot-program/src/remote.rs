@@ -91,6 +91,13 @@ impl<T> Call<T> {
         Call { function, args, timeout: None, kill: false, chain: None, fallible: false, decode }
     }
 
+    /// The same call, for another context.
+    pub(crate) fn again(&self) -> Call<T> {
+        let Call { function, args, timeout, kill, chain, fallible, decode } = self;
+        let (args, chain) = (args.clone(), chain.clone());
+        Call { function, args, timeout: *timeout, kill: *kill, chain, fallible: *fallible, decode: *decode }
+    }
+
     /// How long the caller waits, from the start of the call on. Then it is cancelled: the wait ends with
     /// [`FailureKind::Timeout`], and the function can see that nobody waits.
     pub fn timeout(mut self, timeout: Duration) -> Call<T> {

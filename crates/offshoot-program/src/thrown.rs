@@ -60,9 +60,9 @@ impl RemoteError {
         RemoteError { kind, message: cut(message.into()), chain: Vec::new() }
     }
 
-    fn of(error: &(dyn StdErrorTrait + 'static)) -> RemoteError {
+    pub(crate) fn of(error: &(dyn StdErrorTrait + 'static)) -> RemoteError {
         let mut causes = std::iter::successors(Some(error), |&error| error.source());
-        let errno = causes.clone().find_map(|error| errno(error.downcast_ref::<io::Error>()?));
+        let errno = causes.clone().find_map(errno);
         RemoteError {
             kind: errno.map_or(RemoteErrorKind::Other, RemoteErrorKind::Os),
             message: causes.next().map_or_else(String::new, text),
@@ -71,9 +71,13 @@ impl RemoteError {
     }
 }
 
-/// The number, also of one that another wraps: that one is no source.
-fn errno(error: &io::Error) -> Option<i32> {
-    error.raw_os_error().or_else(|| errno(error.get_ref()?.downcast_ref::<io::Error>()?))
+/// The number, also of one that another wraps, which is no source; and of one that travelled before.
+fn errno(error: &(dyn StdErrorTrait + 'static)) -> Option<i32> {
+    if let Some(RemoteError { kind: RemoteErrorKind::Os(errno), .. }) = error.downcast_ref() {
+        return Some(*errno);
+    }
+    let error = error.downcast_ref::<io::Error>()?;
+    error.raw_os_error().or_else(|| errno(error.get_ref()?))
 }
 
 fn text(error: &(dyn StdErrorTrait + 'static)) -> String {
@@ -138,6 +142,9 @@ mod tests {
         let lost = || io::Error::from_raw_os_error(2);
         let std = (&&&Thrown(lost())).remote();
         assert_eq!((std.kind, std.chain.len()), (RemoteErrorKind::Os(2), 0));
+        // Also when it goes on from there, as it came or as an error of the function's own.
+        assert_eq!((&&&Thrown(io::Error::from(std.clone()))).remote().kind, RemoteErrorKind::Os(2));
+        assert_eq!(RemoteError::of(&std).kind, RemoteErrorKind::Os(2));
         assert_eq!(io::Error::from(std).kind(), io::ErrorKind::NotFound);
         let boxed: Box<dyn StdErrorTrait> = Box::new(io::Error::other(lost()));
         assert_eq!((&&&Thrown(boxed)).remote().kind, RemoteErrorKind::Os(2));

@@ -97,8 +97,8 @@ pub use offshoot_node::{
 #[doc(hidden)]
 pub use offshoot_program::expansion as __expansion;
 pub use offshoot_program::{
-    Agents, Builder, Call, Chain, Completed, FoundAgent, Here, Master, Origin, PendingCall, RemoteError,
-    RemoteErrorKind, Select, Worker, init,
+    Agents, Builder, Call, Chain, Completed, Each, FoundAgent, Group, Here, Master, Origin, PendingCall, RemoteError,
+    RemoteErrorKind, RemoteFile, Results, Select, Worker, init,
 };
 pub use offshoot_wire::{
     Address, Asks, AuthFailure, ChildHello, ConnectStage, ContentStats, Failure, FailureKind, HostKeyFailure, Limits,
@@ -116,7 +116,7 @@ pub mod recipe {
 pub mod prelude {
     pub use crate::methods::{Doas, Local, Method, Ssh, Su, Sudo};
     pub use crate::{
-        Command, Context, Event, ExitStatus, Finished, Here, Master, PendingCall, PipeReader, PipeWriter, Process,
-        Receiver, RemoteError, Select, Sender, Stdio,
+        Command, Context, Event, ExitStatus, Finished, Group, Here, Master, PendingCall, PipeReader, PipeWriter,
+        Process, Receiver, RemoteError, RemoteFile, Select, Sender, Stdio,
     };
 }

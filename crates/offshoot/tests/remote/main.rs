@@ -3,7 +3,9 @@
 
 mod carried;
 mod chains;
+mod files;
 mod functions;
+mod groups;
 mod life;
 mod logs;
 mod values;
@@ -33,8 +35,17 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     offshoot::init();
-    let checks: Vec<Check> =
-        [carried::CHECKS, values::CHECKS, life::CHECKS, logs::CHECKS, workers::CHECKS, chains::CHECKS].concat();
+    let checks: Vec<Check> = [
+        carried::CHECKS,
+        files::CHECKS,
+        groups::CHECKS,
+        values::CHECKS,
+        life::CHECKS,
+        logs::CHECKS,
+        workers::CHECKS,
+        chains::CHECKS,
+    ]
+    .concat();
     if let Ok(name) = std::env::var(NAME) {
         return run(&checks, &name);
     }
