@@ -180,6 +180,12 @@ impl Printer for Grouped<'_> {
     }
 }
 
+/// So many bytes, for people.
+fn amount(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes < MIB { format!("{bytes} bytes") } else { format!("{} MiB", bytes / MIB) }
+}
+
 /// What one stream of a running target said so far, as it will be shown.
 struct Gathered {
     lines: Lines,
@@ -233,7 +239,9 @@ impl TargetPrinter for GroupedTarget<'_> {
             kind: "too-large",
             what: "more output than can be gathered".into(),
             reason: format!(
-                "it said {said} bytes; all targets together may say {most}, and those that said the most are ended"
+                "it said {}; all targets together may say {}, and those that said the most are ended",
+                amount(said),
+                amount(most)
             ),
             path: self.path.clone(),
             ran: Ran::Yes,
@@ -323,7 +331,11 @@ mod tests {
         assert_eq!((say(1, 0), say(2, 9)), (None, None));
         let fault = say(0, 1).expect("it is full");
         assert_eq!((fault.path.as_str(), fault.ran, fault.code), ("a -> b", Ran::Yes, exit::OURS));
-        assert!(fault.reason.contains("said 3100 bytes") && fault.reason.contains("may say 4000"), "{}", fault.reason);
+        assert!(
+            fault.reason.starts_with("it said 3100 bytes; all targets together may say 4000 bytes, "),
+            "{}",
+            fault.reason
+        );
         assert_eq!(say(3, 10), None);
         assert!(say(3, 1).is_some());
         // What was the same is kept once: so there is room again.
