@@ -40,6 +40,18 @@ pub(crate) fn register(leads_group: bool, make: impl FnOnce() -> io::Result<pid_
     })
 }
 
+/// Takes a child out.
+fn disown(pid: pid_t) {
+    let childless = {
+        let mut owned = owned();
+        owned.retain(|owned| *owned != pid);
+        owned.is_empty()
+    };
+    if childless {
+        sys::seats::give_back();
+    }
+}
+
 /// Forgets all children: after a fork they are the parent's.
 pub(crate) fn forget_all() {
     owned().clear();
@@ -110,7 +122,7 @@ impl Child {
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => *end = End::Lost,
                 Err(error) => return Err(error),
             }
-            owned().retain(|pid| *pid != self.pid);
+            disown(self.pid);
         }
         match *end {
             End::Running => Ok(None),
@@ -204,7 +216,7 @@ impl Child {
 
     /// Lets the process live on without an owner. It stays a child of this process, which should have a [`Reaper`].
     pub fn leave(self) -> u32 {
-        owned().retain(|pid| *pid != self.pid);
+        disown(self.pid);
         *self.end() = End::Lost;
         self.pid()
     }
@@ -219,7 +231,7 @@ impl Drop for Child {
         if let Ok(None) = self.try_wait() {
             let _ = self.signal(libc::SIGKILL);
             let _ = self.wait(Some(Instant::now() + Duration::from_secs(1)));
-            owned().retain(|pid| *pid != self.pid);
+            disown(self.pid);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A child begins with a copy of the table of descriptors, and closes nearly all of it: with some thousands that takes
 //! longer than the rest of its start. One that shares the table and cuts a copy off behind the descriptors that it needs
 //! has a short one, and does so as fast in a large process as in a small one. For that, these must have low numbers:
-//! which are kept from when the process first passes a high one.
+//! which are kept from when the process first passes a high one, until it has no child.
 //!
 //! The compact agent does without (`no_seats`): 0.8 KiB as sent, for the few that have hundreds of contexts to start.
 
@@ -21,6 +21,15 @@ const SEATS: usize = 8;
 const LOWEST: RawFd = 2 * SEATS as RawFd;
 
 static SEATS_KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+fn kept() -> MutexGuard<'static, Vec<OwnedFd>> {
+    SEATS_KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps none any longer. The caller must hold no lock that a start waits for.
+pub(crate) fn give_back() {
+    kept().clear();
+}
 
 /// The numbers while a child starts. Nobody else's child does meanwhile from such ones.
 pub(crate) struct Seated(MutexGuard<'static, Vec<OwnedFd>>);
@@ -60,7 +69,7 @@ pub(crate) fn take<'a>(numbers: impl Iterator<Item = &'a mut RawFd>) -> io::Resu
     if numbers.len() > SEATS || numbers.iter().all(|number| **number < HIGH) || !close::cuts() {
         return Ok(None);
     }
-    let mut seats = SEATS_KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seats = kept();
     if seats.is_empty() {
         let empty = crate::io::null()?;
         *seats = (0..=SEATS).map(|_| fd::dup_from(empty.as_fd(), LOWEST)).collect::<io::Result<_>>()?;

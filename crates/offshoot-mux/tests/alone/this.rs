@@ -36,10 +36,6 @@ pub(crate) fn role(name: &str) {
         "role:denied" => crate::ending::denied_role(),
         "role:name" => name_role(),
         "role:close" => close_role(),
-        "role:crowd" => {
-            crate::starting::crowd_role();
-            true
-        }
         _ => false,
     };
     std::process::exit(i32::from(!ok));
