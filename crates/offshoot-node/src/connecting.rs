@@ -1,6 +1,7 @@
 //! One connect from its beginning to its end, on a thread of its own.
 
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use offshoot_connect::{Answers, Asker, Connecting, LinkIo, Payloads, Terminal};
 use offshoot_mux::Child;
 use offshoot_route::Time;
-use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, parse_hello};
+use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, parse_hello};
 
 use crate::asking;
 use crate::fetching::FromAbove;
@@ -41,7 +42,7 @@ pub(crate) fn run<R>(
     finish: impl FnOnce(&mut State, Result<ConnectReply, Failure>, Time) -> R,
 ) -> R {
     let place = crate::identity::random().and_then(|nonce| shared.with(|state, now| state.reserve(spec, nonce, now)));
-    let mut arrival = place.as_ref().ok().map(|place| connect(shared, spec, &running, asker, place));
+    let mut arrival = place.as_ref().ok().map(|place| held(|| connect(shared, spec, &running, asker, place)));
     let told = shared.with(|state, now| {
         let result = state.end_connect(shared, &running, place, &mut arrival, now);
         finish(state, result, now)
@@ -49,6 +50,19 @@ pub(crate) fn run<R>(
     // Ending what is not wanted takes its time: not under the lock.
     drop(arrival);
     told
+}
+
+/// A panic, of ours or of what the program brought (images, agents), ends this connect alone: its place is given back and
+/// who waits is told. The panic itself was reported by its hook. An agent aborts instead.
+fn held<R>(connect: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    if !cfg!(panic = "unwind") {
+        return connect();
+    }
+    // What it had in its hands is dropped, and locks do not mind a panic.
+    catch_unwind(AssertUnwindSafe(connect)).unwrap_or_else(|_| {
+        let kind = FailureKind::Connect(ConnectStage::Start);
+        Err(Failure::new(kind, "the connect failed by a fault of this program; see its panic"))
+    })
 }
 
 /// The part without the lock.
@@ -114,7 +128,7 @@ pub(crate) fn connect_here(
 
 /// The failure of what a thread should have done that is no more.
 pub(crate) fn thread_ended() -> Failure {
-    Failure::new(offshoot_wire::FailureKind::Cancelled, "the connect's thread ended")
+    Failure::new(FailureKind::Cancelled, "the connect's thread ended")
 }
 
 /// Does the same with each element: one on this thread, several on at most so many threads, which last until all are

@@ -51,6 +51,10 @@ fn real_ssh_logins_end_in_an_agent_or_in_the_reason_why_not() {
     let failure = fail(&test, &sshd.login("user", "empty"));
     assert_eq!(failure.kind, FailureKind::HostKey(HostKeyFailure::Unknown), "{failure:?}");
     assert!(failure.hint.contains("of [127.0.0.1]:"), "{}", failure.hint);
+    let failure = fail(&test, &sshd.login("user", "empty").known_hosts(KnownHosts::Strict));
+    assert_eq!(failure.kind, FailureKind::HostKey(HostKeyFailure::Unknown), "{failure:?}");
+    let failure = fail(&test, &sshd.login("user", "changed").known_hosts(KnownHosts::Strict));
+    assert_eq!(failure.kind, FailureKind::HostKey(HostKeyFailure::Changed), "{failure:?}");
     let failure = fail(&test, &sshd.login("user", "changed"));
     assert_eq!(failure.kind, FailureKind::HostKey(HostKeyFailure::Changed), "{failure:?}");
     let failure = fail(&test, &sshd.login("user", "changed").known_hosts(KnownHosts::AcceptNew));

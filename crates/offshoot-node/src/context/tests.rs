@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use bytes::BytesMut;
 use offshoot_mux::{io as fd, wait_readable};
 use offshoot_route::{Config, Event, LinkId, Node, Time};
-use offshoot_wire::{Limits, Recipe, RequestHead, Start, parse_frame};
+use offshoot_wire::{Limits, Ran, Recipe, RequestHead, Start, parse_frame};
 
 use super::*;
+use crate::home::Homecoming;
 use crate::link::LinkFds;
 use crate::links::NewLink;
 use crate::{Options, OwnImage, Root, identity};
@@ -165,4 +166,79 @@ fn r6_what_is_asked_when_the_broker_has_failed_ends_at_once() {
     let asked = context.start_echo(b"").and_then(|call| call.wait_timeout(Duration::from_secs(1)));
     assert_eq!(asked.unwrap_err().kind(), &FailureKind::NoRoute);
     assert_eq!(context.info().unwrap_err().kind(), &FailureKind::NoRoute);
+}
+
+/// What panics when the first record comes.
+struct Panics;
+
+impl Homecoming for Panics {
+    fn level(&self) -> Option<u8> {
+        None
+    }
+    fn name(&mut self, _: &Address, _: &str) {}
+    fn gone(&mut self, _: &Address) {}
+    fn record(&mut self, _: Address, _: Bytes) {
+        panic!("on purpose, by a record");
+    }
+    fn attended(&mut self, _: ExchangeId, _: &Address, _: &str) {}
+    fn attends(&self, _: ExchangeId) -> bool {
+        false
+    }
+    fn worker(&self, _: ExchangeId) -> Option<Address> {
+        None
+    }
+    fn output(&mut self, _: ExchangeId, _: u8, _: Bytes) {}
+    fn ended(&mut self, _: ExchangeId, _: Option<u8>) {}
+}
+
+#[test]
+fn r6_a_panic_of_the_broker_ends_all_that_waits_and_the_process_goes_on() {
+    let root = root(Config::default());
+    let (context, mut played) = Played::below(&root);
+    let call = context.start_echo(b"").unwrap();
+    let Event::Request { .. } = played.event() else { panic!("expected a call") };
+    context.0.shared.with(|state, _| state.services.home = Some(Box::new(Panics)));
+    // Nobody waits, so nobody but the broker reads.
+    played.core.log(Bytes::from_static(b"a record"), played.now());
+    let mut output = Vec::new();
+    while played.core.poll_transmit(played.up, 65_536, &mut output, played.now()) {}
+    fd::write_all(&played.socket, &output, None).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !call.is_done() {
+        assert!(Instant::now() < until, "the call waits for ever");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let failed = call.wait().unwrap_err();
+    assert!(failed.to_string().contains("the broker failed; see its panic"), "{failed}");
+    assert_eq!(failed.ran(), Ran::MaybeExecuted);
+    root.shutdown(Duration::ZERO);
+}
+
+/// An image that cannot be made, by a fault.
+struct NoImage;
+
+impl offshoot_connect::LocalImage for NoImage {
+    fn image(&self) -> Result<offshoot_connect::Image<'_>, Failure> {
+        panic!("on purpose, by an image");
+    }
+}
+
+#[test]
+fn r6_a_connect_that_panics_is_an_error_and_gives_its_place_back() {
+    let mut options = Options::new(Arc::new(NoImage));
+    options.connects = 1;
+    let root = Root::start(options).unwrap();
+    for _ in 0..3 {
+        let context = root.context();
+        let (tell, told) = std::sync::mpsc::channel();
+        // On a thread of its own: should it panic, or find no place, that thread does and not this one.
+        std::thread::spawn(move || {
+            let recipe = Recipe::new("local", "", Start::Local);
+            tell.send(context.connect(recipe).map(drop)).unwrap();
+        });
+        let failed = told.recv_timeout(Duration::from_secs(10)).expect("it ends").unwrap_err();
+        assert!(failed.to_string().contains("see its panic"), "{failed}");
+        assert_eq!(failed.ran(), Ran::NotSent);
+    }
+    root.shutdown(Duration::ZERO);
 }
