@@ -206,7 +206,9 @@ impl Shared {
     ) -> Option<T> {
         let Readable { id, io } = link;
         let lead = self.registry.lead(&io.baton, wake, io.read_fd(), io.read_token(), Interest::Read)?;
-        if !begin() || !ticket.attach(wake) {
+        // Another thread may have begun to wait for room since this link was found to be readable: the watch for that has
+        // just been switched off, and is set again when this thread hands back.
+        if io.awaits_room() || !begin() || !ticket.attach(wake) {
             return None;
         }
         loop {
@@ -232,5 +234,76 @@ impl Shared {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use offshoot_mux::{Events, Poller, io as fd};
+    use offshoot_route::Node;
+
+    use super::*;
+    use crate::OwnImage;
+    use crate::link::LinkFds;
+    use crate::links::NewLink;
+    use crate::options::WorkerLimits;
+
+    /// The root of a tree, whose broker is the test.
+    fn root(poller: &Poller) -> Arc<Shared> {
+        let options = Options {
+            route: offshoot_route::Config::default(),
+            connects: 1,
+            image: Arc::new(OwnImage::new()),
+            payloads: None,
+            images: None,
+            process_name: String::new(),
+            workers: WorkerLimits::default(),
+        };
+        let core = Node::root(options.route.clone(), [1; 16], [2; 32], Time::from_micros(0));
+        let (registry, waker) = (poller.registry(), poller.waker());
+        Arc::new(Shared::new(State::new(core), registry, waker, options, Instant::now()))
+    }
+
+    #[test]
+    fn a_thread_does_not_take_over_a_link_that_has_come_to_wait_for_room() {
+        let mut poller = Poller::new().unwrap();
+        let shared = root(&poller);
+        let (ours, theirs) = fd::socketpair().unwrap();
+        fd::set_nonblocking(&theirs, true).unwrap();
+        let (id, found) = shared.with(|state, now| {
+            let (id, ..) = state.core.reserve_child(now).unwrap();
+            let new = NewLink {
+                fds: LinkFds::Socket(ours),
+                received: Vec::new(),
+                tool: None,
+                child: None,
+                tag: String::new(),
+            };
+            state.adopt(&shared, id, new, now).unwrap();
+            (id, state.readable_link(id).expect("nothing waits for room"))
+        });
+        // Between that and the taking over another thread writes more than there is room for.
+        shared.with(|state, _| {
+            let link = state.links.link_mut(id).unwrap();
+            while !link.io.awaits_room() {
+                link.write(&shared.registry, |wanted, out| {
+                    out.large(vec![0; wanted].into());
+                    true
+                });
+            }
+        });
+        let ticket: Ticket = Arc::new(Slot::new());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let led = shared.lead(&found, &ticket, Some(deadline), || panic!("it takes over"), &mut |_, _| None::<()>);
+        assert!(led.is_none());
+
+        let mut buffer = vec![0; 64 * 1024];
+        while fd::read(&theirs, &mut buffer).is_ok() {}
+        let mut events = Events::with_capacity(8);
+        let told = std::iter::repeat_with(|| {
+            poller.wait(&mut events, Some(Duration::from_secs(10))).unwrap();
+            events.iter().any(|event| event.writable)
+        });
+        assert!(told.take(3).any(|writable| writable), "nobody is told that there is room");
     }
 }

@@ -4,10 +4,13 @@ use super::{Finding, Tree};
 use crate::source::{Source, words};
 use crate::workspace::{Package, Target};
 
-/// The targets where some `unsafe` is allowed, and the attribute that they carry instead: the one crate that has it, and programs with remote
-/// functions, whose registry is put together by the linker.
-const UNSAFE_TARGETS: &[(&str, &str)] =
-    &[("offshoot_mux", "#![deny(unsafe_code)]"), ("offshoot-bench-calls", "#![deny(unsafe_code)]")];
+/// The targets where some `unsafe` is allowed, and the attribute that they carry instead: the one crate that has it, programs with remote
+/// functions, whose registry is put together by the linker, and the tests' tracer.
+const UNSAFE_TARGETS: &[(&str, &str)] = &[
+    ("offshoot_mux", "#![deny(unsafe_code)]"),
+    ("offshoot-bench-calls", "#![deny(unsafe_code)]"),
+    ("offshoot-short", "#![deny(unsafe_code)]"),
+];
 
 /// The freestanding loader: its binaries are system calls and little else.
 const LOADER: &str = "offshoot-loader";
