@@ -21,6 +21,7 @@ use offshoot_mux::{Child, Signals, io as fd, tty, wait_readable};
 use rustix::process::{Pid, Signal, getpgid, getpgrp, getpid, getsid, kill_process};
 use rustix::termios::tcgetpgrp;
 
+use crate::hinted::no_thread;
 use crate::{exit, interrupt, pause, terminal};
 
 /// What the front passes on: signals by their numbers.
@@ -83,7 +84,8 @@ fn try_split() -> io::Result<()> {
             let blocked = [wanted.as_slice(), &[SIGTSTP, SIGTTIN, SIGTTOU]].concat();
             std::mem::forget(Signals::new(&numbers(&blocked))?);
             let _ = TO_FRONT.set(to_front);
-            std::thread::Builder::new().name("front".into()).spawn(move || listen(&commands))?;
+            let listens = std::thread::Builder::new().name("front".into()).spawn(move || listen(&commands));
+            listens.map_err(no_thread)?;
             Ok(())
         }
     }

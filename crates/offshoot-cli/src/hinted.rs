@@ -29,6 +29,15 @@ impl fmt::Display for Hinted {
 
 impl std::error::Error for Hinted {}
 
+/// The system starts no thread more: its own words do not say what they are about.
+pub(crate) fn no_thread(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
+}
+
+/// What to do where there are too few processes.
+pub(crate) const PROCESSES: &str =
+    "raise the limits of processes: ulimit -u, or the control group's pids.max; a smaller -f needs less at once";
+
 /// The error as a block, in the form of [`crate::output::fault_block`].
 pub(crate) fn block(error: &anyhow::Error, palette: &Palette) -> String {
     let text = format!("{error:#}");
@@ -60,9 +69,8 @@ fn hint(error: &anyhow::Error) -> &str {
             "give every target a place at once, by a larger -f: then nothing is kept"
         }
         Some((_, io::ErrorKind::StorageFull)) => "make room, or point TMPDIR to where there is some",
-        Some((_, io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)) => {
-            "raise the limits of processes and memory: ulimit -u, ulimit -v; or a smaller -f"
-        }
+        Some((_, io::ErrorKind::WouldBlock)) => PROCESSES,
+        Some((_, io::ErrorKind::OutOfMemory)) => "raise the limit of memory: ulimit -v; or a smaller -f",
         Some((_, io::ErrorKind::NotFound)) => "is the path right?",
         _ => "see: offshoot --help",
     }

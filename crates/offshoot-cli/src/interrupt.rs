@@ -13,6 +13,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::hinted::no_thread;
 use crate::{exit, front, terminal};
 
 /// How long an orderly end may take: the promise to the user is 7 s.
@@ -47,11 +48,12 @@ impl Interrupt {
         }
         let wanted: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
         let mut signals = Signals::new(wanted)?;
-        thread::Builder::new().name("signals".into()).spawn(move || {
+        let listens = thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
                 signalled(signal as u8);
             }
-        })?;
+        });
+        listens.map_err(no_thread)?;
         Ok(interrupt)
     }
 

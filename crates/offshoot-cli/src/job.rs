@@ -12,6 +12,7 @@ use crate::exit;
 use crate::fault::Fault;
 use crate::feed::{Feed, FeedReader};
 use crate::ground::{Event, Ground, Job, Running, Stdin};
+use crate::hinted::{PROCESSES, no_thread};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Printer, TargetPrinter, Verdict};
 use crate::walk::{Plan, Visitor, walk};
@@ -87,15 +88,15 @@ fn start_feed(
     broken: Arc<Mutex<Option<io::Error>>>,
     interrupt: Interrupt,
 ) -> io::Result<()> {
-    thread::Builder::new().name("stdin".into()).spawn(move || {
+    let fills = thread::Builder::new().name("stdin".into()).spawn(move || {
         if let Err(error) = feed.fill(source) {
             // Half an input is worse than none: everything ends.
             let error = io::Error::new(error.kind(), format!("cannot read stdin: {error}"));
             broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             interrupt.trip(exit::OURS);
         }
-    })?;
-    Ok(())
+    });
+    fills.map(drop).map_err(no_thread)
 }
 
 struct Runner<'a, G: Ground> {
@@ -175,7 +176,8 @@ impl<G: Ground> Runner<'_, G> {
                 let thread = thread::Builder::new().name("feed".into()).stack_size(256 * 1024);
                 if let Err(error) = thread.spawn_scoped(scope, || hand_over(reader, stdin)) {
                     let what = "cannot start a thread for its stdin".to_owned();
-                    return Ok(Outcome::Failed(Box::new(Fault::ours(what, error.to_string()))));
+                    let hint = PROCESSES.to_owned();
+                    return Ok(Outcome::Failed(Box::new(Fault { hint, ..Fault::ours(what, error.to_string()) })));
                 }
             }
             let result = loop {

@@ -18,6 +18,7 @@ use signal_hook::iterator::Signals;
 
 use crate::fault::Fault;
 use crate::ground::{Event, Stdin};
+use crate::hinted::no_thread;
 use crate::interrupt::Interrupt;
 use crate::keys::{Keys, Typed};
 use crate::output::{Console, Outcome};
@@ -60,15 +61,16 @@ pub(crate) fn run(mut session: Session, place: &Place<'_>, keys: Keys) -> io::Re
         let mut changes = Signals::new([SIGWINCH])?;
         // It may have changed since it was told.
         terminal::size().into_iter().for_each(&resize);
-        thread::Builder::new().name("size".into()).spawn(move || {
+        let watches = thread::Builder::new().name("size".into()).spawn(move || {
             for _ in changes.forever() {
                 terminal::size().into_iter().for_each(&resize);
             }
-        })?;
+        });
+        watches.map_err(no_thread)?;
     }
     if let Some(stdin) = session.stdin() {
         let (sender, receiver) = mpsc::sync_channel(PIECES);
-        thread::Builder::new().name("send".into()).spawn(move || send(&receiver, stdin))?;
+        thread::Builder::new().name("send".into()).spawn(move || send(&receiver, stdin)).map_err(no_thread)?;
         let typist = Typist {
             sender,
             interrupt: place.interrupt.clone(),
@@ -77,7 +79,7 @@ pub(crate) fn run(mut session: Session, place: &Place<'_>, keys: Keys) -> io::Re
             keys: if raw.is_some() { keys } else { Keys::new(None) },
             terminal: raw.is_some(),
         };
-        thread::Builder::new().name("keys".into()).spawn(move || typist.run())?;
+        thread::Builder::new().name("keys".into()).spawn(move || typist.run()).map_err(no_thread)?;
     }
     loop {
         match session.event() {

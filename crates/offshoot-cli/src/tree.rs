@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use offshoot::{AuthFailure, FailureKind, Ran as LibraryRan};
+use offshoot::{AuthFailure, FailureKind, Ran as LibraryRan, Resource};
 use offshoot::{Context, Error, Master, Process, Stdio};
 
 use crate::exit;
 use crate::fault::{Fault, Ran};
 use crate::ground::{Event, Facts, Ground, Job, Running, Stdin};
-use crate::hinted::Hinted;
+use crate::hinted::{Hinted, PROCESSES};
 use crate::options::Reach;
 use crate::output::{End, Stream};
 pub(crate) use hops::{Hop, paths};
@@ -60,6 +60,7 @@ impl Tree {
         }
         let master = builder.build().map_err(|error| {
             let hint = match error.kind() {
+                FailureKind::Exhausted(Resource::Processes) => PROCESSES,
                 FailureKind::Exhausted(_) => "raise this process's limits: see ulimit -n, ulimit -u",
                 _ => error.hint(),
             };
@@ -325,6 +326,7 @@ const SECRETS: &str = "run it at a terminal to be asked, or give it by --passwor
 fn default_hint(kind: &FailureKind) -> &'static str {
     match kind {
         FailureKind::Connect(_) | FailureKind::StageTimeout(_) => "try the same login by hand; -v says more",
+        FailureKind::Exhausted(Resource::Processes) => PROCESSES,
         FailureKind::Exhausted(_) => "see ulimit -n and ulimit -u, here and there; a smaller -f needs less at once",
         FailureKind::Busy => "a smaller -f needs less at once",
         FailureKind::TooLarge => "send what is large through stdin",

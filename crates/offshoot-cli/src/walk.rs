@@ -10,6 +10,8 @@ use std::hash::Hash;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
+use crate::hinted::no_thread;
+
 /// A tree of hops. Nodes are numbered; a node's number is greater than its parent's.
 #[derive(Debug)]
 pub(crate) struct Plan<H> {
@@ -115,7 +117,7 @@ pub(crate) fn walk<H: Sync, V: Visitor<H>>(plan: &Plan<H>, fanout: usize, visito
             if let Err(error) = thread.spawn_scoped(scope, || work.run()) {
                 // With fewer threads than asked for it takes longer, and that is all.
                 if number == 0 {
-                    return Err(error);
+                    return Err(no_thread(error));
                 }
                 log::warn!("only {number} at once: {error}");
                 break;

@@ -25,7 +25,7 @@ impl Error {
     /// The failure of something asked of the context at `path`. What a `PeerLost` failure names as lost is taken to lie on
     /// that path.
     pub fn new(failure: Failure, path: impl Into<String>) -> Error {
-        let path = path.into();
+        let (failure, path) = (named(failure), path.into());
         let lost = match failure.kind {
             FailureKind::PeerLost(_) => cut(&path, failure.at.depth()),
             _ => None,
@@ -96,6 +96,23 @@ fn cut(path: &str, depth: usize) -> Option<usize> {
     let arrows = path.as_bytes().windows(ARROW.len()).enumerate().filter(|(_, window)| *window == ARROW);
     let next = arrows.map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
     next.enumerate().nth(depth.checked_sub(1)?).map(|(_, end)| end)
+}
+
+/// A connect may fail because what was to run had no process to run in: then it is an agent, a shell or a tool that says so, in its
+/// own words. They are looked at where the failure arrives: agents need no code for it.
+fn named(mut failure: Failure) -> Failure {
+    const REFUSED: [&[u8]; 3] = [
+        b"cannot start: Resource temporarily unavailable",
+        b"fork: Resource temporarily unavailable",
+        b": Cannot fork",
+    ];
+    let says = |text: &&[u8]| failure.seen.windows(text.len()).any(|part| part == *text);
+    if matches!(failure.kind, FailureKind::Connect(_)) && REFUSED.iter().any(says) {
+        failure.kind = FailureKind::Exhausted(Resource::Processes);
+        let advice = "raise the limit of processes there: `ulimit -u`, or the control group's pids.max; or connect to fewer at once";
+        failure = failure.hint(advice);
+    }
+    failure
 }
 
 /// The name of a kind of failure, for people.
@@ -210,6 +227,32 @@ const EAGAIN: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 1
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connect_for_which_there_was_no_process_is_called_so_whoever_says_it() {
+        let seen = |text: &str| {
+            let failure =
+                Failure::new(FailureKind::Connect(ConnectStage::Hello), "the agent exited").seen(text.as_bytes());
+            Error::new(failure.hint("what it printed says more"), "local")
+        };
+        for text in [
+            "offshoot agent: cannot start: Resource temporarily unavailable (os error 11)\n",
+            "sudo: unable to fork: Resource temporarily unavailable\n",
+            "sh: 1: Cannot fork\n",
+            "bash: fork: Resource temporarily unavailable\n",
+        ] {
+            let error = seen(text);
+            assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Processes), "{text}");
+            assert!(
+                error.hint().contains("pids.max") && error.to_string().starts_with("out of processes: "),
+                "{error}"
+            );
+            assert_eq!(error.seen(), text.as_bytes());
+        }
+        let other = seen("ssh: connect to host a port 22: Resource temporarily unavailable\n");
+        assert_eq!(*other.kind(), FailureKind::Connect(ConnectStage::Hello));
+        assert_eq!(other.hint(), "what it printed says more");
+    }
 
     #[test]
     fn display_is_one_line_and_escaped() {

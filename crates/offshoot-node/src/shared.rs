@@ -246,19 +246,10 @@ mod tests {
     use crate::OwnImage;
     use crate::link::LinkFds;
     use crate::links::NewLink;
-    use crate::options::WorkerLimits;
 
     /// The root of a tree, whose broker is the test.
     fn root(poller: &Poller) -> Arc<Shared> {
-        let options = Options {
-            route: offshoot_route::Config::default(),
-            connects: 1,
-            image: Arc::new(OwnImage::new()),
-            payloads: None,
-            images: None,
-            process_name: String::new(),
-            workers: WorkerLimits::default(),
-        };
+        let options = Options::new(Arc::new(OwnImage::new()));
         let core = Node::root(options.route.clone(), [1; 16], [2; 32], Time::from_micros(0));
         let (registry, waker) = (poller.registry(), poller.waker());
         Arc::new(Shared::new(State::new(core), registry, waker, options, Instant::now()))

@@ -1,7 +1,10 @@
 //! Out of descriptors, out of processes: an error for the new operation alone.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use offshoot_wire::{FailureKind, Ran, Resource};
 use rustix::process::{Resource as Limited, Rlimit, getrlimit, setrlimit};
@@ -12,6 +15,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("out_of_descriptors_only_the_new_connect_fails", descriptors),
     ("out_of_descriptors_on_a_target_only_the_new_program_fails", descriptors_there),
     ("out_of_processes_only_the_new_connect_fails", processes),
+    ("out_of_processes_in_a_control_group_only_what_is_new_fails_and_works_again_with_room", grouped),
     ("a_master_that_cannot_start_says_why", no_master),
 ];
 
@@ -137,6 +141,102 @@ pub(crate) fn few_processes() {
     first.ping().expect("the context goes on");
     drop((running, master));
     assert_eq!(crate::children(), []);
+}
+
+/// A control group of this process, with a limit of processes and threads.
+struct Group {
+    above: &'static Path,
+    path: PathBuf,
+}
+
+impl Group {
+    /// Makes one and moves this process into it; the reason where there is none to be had.
+    fn enter() -> Result<Group, String> {
+        let (old, new) = (Path::new("/sys/fs/cgroup/pids"), Path::new("/sys/fs/cgroup"));
+        let above = if old.join("tasks").exists() { old } else { new };
+        if above == new {
+            // It may be allowed already, and where it cannot be, the limit is missing below.
+            let _ = fs::write(new.join("cgroup.subtree_control"), "+pids");
+        }
+        let group = Group { above, path: above.join(format!("offshoot-check.{}", std::process::id())) };
+        fs::create_dir(&group.path).map_err(|error| format!("no control group can be made: {error}"))?;
+        if !group.path.join("pids.max").exists() {
+            return Err("control groups have no limit of processes here".into());
+        }
+        let moved = fs::write(group.path.join("cgroup.procs"), "0");
+        moved.map_err(|error| format!("this process cannot be moved into a control group: {error}"))?;
+        Ok(group)
+    }
+
+    /// How many there are now.
+    fn current(&self) -> u64 {
+        let text = fs::read_to_string(self.path.join("pids.current")).expect("a number");
+        text.trim().parse().expect("a number")
+    }
+
+    /// Room for so many more; without a number for any.
+    fn leave_room(&self, room: Option<u64>) {
+        let most = room.map_or("max".into(), |room| (self.current() + room).to_string());
+        fs::write(self.path.join("pids.max"), most).expect("a limit");
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::write(self.above.join("cgroup.procs"), "0");
+        let end = Instant::now() + Duration::from_secs(10);
+        // Who has just ended still counts.
+        while fs::remove_dir(&self.path).is_err() && self.path.exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// How long an error may take that nothing has to be waited for: five seconds, three times.
+const SOON: Duration = Duration::from_secs(15);
+
+fn grouped() {
+    let group = match Group::enter() {
+        Ok(group) => group,
+        Err(reason) => return println!("{NOT_RUN}{reason}"),
+    };
+    let master = master();
+    let first = master.local().connect().expect("a context");
+    let works = |context: &offshoot_node::Context| crate::exec::sh(context, "exit 3").status.code() == Some(3);
+    assert!(works(&first));
+    // As many as a context has, one after the other: whichever of its processes and threads is refused.
+    for room in 0..8 {
+        for (who, context) in [("the master", None), ("a context", Some(&first))] {
+            group.leave_room(Some(room));
+            let began = Instant::now();
+            let connected = context.map_or_else(|| master.local().connect(), |context| context.local().connect());
+            match connected {
+                Ok(context) => {
+                    assert!(room >= 2, "{who} starts two processes where there is room for {room}");
+                    group.leave_room(None);
+                    context.shutdown().expect("it ends");
+                }
+                Err(error) => {
+                    let kind = error.kind();
+                    assert_eq!(*kind, FailureKind::Exhausted(Resource::Processes), "{who}, room for {room}: {error:?}");
+                    assert_eq!(error.ran(), Ran::NotSent, "{error}");
+                    assert!(began.elapsed() < SOON, "{who} took {:?}: {error}", began.elapsed());
+                }
+            }
+            first.ping().expect("the others go on");
+            let all_gone = || crate::children().iter().all(|child| child.state != 'Z') && first.info().is_ok();
+            crate::within(SOON, "what has failed is still there", all_gone);
+        }
+    }
+    group.leave_room(Some(0));
+    let error = first.command("true").status().expect_err("no process");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Exhausted(Resource::Processes), Ran::NotSent), "{error}");
+    group.leave_room(None);
+    assert!(works(&first));
+    let second = first.local().connect().expect("there is room again");
+    assert!(works(&second));
+    drop((first, second, master));
+    drop(group);
 }
 
 fn no_master() {
