@@ -106,16 +106,17 @@ fn runs(process: &Process) -> std::io::Result<Runs> {
 }
 
 #[test]
-fn s15_nobody_can_change_what_an_agent_runs() {
-    let name = "s15_nobody_can_change_what_an_agent_runs";
+fn s15_nobody_can_change_what_an_agent_runs_and_what_it_starts_starts_clean() {
+    let name = "s15_nobody_can_change_what_an_agent_runs_and_what_it_starts_starts_clean";
     // The looking finds what can be changed.
     let own = Process::read(std::process::id() as i32).expect("this process");
     assert!(matches!(runs(&own).expect("it is ours"), Runs::Ours | Runs::Other(_)));
     let tag = Tag::new("sealed");
     let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
     let targets = ["h1", "h1/h2", "h1/h2/local", "local", "local/local"];
-    let mut running =
-        fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", "echo up; exec sleep 600"]).start();
+    // A shell has all signals blocked for a moment while it starts something, so grep looks at itself.
+    let script = "ls /proc/$$/fd; grep -E 'Sig(Ign|Blk)' /proc/self/status; echo up; exec sleep 600";
+    let mut running = fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", script]).start();
     for target in targets {
         running.await_output(&format!("{target}: up"), UP);
     }
@@ -132,7 +133,11 @@ fn s15_nobody_can_change_what_an_agent_runs() {
     // The two of this machine, and their guards, may run an installed file; nothing that came there by a link does.
     assert!(ours <= 4, "{ours} run a file with a name: {tree}");
     running.master().signal(offshoot_tests::process::Signal::INT);
-    assert!(!running.finish_within(Duration::from_secs(21)).overdue);
+    let done = running.finish_within(Duration::from_secs(21));
+    assert!(!done.overdue);
+    for target in targets {
+        done.expect_lines(target, &["0", "1", "2", "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "up"]);
+    }
     drop(fleet);
     tag.assert_nothing_left(GONE);
 }
