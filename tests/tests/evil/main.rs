@@ -11,6 +11,7 @@
 
 mod above;
 mod addresses;
+mod ahead;
 mod attended;
 mod authority;
 mod between;

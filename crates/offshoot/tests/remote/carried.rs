@@ -20,6 +20,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_worker_of_its_own_that_is_lent_runs_the_calls_itself", lent_worker),
     ("s3_a_context_that_was_given_is_of_no_use_where_it_was_not", not_given),
     ("s5_the_master_itself_is_not_handed_over", master_is_not),
+    ("s5_a_context_that_was_given_is_not_ended_by_whom_it_was_given_to", not_ended),
     ("a_context_or_channel_is_serialized_in_calls_alone", elsewhere),
     ("r6_a_call_in_a_given_context_that_dies_ends_and_the_next_gets_another_worker", given_dies),
     ("a_function_sends_as_it_goes_and_its_end_is_the_end", sends),
@@ -183,6 +184,18 @@ fn master_is_not() {
     let other = crate::master();
     let error = keep::on(&a, local(&other)).expect_err("of another tree");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
+}
+
+#[offshoot::remote]
+fn end(context: Context) -> String {
+    format!("{:?}", context.shutdown().map_err(|error| error.kind().clone()))
+}
+
+fn not_ended() {
+    let master = master();
+    let (a, b) = (local(&master), local(&master));
+    assert_eq!(end::on(&a, b.clone()).expect("a value"), "Err(Denied)");
+    b.ping().expect("it goes on");
 }
 
 fn elsewhere() {
