@@ -2,7 +2,8 @@
 //! is its own image for hosts of the same kind: built by the test that runs it.
 //!
 //! `offshoot-calls CONFIG economy HOST CONTEXTS THREADS`, `… chain HOST… [sudo:USER]`, `… preload HOST CONTEXTS`,
-//! `… crash HOST`, `… cut HOST SCRIPT`, `… logs HOST… [sudo:USER]`, `… storm HOST RECORDS`, `… unterminated HOST BYTES`.
+//! `… crash HOST`, `… cut HOST SCRIPT`, `… logs HOST… [sudo:USER]`, `… storm HOST RECORDS`, `… unterminated HOST BYTES`,
+//! `… lent HOST OTHER`.
 
 #![deny(unsafe_code)]
 
@@ -106,6 +107,67 @@ fn logs(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
     drop(below);
     for (level, target, text) in CAME.lock().expect("no panic").iter() {
         println!("{level} {target} {text}");
+    }
+    Ok(())
+}
+
+/// What a function on one host does with a context, a sender, a receiver and a file that it was given.
+#[offshoot::remote]
+fn use_all(
+    to: Context,
+    tells: Sender<String>,
+    hears: Receiver<String>,
+    mut file: RemoteFile,
+) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    let (_, user, path) = who::on(&to)?;
+    tells.send(&format!("called as user {user} in {path}"))?;
+    let output = to.command("sh").args(["-c", "echo of a command"]).output()?;
+    tells.send(&format!("ran: {}", String::from_utf8_lossy(&output.stdout).trim()))?;
+    let below = to.local().connect()?;
+    tells.send(&format!("connected {}", who::on(&below)?.2))?;
+    below.shutdown()?;
+    while let Some(heard) = hears.recv()? {
+        tells.send(&format!("heard {heard}"))?;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    file.write_all(b", read there")?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(text.len() as u64)
+}
+
+#[offshoot::remote]
+fn open_there(path: std::path::PathBuf) -> std::io::Result<RemoteFile> {
+    std::fs::File::open(path).map(RemoteFile::new)
+}
+
+/// Two hosts that talk with each other by what they were given, also where one lies behind the other.
+fn lent(config: &str, master: &Master, host: &str, other: &str) -> Result<(), Failed> {
+    use std::io::Read;
+    let hosts = Group::of([master.connect(ssh(config, host))?, master.connect(ssh(config, other))?]);
+    let contexts: Vec<Context> = hosts.iter().cloned().collect();
+    let behind = contexts[0].connect(ssh(config, other))?;
+    for (from, to) in [(&contexts[0], &contexts[1]), (&contexts[0], &behind), (&behind, &contexts[1])] {
+        let ((tells, told), (say, hears)) = (offshoot::channel(1), offshoot::channel(1));
+        let path = std::env::temp_dir().join(format!("offshoot-lent-{}", std::process::id()));
+        std::fs::write(&path, "a file of the master")?;
+        let file = std::fs::File::options().read(true).write(true).open(&path)?;
+        let call = use_all::start(from, to.clone(), tells, hears, RemoteFile::new(file));
+        say.send(&"the master".to_owned())?;
+        drop(say);
+        for line in told.iter() {
+            println!("{from} to {to}: {}", line?);
+        }
+        let read = call.wait()??;
+        println!("{from} to {to}: read {read}, now {:?}", std::fs::read_to_string(&path)?);
+        std::fs::remove_file(path)?;
+    }
+    for (context, there) in hosts.iter().zip(open_there::call("/etc/hostname".into()).on_each(&hosts)) {
+        let (mut remote, mut text) = (there??, String::new());
+        remote.read_to_string(&mut text)?;
+        let same = context.command("cat").arg("/etc/hostname").output()?.stdout == text.as_bytes();
+        println!("{context}: its file has {} bytes, the same: {same}", text.len());
     }
     Ok(())
 }
@@ -231,8 +293,7 @@ fn chain(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
 /// The image is there before anybody calls.
 fn preload(config: &str, master: &Master, host: &str, contexts: usize) -> Result<(), Failed> {
     let bastion = master.connect(ssh(config, host))?;
-    let behind: Vec<Context> =
-        bastion.connect_all(vec![Local::new(); contexts]).into_iter().collect::<Result<_, _>>()?;
+    let behind: Group = bastion.connect_all(vec![Local::new(); contexts]).into_iter().collect::<Result<_, _>>()?;
     for done in master.preload(&behind) {
         done?;
     }
@@ -292,6 +353,7 @@ fn main(master: &Master) -> Result<(), Failed> {
         [config, "logs", ..] => logs(config, master, &arguments[2..]),
         [config, "storm", host, records] => storms(config, master, host, records.parse()?),
         [config, "unterminated", host, bytes] => unterminated(config, master, host, bytes.parse()?),
+        [config, "lent", host, other] => lent(config, master, host, other),
         [config, "cut", host, script] => cut(config, master, host, script),
         _ => Err("see the head of the source".into()),
     };

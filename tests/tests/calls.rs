@@ -177,3 +177,34 @@ fn a_mebibyte_without_an_end_of_line_comes_whole_from_a_host() {
     assert_eq!((line["written"], line["here"]), (1 << 20, 1 << 20), "{done}");
     tag.assert_nothing_left(GONE);
 }
+
+#[test]
+fn contexts_channels_and_files_that_were_handed_over_work_from_host_to_host() {
+    let name = "contexts_channels_and_files_that_were_handed_over_work_from_host_to_host";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("lent");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), Peer::new("h2")]));
+    let run = or_not_run!(name, fleet.calls(&tag, &["lent", "h1", "h2"]));
+    let done = run.deadline(Duration::from_secs(120)).run();
+    works(&done);
+    println!("{}", done.out());
+    for (from, to) in [("ssh:h1", "ssh:h2"), ("ssh:h1", "ssh:h1 -> ssh:h2"), ("ssh:h1 -> ssh:h2", "ssh:h2")] {
+        let lines = [
+            format!("called as user 0 in {to} -> worker"),
+            "ran: of a command".to_owned(),
+            format!("connected {to} -> local -> worker"),
+            "heard the master".to_owned(),
+            "read 20, now \"a file of the master, read there\"".to_owned(),
+        ];
+        let expected: Vec<String> = lines.iter().map(|line| format!("{from} to {to}: {line}")).collect();
+        let head = format!("{from} to {to}: ");
+        let text = done.out();
+        let came: Vec<&str> = text.lines().filter(|line| line.starts_with(&head)).collect();
+        assert_eq!(came, expected, "{done}");
+    }
+    for host in ["h1", "h2"] {
+        assert!(done.out().contains(&format!("ssh:{host}: its file has ")), "{done}");
+    }
+    assert_eq!(done.out().matches(" bytes, the same: true").count(), 2, "{done}");
+    tag.assert_nothing_left(GONE);
+}

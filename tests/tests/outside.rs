@@ -149,3 +149,58 @@ fn what_is_missing_is_told_before_anything_is_built_and_with_the_command_that_br
     done.expect_code(1);
     assert!(done.err().contains("error: the program does not depend on offshoot\nfix: cargo add offshoot"), "{done}");
 }
+
+/// A crate of remote functions, and programs that depend on it: one names it, one names a function of it, one does neither.
+fn with_errands() -> TempDir {
+    let offshoot =
+        format!("offshoot = {{ path = '{}' , default-features = false }}", root().join("crates/offshoot").display());
+    let folder = user_crate(&format!("{offshoot}\nerrands = {{ path = 'errands' }}\n\n[workspace]"));
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("written");
+    };
+    let package = "[package]\nname = \"errands\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]";
+    write("errands/Cargo.toml", &format!("{package}\n{offshoot}\n"));
+    write(
+        "errands/src/lib.rs",
+        "#[offshoot::remote]\npub fn weekday(day: u8) -> String {\n    format!(\"day {day}\")\n}\n",
+    );
+    let main = |first: &str, call: &str| {
+        format!(
+            "{first}\nuse offshoot::prelude::*;\n#[offshoot::remote]\nfn own() {{}}\n#[offshoot::main]\nfn main(master: &Master) -> Result<(), \
+             offshoot::Error> {{\n    let context = master.local().connect()?;\n    own::on(&context)?;\n    println!(\"{{}}\", {call}?);\n    Ok(())\n}}\n"
+        )
+    };
+    // As one calls who has the function's name from elsewhere: whoever names the function names its crate.
+    let by_name = "offshoot::__expansion::call::<_, String>(\"errands::weekday\", &(3u8,)).on(&context)";
+    write("src/bin/called.rs", &main("", "errands::weekday::on(&context, 3)"));
+    write("src/bin/named.rs", &main("use errands as _;", by_name));
+    write("src/bin/unnamed.rs", &main("", by_name));
+    folder
+}
+
+#[test]
+fn a_function_of_a_crate_that_nothing_names_is_told_with_what_to_write() {
+    let tag = Tag::new("dropped");
+    let folder = with_errands();
+    let target = host::build_folder().with_file_name("outside");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--offline", "--bins"]).current_dir(folder.path()).env("CARGO_TARGET_DIR", &target);
+    bounded::run(&mut build, None, BUILD).expect_code(0);
+    let run = |name: &str| {
+        let mut command = tag.command(target.join("debug").join(name));
+        bounded::run(command.current_dir(folder.path()), None, Duration::from_secs(60))
+    };
+    for name in ["called", "named"] {
+        let done = run(name);
+        done.expect_code(0);
+        assert_eq!(done.out(), "day 3\n", "{name}: {done}");
+    }
+    let done = run("unnamed");
+    done.expect_code(1);
+    for part in ["no function errands::weekday is among the 1 that are registered there", "`use errands as _;`"] {
+        assert!(done.err().contains(part), "{part:?} is missing\n{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}

@@ -72,8 +72,10 @@ fn find(name: &str) -> Option<&'static Function> {
 
 fn unknown(name: &str) -> Failure {
     let message = format!("no function {name} is among the {} that are registered there", FUNCTIONS.len());
-    Failure::new(FailureKind::Unsupported, message)
-        .hint("functions of a crate that nothing names are left out by the linker: say `use that_crate as _;`")
+    let of = name.split("::").next().unwrap_or(name);
+    let hint =
+        format!("a crate that nothing names is left out, with its functions: say `use {of} as _;` in the program");
+    Failure::new(FailureKind::Unsupported, message).hint(hint)
 }
 
 thread_local! {

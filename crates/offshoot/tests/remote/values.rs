@@ -193,7 +193,7 @@ fn not_understood() {
     let context = local(&master);
     let error = __expansion::call::<_, ()>("no::such::function", &()).on(&context).expect_err("no such function");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
-    assert!(error.message().contains("no::such::function") && error.hint().contains("as _;"), "{error}");
+    assert!(error.message().contains("no::such::function") && error.hint().contains("`use no as _;`"), "{error}");
     // As a caller with other types would: the identity sees to it that there is none.
     let name = concat!(module_path!(), "::panic").replace("values", "functions");
     let error = __expansion::call::<_, ()>(name.leak(), &(200u8, 2u8)).on(&context).expect_err("other arguments");
