@@ -230,7 +230,11 @@ fn environment(facts: &Value) -> String {
     let machine = format!("{} × {}", facts["cpus"], text("cpu"));
     let parts = [machine, format!("Linux {}", text("kernel")), text("ssh"), peers];
     let parts: Vec<String> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-    let mut line = format!("{}; revision {}; limit: {}.", parts.join(", "), text("revision"), text("limit"));
+    let revision = match text("revision") {
+        revision if revision.is_empty() => "unknown".to_owned(),
+        revision => revision,
+    };
+    let mut line = format!("{}; revision {revision}; limit: {}.", parts.join(", "), text("limit"));
     if facts["debug_build"] == true {
         line.push_str(" **A debug build: these numbers say nothing.**");
     }

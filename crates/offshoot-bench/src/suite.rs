@@ -419,6 +419,9 @@ fn said(command: &mut Command) -> String {
     let Ok(output) = command.stdin(std::process::Stdio::null()).output() else {
         return String::new();
     };
+    if !output.status.success() {
+        return String::new();
+    }
     let both = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&both).lines().next().unwrap_or("").trim().to_owned()
 }
