@@ -109,20 +109,17 @@ pub enum BundleError {
         /// What there is.
         got: usize,
     },
-    /// A part is empty or over its limit.
-    #[error("the {0} of an agent bundle is empty or too long")]
+    /// A part is empty or over its limit, or the triple not made of letters, digits, `_`, `.` and `-`.
+    #[error("the {0} of an agent bundle is empty, too long or malformed")]
     Part(&'static str),
-    /// The triple is not made of letters, digits, `_`, `.` and `-`.
-    #[error("the triple of an agent bundle has other characters than letters, digits, _ . and -")]
-    Triple,
     /// The bytes changed since the bundle was written.
     #[error("the agent bundle is damaged")]
     Damaged,
     /// The agent does not unpack to what the header says.
-    #[error("the agent in the bundle does not unpack to its length")]
+    #[error("the agent in the bundle does not unpack")]
     Unpack,
     /// The unpacked agent has another hash than the header says.
-    #[error("the agent in the bundle has another hash than stated")]
+    #[error("the agent in the bundle has another hash")]
     Hash,
 }
 
@@ -131,7 +128,7 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// [`BundleError::Part`] or [`BundleError::Triple`] when a part is empty or over its limit. The packed bytes
+    /// [`BundleError::Part`] when a part is empty or over its limit, or the triple malformed. The packed bytes
     /// themselves are not looked at: see [`Bundle::unpack`].
     pub fn new(
         triple: impl Into<String>,
@@ -153,7 +150,7 @@ impl Bundle {
             }
         }
         if !bundle.triple.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
-            return Err(BundleError::Triple);
+            return Err(BundleError::Part("triple"));
         }
         Ok(bundle)
     }
@@ -263,7 +260,7 @@ impl Bundle {
         }
         let _head = file.split_to(HEAD);
         let [triple, stage0, stage1, bytes] = lens.map(|len| file.split_to(len));
-        let triple = String::from_utf8(triple.to_vec()).map_err(|_| BundleError::Triple)?;
+        let triple = String::from_utf8(triple.to_vec()).map_err(|_| BundleError::Part("triple"))?;
         Bundle::new(triple, stage0, stage1, Packed { bytes, properties, filter, len, sha256 })
     }
 }
@@ -350,7 +347,7 @@ mod tests {
         assert_eq!(make("t", STAGE0_MAX + 1, 1, 1), Err(BundleError::Part("stage 0")));
         assert_eq!(make("t", 1, STAGE1_MAX + 1, 1), Err(BundleError::Part("stage 1")));
         assert_eq!(make("t", 1, 1, AGENT_MAX as u32 + 1), Err(BundleError::Part("agent")));
-        assert_eq!(make("a;b", 1, 1, 1), Err(BundleError::Triple));
+        assert_eq!(make("a;b", 1, 1, 1), Err(BundleError::Part("triple")));
     }
 
     #[cfg(feature = "pack")]
