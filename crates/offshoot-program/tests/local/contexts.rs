@@ -15,6 +15,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_context_says_who_and_where_it_is", identity),
     ("a_chain_32_deep_answers_and_runs_programs", deep),
     ("two_hundred_contexts_side_by_side", wide),
+    ("as_many_connects_as_are_allowed_run_at_once_and_the_others_wait_for_their_turn", limited),
     ("a_connect_that_fails_hides_no_other_and_its_address_is_burnt", failing),
     ("a_connect_to_what_never_answers_ends_in_time_and_leaves_nothing", silent),
     ("an_address_is_never_used_again", addresses),
@@ -110,6 +111,35 @@ fn wide() {
 fn program(argv: &[&str]) -> Recipe {
     let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
     Recipe::new("exec", "program", Start::Shell { argv, env: Vec::new() })
+}
+
+/// How many tools of these connects, each asked for by a thread of its own, ran at once at most.
+fn at_once(connects: usize, connect: impl Fn(Recipe) -> bool + Sync) -> usize {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("now")).expect("a folder");
+    let script = "cd \"$0\" && : >now/$$ && sleep 1 && ls now | wc -l >>most; rm now/$$; exit 7";
+    let recipe = program(&["sh", "-c", script, folder.path().to_str().expect("text")]);
+    std::thread::scope(|scope| {
+        for _ in 0..connects {
+            scope.spawn(|| assert!(!connect(recipe.clone()), "a tool that does nothing led somewhere"));
+        }
+    });
+    let counts = std::fs::read_to_string(folder.path().join("most")).expect("the counts");
+    assert_eq!(counts.lines().count(), connects, "some never had their turn: {counts}");
+    counts.lines().map(|line| line.trim().parse::<usize>().expect("a number")).max().unwrap_or(0)
+}
+
+fn limited() {
+    let few = builder().connect_limit(4).build().expect("a master");
+    let most = at_once(12, |recipe| few.context().connect(recipe).is_ok());
+    assert!((2..=4).contains(&most), "{most} at once");
+    // What a context does by itself when nothing is said, here and behind a hop, whoever asks it.
+    let master = master();
+    let hop = few.local().connect().expect("a context");
+    for context in [master.context(), &hop] {
+        let most = at_once(40, |recipe| context.connect(recipe).is_ok());
+        assert!((8..=32).contains(&most), "{most} at once");
+    }
 }
 
 fn failing() {
