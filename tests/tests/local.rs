@@ -257,6 +257,16 @@ fn a_flood_that_nobody_reads_stalls_the_producer_and_ends_with_the_reader() {
 }
 
 #[test]
+fn gathered_output_that_finds_no_place_is_an_error_that_says_where() {
+    let tag = Tag::new("noplace");
+    let script = "head -c 3000000 /dev/zero | tr '\\0' x; sleep 600";
+    let command = Offshoot::new(&tag, &["exec", "-b", "local/local", "--", "sh", "-c", script]);
+    let done = command.env("TMPDIR", "/nonexistent").run();
+    done.expect_error(code::OURS, &["gathered", "/nonexistent", "TMPDIR"]);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
 fn a_command_that_is_fed_and_does_not_read_ends_with_the_reader_of_its_output() {
     let tag = Tag::new("fedflood");
     let mut command = tag.command("sh");

@@ -147,10 +147,10 @@ impl Groups {
         } else {
             let spill = match &mut self.spill {
                 Some(spill) => spill,
-                empty => empty.insert(tempfile::tempfile()?),
+                empty => empty.insert(tempfile::tempfile().map_err(unkept)?),
             };
             let start = self.spilled;
-            self.spilled += io::copy(&mut gathered.text, spill)?;
+            self.spilled += io::copy(&mut gathered.text, spill).map_err(unkept)?;
             Text::Spilled { start, length: gathered.length }
         };
         self.by_hash.insert(hash, self.groups.len());
@@ -178,6 +178,13 @@ impl Printer for Grouped<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// The error of what finds no place on disk.
+fn unkept(error: io::Error) -> io::Error {
+    let folder = std::env::temp_dir();
+    let text = format!("what was gathered cannot be kept in {} (see TMPDIR): {error}", folder.display());
+    io::Error::new(error.kind(), text)
 }
 
 /// So many bytes, for people.
@@ -209,7 +216,7 @@ impl Gathered {
     fn keep(&mut self, text: &[u8]) -> io::Result<()> {
         self.hash.update(text);
         self.length += text.len() as u64;
-        self.text.write_all(text)
+        self.text.write_all(text).map_err(unkept)
     }
 }
 
