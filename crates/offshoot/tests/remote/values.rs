@@ -1,6 +1,7 @@
 //! What goes there and what comes back.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use offshoot::{__expansion, RemoteErrorKind, Select};
@@ -21,6 +22,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_selection_gives_out_calls_as_they_end", selection),
     ("a_selection_ends_with_the_timeouts_of_its_calls", selection_timeouts),
     ("a_call_that_cannot_be_understood_says_so_and_does_not_run", not_understood),
+    ("s7_what_cannot_be_decoded_is_an_error_at_the_caller_and_nothing_of_it_is_in_a_log", not_decoded),
     ("r8_an_agent_runs_no_function", agent_refuses),
     ("a_worker_has_no_terminal_and_no_file_of_the_program", standard_streams),
     ("s15_s22_what_a_function_starts_sees_three_descriptors_and_default_signals", clean_start),
@@ -198,6 +200,56 @@ fn not_understood() {
     let name = concat!(module_path!(), "::panic").replace("values", "functions");
     let error = __expansion::call::<_, ()>(name.leak(), &(200u8, 2u8)).on(&context).expect_err("other arguments");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::NotSent), "{error}");
+}
+
+/// All that is logged in this process.
+struct Everything(Mutex<String>);
+
+impl log::Log for Everything {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}: {}\n", record.level(), record.target(), record.args());
+        self.0.lock().expect("no panic").push_str(&line);
+    }
+
+    fn flush(&self) {}
+}
+
+fn not_decoded() {
+    static ALL: Everything = Everything(Mutex::new(String::new()));
+    log::set_logger(&ALL).expect("the first logger of this process");
+    log::set_max_level(log::LevelFilter::Trace);
+    let master = master();
+    let context = local(&master);
+    let named = |name: &str| concat!(module_path!(), "::").replace("values", "functions") + name;
+    let mut told = String::new();
+    // Arguments of another type: a text that is longer than it says, and one that is none.
+    for text in ["a secret text", "\u{7f}\u{7f}\u{7f} a secret text"] {
+        let call = __expansion::call::<_, ()>(named("panic").leak(), &(7u8, text, text)).on(&context);
+        let error = call.expect_err("other arguments");
+        assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::NotSent), "{error}");
+        told += &format!("{error:?} {error} {}", error.hint());
+    }
+    // A value of another type.
+    let call = __expansion::call::<_, Vec<String>>(named("same").leak(), &(b"a secret text", "a secret text", ()));
+    let error = call.on(&context).expect_err("another function's arguments");
+    told += &format!("{error:?} {error}");
+    let call = __expansion::call::<_, Vec<String>>(named("fill").leak(), &(700usize,));
+    let error = call.on(&context).expect_err("no list");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::Executed), "{error}");
+    assert!(error.message().contains("functions::fill: the value cannot be decoded"), "{error}");
+    told += &format!("{error:?} {error} {}", error.hint());
+    __expansion::call::<_, ()>(named("panic").leak(), &(7u8, "a secret text")).detached(&context);
+    crate::within("the detached call is not told of", || ALL.0.lock().expect("no panic").contains("detached"));
+    nothing::on(&context).expect("the worker goes on");
+    drop((context, master));
+    told += &ALL.0.lock().expect("no panic");
+    for part in ["secret", "7777", "97, 32, 115", "61 20 73", "6120736563"] {
+        assert!(!told.contains(part), "{part:?} is in:\n{told}");
+    }
 }
 
 fn agent_refuses() {
