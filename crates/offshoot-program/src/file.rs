@@ -462,6 +462,13 @@ mod tests {
         let mut gone = far(|_, _| ());
         assert_eq!(gone.read(&mut [0; 10]).expect_err("nobody").kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(gone.write(&[0; 10]).expect_err("nobody").kind(), io::ErrorKind::BrokenPipe);
+        // One that is asked, and ends without an answer, is no end of the file.
+        let mut ends = far(|asked, answer| {
+            let _ = asked.recv();
+            drop(answer);
+            asked.iter().for_each(drop);
+        });
+        assert_eq!(ends.read(&mut [0; 10]).expect_err("no answer").kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

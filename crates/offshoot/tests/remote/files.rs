@@ -94,6 +94,15 @@ fn jumps(mut file: RemoteFile, places: Vec<u64>) -> io::Result<Vec<u8>> {
         if place % 2 == 0 {
             file.read_exact(&mut byte[1..])?;
         }
+        // And now and then for long, so that more is on its way when it jumps.
+        if place % 10 == 3 {
+            let mut long = vec![0; 600_000];
+            for piece in long.chunks_mut(60_000) {
+                if file.read(piece)? == 0 {
+                    break;
+                }
+            }
+        }
         file.read_at(&mut byte[2..], place + 7)?;
         found.extend_from_slice(&byte);
     }
