@@ -17,8 +17,8 @@ mod target;
 pub use answers::{Answers, Asking, Responder};
 pub use cancel::{Cancel, Subscription};
 pub use engine::{
-    AGENT_ARGUMENT, Asker, Connected, Connecting, Executable, Image, LinkIo, LocalImage, Payloads, Reply,
-    SOCKET_ARGUMENT, Terminal, WORKER_ARGUMENT, connect,
+    AGENT_ARGUMENT, APART, APART_ARGUMENT, Asker, Connected, Connecting, Executable, Image, LinkIo, LocalImage,
+    Payloads, Reply, Terminal, WORKER_ARGUMENT, connect,
 };
 pub use names::NameError;
 pub use target::{Target, TargetError, TargetProblem};

@@ -49,6 +49,28 @@ pub fn detach_standard_streams() -> io::Result<()> {
     sys::fd::place(output.as_fd(), 1)
 }
 
+/// Takes over the descriptor of this number, from 3 on, that this process was [passed](crate::Spawn::pass) by whoever
+/// started it: under another number, closed on exec. Call it before anything else opens a descriptor: one that somebody holds
+/// already is closed behind its back.
+///
+/// # Errors
+///
+/// When nothing is open there, or the process is out of descriptors.
+pub fn take_passed(number: i32) -> io::Result<OwnedFd> {
+    let taken = sys::fd::dup_number(number, 3)?;
+    sys::close::range(number, number);
+    Ok(taken)
+}
+
+/// Gives a pipe room for so many bytes, a power of two. What all pipes of a user hold together is limited, but for root.
+///
+/// # Errors
+///
+/// `PermissionDenied` beyond that limit; `InvalidInput` or `EBADF` for what is no pipe. It has the room that it had.
+pub fn widen_pipe(fd: impl AsFd, bytes: i32) -> io::Result<()> {
+    sys::fd::set_pipe_size(fd.as_fd(), bytes)
+}
+
 /// Copies what waits in a pipe to another pipe, at most `most` bytes, and leaves it where it is. Neither is waited for.
 ///
 /// # Errors

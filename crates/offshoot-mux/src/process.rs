@@ -154,7 +154,7 @@ static FORMER_LIMIT: OnceLock<u64> = OnceLock::new();
 /// Raises this process's soft limit of descriptors to its hard one, and answers that. What
 /// [`Spawn`](crate::Spawn) starts gets the former limit back: a program that uses `select(2)` breaks beyond 1024.
 ///
-/// For programs of ours, early in `main`: a context costs three descriptors, and many systems begin with 1024.
+/// For programs of ours, early in `main`: a context costs four descriptors, and many systems begin with 1024.
 ///
 /// # Errors
 ///

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use offshoot_connect::{AGENT_ARGUMENT, SOCKET_ARGUMENT, WORKER_ARGUMENT};
+use offshoot_connect::{AGENT_ARGUMENT, APART, APART_ARGUMENT, WORKER_ARGUMENT};
 use offshoot_mux::process::{self, Fork, argument};
 use offshoot_mux::{Interest, Poller, Signals, io as fd, wait_readable};
 use offshoot_route::{Node, Time};
@@ -130,7 +130,7 @@ impl fmt::Debug for Program {
     }
 }
 
-/// Becomes an agent: the link is descriptor 0 (when its second argument says so), or 0 and 1. Returns when the link has ended and
+/// Becomes an agent: the link is descriptors 0 and 1, or 0 and [`APART`] when its second argument says so. Returns when the link has ended and
 /// everything below is gone, with the status to exit with.
 ///
 /// Must be called on the main thread before any other is started; everything that `main` would do comes after, and so
@@ -165,8 +165,8 @@ fn is_build(program: &Program, wanted: &OsStr) -> Result<(), String> {
 }
 
 fn run_as(role: &impl Role) -> u8 {
-    let socket = argument(2).is_some_and(|argument| argument == SOCKET_ARGUMENT);
-    match start(socket, role) {
+    let apart = argument(2).is_some_and(|argument| argument == APART_ARGUMENT);
+    match start(apart, role) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("offshoot agent: cannot start: {error}");
@@ -175,11 +175,11 @@ fn run_as(role: &impl Role) -> u8 {
     }
 }
 
-fn start(socket: bool, role: &impl Role) -> io::Result<u8> {
+fn start(apart: bool, role: &impl Role) -> io::Result<u8> {
     offshoot_mux::reset_all_signals();
     offshoot_mux::ignore_sigpipe();
     let guards = supervise::Guards::new()?;
-    let fds = take_link(socket)?;
+    let fds = take_link(apart)?;
     // The folder it was started from must not be held; the home of what it starts is asked for each time.
     std::env::set_current_dir("/")?;
     // A dump would hold other contexts' data. No boundary against the same user.
@@ -232,13 +232,9 @@ impl Outputs {
 }
 
 /// Takes the link's descriptors and puts the null device in their places.
-fn take_link(socket: bool) -> io::Result<LinkFds> {
-    let stdin = io::stdin();
-    let fds = if socket {
-        LinkFds::Socket(fd::dup_cloexec(&stdin)?)
-    } else {
-        LinkFds::Pipes { read: fd::dup_cloexec(&stdin)?, write: fd::dup_cloexec(io::stdout())? }
-    };
+fn take_link(apart: bool) -> io::Result<LinkFds> {
+    let write = if apart { fd::take_passed(APART)? } else { fd::dup_cloexec(io::stdout())? };
+    let fds = LinkFds { read: fd::dup_cloexec(io::stdin())?, write };
     fd::detach_standard_streams()?;
     Ok(fds)
 }
@@ -267,10 +263,7 @@ fn serve(
     let mut greeting = Vec::new();
     let own = identity::hello(hello.nonce);
     own.put(&mut greeting);
-    let write = match &fds {
-        LinkFds::Socket(fd) | LinkFds::Pipes { write: fd, .. } => fd,
-    };
-    fd::write_all(write, &greeting, Some(Instant::now() + HELLO))?;
+    fd::write_all(&fds.write, &greeting, Some(Instant::now() + HELLO))?;
 
     let mut route = offshoot_route::Config::default();
     // What its parent was told holds for the links below, too.
@@ -315,7 +308,7 @@ fn serve(
 
     let shared = Arc::new(Shared::new(state, registry, poller.waker(), options, started));
     shared.lock().services.home = role.home(&shared);
-    let new = NewLink { fds, received, tool: None, child: None, tag: String::new() };
+    let new = NewLink { fds, received, tool: None, child: None, tag: String::new(), guard: false };
     shared.with(|state, now| state.adopt(&shared, link, new, now))?;
     let reason = broker::run(&shared, &mut poller);
     log::debug!("the agent ends: {reason}");
@@ -331,7 +324,7 @@ fn serve(
 
 /// Reads the parent's hello and whatever came with it.
 fn read_hello(fds: &LinkFds, guard: &OwnedFd, received: &mut Vec<u8>) -> io::Result<ParsedHello<ParentHello>> {
-    let (LinkFds::Socket(read) | LinkFds::Pipes { read, .. }) = fds;
+    let read = &fds.read;
     let deadline = Instant::now() + HELLO;
     let mut buffer = [0; 16 * 1024];
     loop {

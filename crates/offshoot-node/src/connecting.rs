@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use offshoot_connect::{Answers, Asker, Connecting, LinkIo, Payloads, Terminal};
+use offshoot_connect::{Answers, Asker, Connecting, Payloads, Terminal};
 use offshoot_mux::Child;
 use offshoot_route::Time;
 use offshoot_wire::{ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, parse_hello};
@@ -96,10 +96,7 @@ fn connect(
         let hello = parse_hello::<ChildHello>(&connected.received).ok().flatten();
         let received = connected.received.split_off(hello.map_or(0, |hello| hello.length));
         Arrival {
-            fds: match connected.link {
-                LinkIo::Socket(fd) => LinkFds::Socket(fd),
-                LinkIo::Pipes { read, write } => LinkFds::Pipes { read, write },
-            },
+            fds: connected.link,
             child: connected.child,
             stderr: Some(connected.stderr),
             terminal: connected.terminal,

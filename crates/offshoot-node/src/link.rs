@@ -4,9 +4,8 @@
 //! thread that reads the link keeps while it sleeps outside the lock.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use offshoot_mux::lead::Baton;
@@ -25,14 +24,11 @@ const INPUT: usize = TURN + Limits::FRAME as usize + 16;
 /// than that waits, and the core gives one frame more than it is asked for: 192 KiB.
 const OUT_LIMIT: usize = TURN + Limits::FRAME as usize + 16;
 
-/// The descriptors of a link.
-#[derive(Debug)]
-pub(crate) enum LinkFds {
-    /// One socket for both directions.
-    Socket(OwnedFd),
-    /// A pipe for each.
-    Pipes { read: OwnedFd, write: OwnedFd },
-}
+/// The room that a link's pipe gets when it was full for the first time: a turn's worth. A frame of the largest size does not
+/// fit into a usual pipe, which would cost two more switches; and most links never carry one.
+const WIDE: i32 = TURN as i32;
+
+pub(crate) use offshoot_connect::LinkIo as LinkFds;
 
 /// What a thread that reads the link needs.
 #[derive(Debug)]
@@ -41,26 +37,15 @@ pub(crate) struct LinkIo {
     pub(crate) baton: Baton,
     read_token: Token,
     write_token: Token,
-    /// Whether the poller tells when the descriptor can be written. Changed under the node's lock.
-    awaiting_room: AtomicBool,
 }
 
 impl LinkIo {
-    /// Whether the poller watches for room: then no thread may take over the reading, since that ends the watch.
-    pub(crate) fn awaits_room(&self) -> bool {
-        self.awaiting_room.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn read_fd(&self) -> BorrowedFd<'_> {
-        match &self.fds {
-            LinkFds::Socket(fd) | LinkFds::Pipes { read: fd, .. } => fd.as_fd(),
-        }
+        self.fds.read.as_fd()
     }
 
     fn write_fd(&self) -> BorrowedFd<'_> {
-        match &self.fds {
-            LinkFds::Socket(fd) | LinkFds::Pipes { write: fd, .. } => fd.as_fd(),
-        }
+        self.fds.write.as_fd()
     }
 
     pub(crate) fn read_token(&self) -> Token {
@@ -90,6 +75,10 @@ pub(crate) struct Link {
     pub(crate) io: Arc<LinkIo>,
     input: BytesMut,
     output: OutQueue,
+    /// Whether the poller tells when the descriptor can be written.
+    awaits_room: bool,
+    /// Whether its pipe was widened, or cannot be.
+    widened: bool,
     /// Whether a write failed: told once, and nothing is written any more.
     unwritable: bool,
     /// Whether the other end sends no more: no event will tell of the end behind what is still to be read.
@@ -152,13 +141,21 @@ impl Link {
         registry: &Registry,
         received: &[u8],
     ) -> io::Result<Link> {
-        let io = LinkIo { fds, baton: Baton::new(), read_token, write_token, awaiting_room: AtomicBool::new(false) };
+        let io = LinkIo { fds, baton: Baton::new(), read_token, write_token };
         fd::set_nonblocking(io.read_fd(), true)?;
         fd::set_nonblocking(io.write_fd(), true)?;
         registry.add(io.read_fd(), read_token, Interest::Read)?;
         let mut input = BytesMut::with_capacity(INPUT);
         input.extend_from_slice(received);
-        Ok(Link { io: Arc::new(io), input, output: OutQueue::new(OUT_LIMIT), unwritable: false, hung_up: false })
+        Ok(Link {
+            io: Arc::new(io),
+            input,
+            output: OutQueue::new(OUT_LIMIT),
+            awaits_room: false,
+            widened: false,
+            unwritable: false,
+            hung_up: false,
+        })
     }
 
     /// What was read and not yet taken by the core.
@@ -208,6 +205,10 @@ impl Link {
             };
             budget = budget.saturating_sub(progress.written);
             if progress.blocked {
+                // An error means that it is no pipe, or that the user has as much in pipes as may be.
+                if !std::mem::replace(&mut self.widened, true) && fd::widen_pipe(self.io.write_fd(), WIDE).is_ok() {
+                    continue;
+                }
                 return self.wait_for_room(registry, true);
             }
             if progress.empty && !more {
@@ -219,38 +220,24 @@ impl Link {
         }
     }
 
+    /// Whether the poller watches for room.
+    #[cfg(test)]
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.awaits_room
+    }
+
     /// Whether the descriptor has taken all that was handed out for it.
     pub(crate) fn is_written(&self) -> bool {
         self.output.is_empty()
     }
 
-    /// Sets the watch for room again after a thread that read the link has handed it back.
-    pub(crate) fn rearm(&mut self, registry: &Registry) -> Turn {
-        match &self.io.fds {
-            LinkFds::Socket(fd) if self.io.awaits_room() => {
-                match registry.set(fd.as_fd(), self.io.read_token, Interest::Both) {
-                    Ok(()) => Turn::Rest,
-                    Err(_) => Turn::Ended,
-                }
-            }
-            _ => Turn::Rest,
-        }
-    }
-
     /// Asks the poller to tell, or no longer tell, when the descriptor can be written.
     fn wait_for_room(&mut self, registry: &Registry, wanted: bool) -> Turn {
-        let io = &self.io;
-        if io.awaiting_room.swap(wanted, Ordering::Relaxed) == wanted {
+        if std::mem::replace(&mut self.awaits_room, wanted) == wanted {
             return Turn::Rest;
         }
-        let done = match (&io.fds, wanted) {
-            // One descriptor has one registration. A thread that leads sets it back to reading alone when it is done:
-            // it then calls `rearm`.
-            (LinkFds::Socket(fd), true) => registry.set(fd.as_fd(), io.read_token, Interest::Both),
-            (LinkFds::Socket(fd), false) => registry.set(fd.as_fd(), io.read_token, Interest::Read),
-            (LinkFds::Pipes { write, .. }, true) => registry.add(write.as_fd(), io.write_token, Interest::Write),
-            (LinkFds::Pipes { write, .. }, false) => registry.remove(write.as_fd()),
-        };
+        let fd = self.io.write_fd();
+        let done = if wanted { registry.add(fd, self.io.write_token, Interest::Write) } else { registry.remove(fd) };
         if done.is_ok() { Turn::Rest } else { Turn::Ended }
     }
 
@@ -259,7 +246,7 @@ impl Link {
         self.io.baton.close();
         // An error means that it is not registered: that is what is wanted.
         let _ = registry.remove(self.io.read_fd());
-        if self.io.awaits_room() && matches!(self.io.fds, LinkFds::Pipes { .. }) {
+        if self.awaits_room {
             let _ = registry.remove(self.io.write_fd());
         }
         self.output.clear();
@@ -277,9 +264,10 @@ mod tests {
     #[test]
     fn an_end_that_is_told_together_with_data_is_found_without_another_event() {
         let mut poller = Poller::new().unwrap();
-        let (ours, theirs) = fd::socketpair().unwrap();
+        let (read, theirs) = fd::pipe().unwrap();
+        let (_theirs_in, write) = fd::pipe().unwrap();
         let registry = poller.registry();
-        let mut link = Link::new(LinkFds::Socket(ours), Token(1), Token(2), &registry, b"").unwrap();
+        let mut link = Link::new(LinkFds { read, write }, Token(1), Token(2), &registry, b"").unwrap();
         fd::write(&theirs, b"last words").unwrap();
         drop(theirs);
         let mut events = Events::with_capacity(8);

@@ -78,6 +78,8 @@ pub(crate) struct NewLink {
     pub(crate) child: Option<ConnectReply>,
     /// The mark of what a child on this machine starts.
     pub(crate) tag: String,
+    /// The tool is the guard of a context on this machine.
+    pub(crate) guard: bool,
 }
 
 /// Tells whoever reads the log that a child is gone, and what it did that was passed over (S1).
@@ -226,7 +228,7 @@ impl State {
         let tokens = [self.sources.insert(Source::LinkRead(id)), self.sources.insert(Source::LinkWrite(id))];
         let tool = match new.tool {
             Some((child, stderr, terminal)) => match self.adopt_tool(shared, id, child, stderr, terminal) {
-                Ok(tool) => Some(Tool { guard: matches!(new.fds, LinkFds::Socket(_)), tag: new.tag, ..tool }),
+                Ok(tool) => Some(Tool { guard: new.guard, tag: new.tag, ..tool }),
                 Err(error) => {
                     for token in tokens {
                         self.sources.remove(token);

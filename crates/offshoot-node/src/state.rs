@@ -156,9 +156,6 @@ impl State {
     pub(crate) fn on_ready(&mut self, shared: &Arc<Shared>, event: Ready, now: Time) {
         match self.sources.find(event.token) {
             Some(Source::LinkRead(link)) => {
-                if event.writable {
-                    self.write_link(shared, link, now);
-                }
                 if event.read_closed
                     && let Some(entry) = self.links.link_mut(link)
                 {
@@ -281,19 +278,9 @@ impl State {
         }
     }
 
-    /// A link that a waiting thread may read: not one whose output is blocked, since the poller watches that.
-    pub(crate) fn readable_link(&mut self, id: LinkId) -> Option<Readable> {
-        let entry = self.links.link_mut(id)?;
-        (!entry.io.awaits_room()).then(|| Readable { id, io: Arc::clone(&entry.io) })
-    }
-
-    /// A thread that read `link` has handed it back.
-    pub(crate) fn rearm_link(&mut self, shared: &Shared, link: LinkId) {
-        if let Some(entry) = self.links.link_mut(link)
-            && entry.rearm(&shared.registry) == Turn::Ended
-        {
-            self.pending.push_back(Pending::Read(link));
-        }
+    /// A link that a waiting thread may read.
+    pub(crate) fn readable_link(&self, id: LinkId) -> Option<Readable> {
+        Some(Readable { id, io: self.links.io(id)? })
     }
 
     // ---- exchanges of ours ----

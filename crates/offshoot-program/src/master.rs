@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// run. Call it first thing in `main`, before any
 /// thread is started and before arguments are looked at.
 ///
-/// In an ordinary process it raises the soft limit of descriptors to the hard one (a context costs three; what contexts
+/// In an ordinary process it raises the soft limit of descriptors to the hard one (a context costs four; what contexts
 /// and tools are started with is the former limit) and returns. In a process that was started to become an agent or a worker it does not return.
 ///
 /// # Examples

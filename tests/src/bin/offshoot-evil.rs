@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use offshoot_connect::APART;
 use offshoot_node::agent::{self, Program};
 use offshoot_node::{Calls, Invocation};
 use offshoot_wire::{Failure, FailureKind};
@@ -90,15 +91,17 @@ fn director() -> io::Result<Option<Role>> {
     }
 }
 
-/// Gives descriptor 0, the link, to the test, and lives until the test lets go.
+/// Gives the link's two descriptors to the test, and lives until the test lets go.
 fn hand_over(mut director: UnixStream) -> io::Result<()> {
     let stdin = io::stdin();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let write = offshoot_mux::io::take_passed(APART)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut message = SendAncillaryBuffer::new(&mut space);
-    let link = [stdin.as_fd()];
+    let link = [stdin.as_fd(), write.as_fd()];
     let fits = message.push(SendAncillaryMessage::ScmRights(&link));
-    debug_assert!(fits, "one descriptor fits the space for one");
+    debug_assert!(fits, "two descriptors fit the space for two");
     sendmsg(&director, &[IoSlice::new(b"l")], &mut message, SendFlags::empty())?;
+    drop(write);
     // The link ends when the test closes it, and not when this process does.
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;

@@ -3,8 +3,6 @@
 //! and speaks for nobody else.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,22 +37,23 @@ pub(crate) const AT: Time = Time::ZERO;
 
 impl Above {
     pub(crate) fn unborn() -> Above {
-        Above::started(&["offshoot-agent", "socket"])
+        Above::started("offshoot-agent")
     }
 
-    /// A worker. Its link is two descriptors; that they are two pipes elsewhere is the same to it.
+    /// A worker.
     pub(crate) fn worker() -> Above {
-        Above::started(&["offshoot-worker"]).greeted()
+        Above::started("offshoot-worker").greeted()
     }
 
-    fn started(arguments: &[&str]) -> Above {
+    fn started(argument: &str) -> Above {
         let director = Director::new();
-        let (ours, theirs) = UnixStream::pair().expect("a socket");
+        let (input, write) = std::io::pipe().expect("a pipe");
+        let (read, output) = std::io::pipe().expect("a pipe");
         let mut process = Command::new(PROGRAM)
             .arg0(&director.name)
-            .args(arguments)
-            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().expect("a descriptor"))))
-            .stdout(if arguments.len() == 1 { Stdio::from(OwnedFd::from(theirs)) } else { Stdio::null() })
+            .arg(argument)
+            .stdin(input)
+            .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the agent starts");
@@ -65,7 +64,7 @@ impl Above {
         let (sibling, ..) = core.reserve_child(AT).expect("room for a child");
         core.child_up(sibling, &crate::stage::child_hello([0; 16]), AT).expect("it waits");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Above { link: Link::above(ours), agent, director, process, stderr, core, child, folder }
+        Above { link: Link::above([read.into(), write.into()]), agent, director, process, stderr, core, child, folder }
     }
 
     pub(crate) fn hello(&mut self) -> ParentHello {
@@ -222,7 +221,7 @@ above! {
         let mut bytes = Vec::new();
         above.hello().put(&mut bytes);
         above.link.raw(&bytes[..bytes.len() - 1]);
-        above.link.stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+        above.link.end_writing();
     });
     s24_an_agent_takes_no_body_that_is_none: unborn("malformed hello", |above| {
         above.link.raw(&[&HELLO_MAGIC[..], &[1, 0, 1, 0, 9, 0, 0, 0], &[0xff; 9]].concat());

@@ -50,8 +50,7 @@ fn the_agent_for_a_login_goes_ahead_of_its_request_by_name_and_comes_once_it_is_
         director.evil_is_next();
         let above = root.context();
         let joining = std::thread::spawn(move || above.connect(Local::new()));
-        let (stream, process) = director.link();
-        let mut link = Link::below(stream, process);
+        let mut link = director.link();
         let hello = link.parent_hello();
         link.send_hello(&child_hello(hello.nonce));
         let via: Context = joining.join().expect("no panic").expect("it joins the tree");

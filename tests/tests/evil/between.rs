@@ -51,8 +51,7 @@ fn child(above: &mut Above, number: u64) -> (Link, Address) {
     let recipe = Recipe::new("local", "", Start::Local);
     let spec = ConnectSpec { recipe, name: None, process_name: above.director.name.clone(), answers: false };
     above.ask(number, Verb::Connect, &encode(&spec));
-    let (stream, process) = above.director.link();
-    let mut below = Link::below(stream, process);
+    let mut below = above.director.link();
     let hello = below.parent_hello();
     below.send_hello(&child_hello(hello.nonce));
     let (_, body) = above.link.await_frame("a new context", |header| header.kind == FrameKind::Reply);

@@ -156,7 +156,7 @@ ends! {
         scene.link.raw(&bytes_of(&frame));
     };
     the_writing_side_alone_is_closed: is_end, |scene| {
-        scene.link.stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+        scene.link.end_writing();
     };
     a_last_word_with_a_reason_of_its_own: |reason| *reason == LostReason::Signalled(11), |scene| {
         let bye = Bye { reason: LostReason::Signalled(11) };

@@ -57,26 +57,26 @@ pub(crate) fn frames(round: u64, mut frame: impl FnMut(u64) -> Frame) -> Vec<u8>
 
 /// Writes pieces until the link is closed or it is told to stop; how many bytes were taken.
 fn pour(scene: &Scene, piece: Piece, stop: &Arc<AtomicBool>) -> (JoinHandle<()>, Arc<AtomicU64>) {
-    let mut stream = scene.link.stream.try_clone().expect("a descriptor");
-    stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a socket");
+    let write = scene.link.writer();
     // Made beforehand: the flood must cost its maker little.
     let pieces: Vec<Vec<u8>> = (0..50).map(|round| piece(scene, round)).collect();
     let (stop, poured) = (stop.clone(), Arc::new(AtomicU64::new(0)));
     let count = poured.clone();
     let thread = std::thread::spawn(move || {
-        use std::io::Write;
         for piece in pieces.iter().cycle() {
             let mut rest = &piece[..];
             while !rest.is_empty() {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                match stream.write(rest) {
+                match offshoot_mux::io::write(&write, rest) {
                     Ok(taken) => {
                         count.fetch_add(taken as u64, Ordering::Relaxed);
                         rest = &rest[taken..];
                     }
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
                     Err(_) => return,
                 }
             }

@@ -135,15 +135,15 @@ bad! {
         let nonce = link.parent_hello().nonce;
         link.raw(&put(&ChildHello { host: "h".repeat(256), ..child_hello(nonce) }));
     };
-    s24_an_end_before_a_byte: "", |link| link.stream.shutdown(std::net::Shutdown::Both).expect("a socket");
+    s24_an_end_before_a_byte: "", |link| link.close_both();
     s24_an_end_in_the_magic: "", |link| {
         link.raw(&HELLO_MAGIC[..5]);
-        link.stream.shutdown(std::net::Shutdown::Both).expect("a socket");
+        link.close_both();
     };
     s24_an_end_in_the_body: "", |link| {
         let bytes = good(link);
         link.raw(&bytes[..bytes.len() - 1]);
-        link.stream.shutdown(std::net::Shutdown::Both).expect("a socket");
+        link.close_both();
     };
     s24_silence: "nothing came for", |_| {};
     s24_silence_in_the_middle: "nothing came for", |link| {

@@ -1,10 +1,12 @@
 //! The evil end of a link: says anything, in any order, and reads what comes back.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use offshoot_mux::{io as fd, wait_readable};
 use offshoot_wire::{
     Address, Bye, ChildHello, Failure, FailureKind, Frame, FrameHeader, FrameKind, Hello, Limits, LostReason,
     ParentHello, Ping, decode, encode, parse_frame, parse_hello,
@@ -24,7 +26,9 @@ pub(crate) enum Came {
 
 /// One end of a link, in the test's hands.
 pub(crate) struct Link {
-    pub(crate) stream: UnixStream,
+    /// Where it reads and where it writes, until it is closed.
+    read: Option<OwnedFd>,
+    write: Option<OwnedFd>,
     /// The connection that keeps the evil context's process alive.
     process: Option<UnixStream>,
     input: BytesMut,
@@ -35,29 +39,33 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn below(stream: UnixStream, process: UnixStream) -> Link {
-        Link { process: Some(process), ..Link::above(stream) }
+    pub(crate) fn below(ends: [OwnedFd; 2], process: UnixStream) -> Link {
+        Link { process: Some(process), ..Link::above(ends) }
     }
 
-    pub(crate) fn above(stream: UnixStream) -> Link {
-        stream.set_nonblocking(false).expect("a socket");
+    /// What it reads, and what it writes.
+    pub(crate) fn above([read, write]: [OwnedFd; 2]) -> Link {
+        fd::set_nonblocking(&write, true).expect("a pipe");
+        // As much as a node reads at once: else the credit for some of it may be there before the rest is.
+        fd::widen_pipe(&write, 1 << 20).expect("a pipe");
         let (input, kept) = (BytesMut::new(), Vec::new());
-        Link { stream, process: None, input, hello: None, pings: 1 << 40, kept }
+        Link { read: Some(read), write: Some(write), process: None, input, hello: None, pings: 1 << 40, kept }
     }
 
     /// Reads once; whether more may come.
     fn fill(&mut self, until: Instant) -> io::Result<bool> {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        self.stream.set_read_timeout(Some(left))?;
+        let Some(read) = &self.read else { return Ok(false) };
+        if wait_readable(&[read.as_fd()], Some(left))?.is_empty() {
+            return Ok(true);
+        }
         let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
+        match fd::read(read, &mut buffer) {
             Ok(0) => Ok(false),
             Ok(count) => {
                 self.input.extend_from_slice(&buffer[..count]);
                 Ok(true)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            // Reset: the other end closed with bytes of ours unread.
             Err(_) => Ok(false),
         }
     }
@@ -111,8 +119,23 @@ impl Link {
 
     /// As `raw`; whether they were taken within a moment.
     pub(crate) fn try_raw(&mut self, bytes: &[u8]) -> bool {
-        self.stream.set_write_timeout(Some(Duration::from_secs(2))).expect("a socket");
-        self.stream.write_all(bytes).is_ok()
+        let until = Instant::now() + Duration::from_secs(2);
+        self.write.as_ref().is_some_and(|write| fd::write_all(write, bytes, Some(until)).is_ok())
+    }
+
+    /// Closes what it writes.
+    pub(crate) fn end_writing(&mut self) {
+        self.write = None;
+    }
+
+    /// Closes both directions.
+    pub(crate) fn close_both(&mut self) {
+        (self.read, self.write) = (None, None);
+    }
+
+    /// One more descriptor of what it writes, which says so when there is no room.
+    pub(crate) fn writer(&self) -> OwnedFd {
+        self.write.as_ref().expect("it is open").try_clone().expect("a descriptor")
     }
 
     pub(crate) fn send(&mut self, frame: &Frame) {

@@ -3,13 +3,17 @@
 //! Owns an honest agent of its own, which it starts from its own program, and which the agent above takes it for. Shared by the
 //! program of the evil contexts, which runs it, and by the test, which says what it is to do. Two threads: one for each direction.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use offshoot_connect::APART;
 use offshoot_wire::{FrameKind, Limits, ParentHello, channel, parse_frame, parse_hello};
 
 /// What it does to each content that passes.
@@ -42,35 +46,55 @@ impl Harm {
     }
 }
 
-/// Relays until one side ends. Its link to the agent above is descriptor 0.
+/// Relays until one side ends. Its link to the agent above is descriptors 0 and [`APART`].
 #[allow(dead_code, reason = "the test does not run it itself")]
 pub(crate) fn run(harm: Harm) -> io::Result<()> {
-    let above = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut to = File::from(offshoot_mux::io::take_passed(APART)?);
+    let above = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (below, theirs) = UnixStream::pair()?;
     let mut arguments = std::env::args_os();
+    // By the first argument alone it is an agent whose link is 0 and 1.
     let mut agent = Command::new("/proc/self/exe")
         .arg0(arguments.next().unwrap_or_default())
-        .args(arguments)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .args(arguments.next())
+        .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
+        .stdout(Stdio::from(OwnedFd::from(theirs)))
         .spawn()?;
     // Its own end of it is here still as standard input, and must not outlive the link.
-    let null = std::fs::File::open("/dev/null")?;
+    let null = File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
-    let (mut from, mut to) = (below.try_clone()?, above.try_clone()?);
+    let mut from = below.try_clone()?;
+    let ending = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&ending);
     let up = std::thread::spawn(move || {
-        let passed = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Both);
+        let passed = pass(&mut from, &mut to);
+        if !ended.load(Ordering::SeqCst) {
+            // The agent below has ended. Nothing else ends the reading of what comes from above.
+            std::process::exit(0);
+        }
         passed
     });
     let passed = down(above, below.try_clone()?, harm);
+    ending.store(true, Ordering::SeqCst);
     let _ = below.shutdown(Shutdown::Both);
     let _ = up.join();
     agent.wait()?;
     passed
 }
 
+/// Passes what comes on, until it ends. By reads and writes: the library's own copying splices, which stood still here between a socket and a pipe.
+fn pass(from: &mut UnixStream, to: &mut File) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => to.write_all(&buffer[..count])?,
+        }
+    }
+}
+
 /// Passes a hello and frames on, until they end.
-fn down(mut from: UnixStream, mut to: UnixStream, harm: Harm) -> io::Result<()> {
+fn down(mut from: File, mut to: UnixStream, harm: Harm) -> io::Result<()> {
     let (mut input, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     let (mut greeted, mut contents) = (false, Vec::new());
     loop {

@@ -54,7 +54,7 @@ pub(crate) struct Director {
     pub(crate) name: String,
     next: Arc<Mutex<VecDeque<Role>>>,
     starts: Arc<AtomicUsize>,
-    links: Receiver<(UnixStream, UnixStream)>,
+    links: Receiver<Link>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,8 +95,8 @@ impl Director {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).push_back(role);
     }
 
-    /// The link of the evil context that was started, and what keeps its process alive.
-    pub(crate) fn link(&self) -> (UnixStream, UnixStream) {
+    /// The link of the evil context that was started.
+    pub(crate) fn link(&self) -> Link {
         self.links.recv_timeout(PATIENCE).expect("an evil context is started")
     }
 
@@ -122,7 +122,7 @@ impl Drop for Director {
     }
 }
 
-fn direct(mut stream: UnixStream, role: Role, links: &Sender<(UnixStream, UnixStream)>) -> io::Result<()> {
+fn direct(mut stream: UnixStream, role: Role, links: &Sender<Link>) -> io::Result<()> {
     match role {
         Role::Honest => stream.write_all(b"h")?,
         Role::Evil => stream.write_all(b"e")?,
@@ -130,16 +130,16 @@ fn direct(mut stream: UnixStream, role: Role, links: &Sender<(UnixStream, UnixSt
     }
     if role == Role::Evil {
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut received = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         recvmsg(&stream, &mut [IoSliceMut::new(&mut byte)], &mut received, RecvFlags::CMSG_CLOEXEC)?;
-        let link: Option<OwnedFd> = received.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        let link: Option<[OwnedFd; 2]> = received.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => Some([fds.next()?, fds.next()?]),
             _ => None,
         });
         let link = link.ok_or_else(|| io::Error::other("no link came"))?;
-        let _ = links.send((UnixStream::from(link), stream));
+        let _ = links.send(Link::below(link, stream));
     }
     Ok(())
 }
@@ -215,8 +215,7 @@ impl Stage {
         self.director.evil_is_next();
         let above = self.above.clone();
         let connect = std::thread::spawn(move || above.connect(method));
-        let (stream, process) = self.director.link();
-        (Link::below(stream, process), connect)
+        (self.director.link(), connect)
     }
 
     /// Starts an evil context that completes the hello.

@@ -12,7 +12,7 @@ pub(crate) struct Finding {
     pub(crate) hint: &'static str,
 }
 
-/// Contexts below a host cost three descriptors each; fewer than this would hold back a few dozen of them.
+/// Contexts below a host cost four descriptors each; fewer than this would hold back a few dozen of them.
 const FILES_FEW: u64 = 256;
 /// An agent is two processes, and each of its connects a tool and a thread.
 const PROCESSES_FEW: u64 = 32;

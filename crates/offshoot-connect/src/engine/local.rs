@@ -1,4 +1,4 @@
-//! Contexts on the same machine: an image that is at hand, on one end of a socketpair or of two pipes.
+//! Contexts on the same machine: an image that is at hand, at the other ends of two pipes.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,12 +18,13 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// What a supervisor may say before its hello: the hello and first frames fit many times.
 const BUFFER: usize = 16 << 10;
 
-/// What the link is made of.
+/// Which descriptors of the child are its link.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
-    /// One descriptor, and the most throughput: for contexts, which may carry much to those below them.
-    Socket,
-    /// The least latency: for workers, through which calls go.
-    Pipes,
+    /// 0 and [`APART`](super::APART): its stdout goes where its errors go.
+    Apart,
+    /// 0 and 1.
+    Standard,
 }
 
 /// What is started.
@@ -46,25 +47,17 @@ pub(super) fn connect(
     clock: &mut Clock,
 ) -> Result<Connected, Failure> {
     let mut pump = Pump::new(connecting.cancel).map_err(prepare)?;
-    let (ours, theirs) = link(ends).map_err(prepare)?;
+    let (ours, theirs) = link().map_err(prepare)?;
     let (stderr, output) = fd::pipe().map_err(prepare)?;
     // The link takes it all, unless it is larger than any preamble that we know.
     let mut unsent = &connecting.preamble[..];
     write(&ours, &mut unsent).map_err(prepare)?;
-    let mut tool = start(connecting, image, arguments, theirs, stderr, output)?;
+    let mut tool = start(connecting, image, arguments, (theirs, ends), stderr, output)?;
     // Bound last, so dropped first: the end of its link is what a guard understands best.
     let ours = ours;
-    match &ours {
-        LinkIo::Socket(socket) => {
-            let interest = if unsent.is_empty() { Interest::Read } else { Interest::Both };
-            pump.add(socket.as_fd(), interest).map_err(prepare)?;
-        }
-        LinkIo::Pipes { read, write } => {
-            pump.add(read.as_fd(), Interest::Read).map_err(prepare)?;
-            if !unsent.is_empty() {
-                pump.add(write.as_fd(), Interest::Write).map_err(prepare)?;
-            }
-        }
+    pump.add(ours.read.as_fd(), Interest::Read).map_err(prepare)?;
+    if !unsent.is_empty() {
+        pump.add(ours.write.as_fd(), Interest::Write).map_err(prepare)?;
     }
     if let Some(stderr) = tool.stderr() {
         pump.add(stderr.as_fd(), Interest::Read).map_err(prepare)?;
@@ -82,7 +75,7 @@ pub(super) fn connect(
         let mut more = tool.drain(&mut buffer);
         let mut ended = write(&ours, &mut unsent).is_err();
         if hello.is_none() {
-            match fd::read(read_end(&ours), &mut buffer) {
+            match fd::read(&ours.read, &mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) | Err(_) => ended = true,
                 Ok(n) => {
@@ -123,34 +116,19 @@ fn prepare(error: io::Error) -> Failure {
     classify::os_error(ConnectStage::Start, "cannot prepare a local context", &error)
 }
 
-/// The two ends of a link: ours, and what the child gets as descriptors 0 and, when it is not the same, 1.
-fn link(ends: Ends) -> io::Result<(LinkIo, (OwnedFd, Option<OwnedFd>))> {
-    match ends {
-        Ends::Socket => {
-            let (ours, theirs) = fd::socketpair()?;
-            fd::set_nonblocking(&ours, true)?;
-            Ok((LinkIo::Socket(ours), (theirs, None)))
-        }
-        Ends::Pipes => {
-            let (theirs_in, write) = fd::pipe()?;
-            let (read, theirs_out) = fd::pipe()?;
-            fd::set_nonblocking(&write, true)?;
-            fd::set_nonblocking(&read, true)?;
-            Ok((LinkIo::Pipes { read, write }, (theirs_in, Some(theirs_out))))
-        }
-    }
-}
-
-fn read_end(link: &LinkIo) -> &OwnedFd {
-    let (LinkIo::Socket(read) | LinkIo::Pipes { read, .. }) = link;
-    read
+/// The two ends of a link: ours, and what the child reads and writes.
+fn link() -> io::Result<(LinkIo, [OwnedFd; 2])> {
+    let (theirs_in, write) = fd::pipe()?;
+    let (read, theirs_out) = fd::pipe()?;
+    fd::set_nonblocking(&write, true)?;
+    fd::set_nonblocking(&read, true)?;
+    Ok((LinkIo { read, write }, [theirs_in, theirs_out]))
 }
 
 /// Writes as much as the link takes.
 fn write(link: &LinkIo, unsent: &mut &[u8]) -> io::Result<()> {
-    let (LinkIo::Socket(end) | LinkIo::Pipes { write: end, .. }) = link;
     while !unsent.is_empty() {
-        match fd::write(end, unsent) {
+        match fd::write(&link.write, unsent) {
             Ok(n) => *unsent = &unsent[n..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
@@ -163,7 +141,7 @@ fn start(
     connecting: &Connecting<'_>,
     image: From<'_>,
     arguments: &[OsString],
-    (stdin, stdout): (OwnedFd, Option<OwnedFd>),
+    ([stdin, write], ends): ([OwnedFd; 2], Ends),
     stderr: OwnedFd,
     output: OwnedFd,
 ) -> Result<Tool, Failure> {
@@ -173,6 +151,10 @@ fn start(
             Image::Path(path) => Spawn::new(path).argv0(connecting.process_name),
             Image::Open(file) => Spawn::image(file, connecting.process_name),
         };
+        let (stdout, spawn) = match ends {
+            Ends::Apart => (&output, spawn.pass(Stdio::Borrowed(write.as_fd()))),
+            Ends::Standard => (&write, spawn),
+        };
         spawn
             .args(arguments)
             .env(*key, value)
@@ -181,7 +163,7 @@ fn start(
             .session()
             .death_signal(SIGCONT)
             .stdin(Stdio::Borrowed(stdin.as_fd()))
-            .stdout(Stdio::Borrowed(stdout.as_ref().unwrap_or(&output).as_fd()))
+            .stdout(Stdio::Borrowed(stdout.as_fd()))
             .stderr(Stdio::Borrowed(output.as_fd()))
             .start()
     };

@@ -378,7 +378,7 @@ impl Session<'_> {
         let terminal = questions.and_then(Questions::into_terminal);
         match (read, write, received) {
             (Some(read), Some(write), Some(received)) => {
-                tool.into_connected(LinkIo::Pipes { read, write }, terminal, received, hello, clock)
+                tool.into_connected(LinkIo { read, write }, terminal, received, hello, clock)
             }
             // One direction has ended already: there is no link.
             _ => Err(classify::ended(ConnectStage::Hello, &connecting.recipe.method, None)),

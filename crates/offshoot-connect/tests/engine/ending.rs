@@ -98,7 +98,7 @@ fn without_descriptors_a_connect_fails_alone_and_says_so() {
     }
     let image = Script::at("/bin/true");
     let mut failures = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..20 {
         for recipe in [Local::new().into(), tool("exit 3")] {
             failures.push(test.connecting(&recipe).image(&image).connect().expect_err("a failure"));
         }
@@ -111,7 +111,7 @@ fn without_descriptors_a_connect_fails_alone_and_says_so() {
     let count = failures.iter().filter(exhausted).count();
     assert!(count >= 8, "only {count} of {}", failures.len());
     // With enough of them both got as far as they can.
-    for failure in &failures[30..] {
+    for failure in &failures[38..] {
         assert!(matches!(failure.kind, FailureKind::Connect(_)), "{failure:?}");
     }
 }

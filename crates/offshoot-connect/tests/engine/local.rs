@@ -5,16 +5,16 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use offshoot_connect::methods::Local;
-use offshoot_connect::{Image, LinkIo, LocalImage};
+use offshoot_connect::{Image, LocalImage};
 use offshoot_wire::{ConnectStage, Failure, FailureKind};
 
 use crate::fixture::{NONCE, Script, Test, hello, octal};
 
 #[test]
-fn a_local_context_is_a_socket_whose_other_end_has_said_hello() {
+fn a_local_context_is_two_pipes_at_whose_other_ends_a_hello_was_said() {
     let test = Test::begin("local");
     let image =
-        Script::new(&format!("echo starting; printf '{}' >&0; head -c 8 >&2; exec sleep 60", octal(&hello(NONCE))));
+        Script::new(&format!("echo starting; printf '{}' >&3; head -c 8 >&2; exec sleep 60", octal(&hello(NONCE))));
     let connected = test.connecting(&Local::new().into()).image(&image).succeed();
     assert_eq!(connected.received, hello(NONCE));
     assert_eq!((connected.hello.nonce, connected.hello.host.as_str(), connected.version), (NONCE, "there", 1));
@@ -22,7 +22,6 @@ fn a_local_context_is_a_socket_whose_other_end_has_said_hello() {
         connected.stages.iter().map(|(stage, _)| *stage).collect::<Vec<_>>(),
         [ConnectStage::Start, ConnectStage::Hello]
     );
-    let LinkIo::Socket(_socket) = &connected.link else { panic!("{:?}", connected.link) };
     // Its stdout is no link: it goes where its errors go. The preamble was there before it was.
     let mut said = connected.stderr_tail.clone();
     let until = Instant::now() + Duration::from_secs(5);
@@ -50,7 +49,7 @@ fn a_local_context_can_be_started_from_an_open_file_under_its_name() {
     }
     let test = Test::begin("local-open");
     let file = std::fs::File::open("/bin/sh").expect("a shell");
-    let script = format!("head -c 13 /proc/$$/cmdline; printf '{}' >&0; sleep 60; :", octal(&hello(NONCE)));
+    let script = format!("head -c 13 /proc/$$/cmdline; printf '{}' >&3; sleep 60; :", octal(&hello(NONCE)));
     let image = Shell(file, script);
     let link = test.connecting(&Local::new().into()).image(&image).succeed();
     assert_eq!(link.received, hello(NONCE));
@@ -61,7 +60,7 @@ fn a_local_context_can_be_started_from_an_open_file_under_its_name() {
 fn a_preamble_larger_than_the_socket_takes_is_sent_before_the_link_is_handed_over() {
     let test = Test::begin("large-preamble");
     let size = 3 << 20;
-    let script = format!("sleep 0.1; head -c {size} <&0 | cksum; printf '{}' >&0; sleep 60", octal(&hello(NONCE)));
+    let script = format!("sleep 0.1; head -c {size} <&0 | cksum; printf '{}' >&3; sleep 60", octal(&hello(NONCE)));
     let image = Script::new(&script);
     let preamble = vec![b'x'; size];
     let link = test.connecting(&Local::new().into()).image(&image).preamble(preamble).succeed();

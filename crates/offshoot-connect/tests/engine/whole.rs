@@ -86,7 +86,7 @@ fn shell() -> Recipe {
 
 /// Reads until so many bytes came behind what the connect has received.
 fn receive(link: &Link, already: &[u8], count: usize) -> Vec<u8> {
-    let LinkIo::Pipes { read, .. } = &link.link else { panic!("no pipes") };
+    let LinkIo { read, .. } = &link.link;
     let mut bytes = already.to_vec();
     let mut buffer = vec![0; 1 << 16];
     let until = Instant::now() + Duration::from_secs(20);
@@ -108,7 +108,7 @@ fn check(test: &Test, link: &Link) {
     let got = receive(link, &link.received, head.len());
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&head));
     let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect();
-    let LinkIo::Pipes { write, .. } = &link.link else { panic!("no pipes") };
+    let LinkIo { write, .. } = &link.link;
     std::thread::scope(|scope| {
         scope.spawn(|| fd::write_all(write, &bytes, Some(Instant::now() + Duration::from_secs(20))).expect("written"));
         assert!(receive(link, &[], bytes.len()) == bytes, "the bytes changed on the way");

@@ -33,8 +33,9 @@ impl Played {
             let reply =
                 ConnectReply { address, name: "played".into(), hello: identity::hello([0; 16]), stages: Vec::new() };
             state.core.child_up(link, &reply.hello, now).unwrap();
-            let fds = LinkFds::Socket(ours);
-            let new = NewLink { fds, received: Vec::new(), tool: None, child: Some(reply.clone()), tag: String::new() };
+            let fds = LinkFds { read: fd::dup_cloexec(&ours).unwrap(), write: ours };
+            let (received, child) = (Vec::new(), Some(reply.clone()));
+            let new = NewLink { fds, received, tool: None, child, tag: String::new(), guard: false };
             state.adopt(shared, link, new, now).unwrap();
             (reply, hello)
         });

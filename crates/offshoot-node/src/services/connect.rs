@@ -11,7 +11,8 @@ use offshoot_connect::{Asker, Cancel, Reply};
 use offshoot_mux::lead::Slot;
 use offshoot_route::{ExchangeId, LinkId, Time};
 use offshoot_wire::{
-    Address, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Hello, Verb, VerbSet, encode, encode_into,
+    Address, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Hello, Start, Verb, VerbSet, encode,
+    encode_into,
 };
 
 use crate::asking::Above;
@@ -56,6 +57,8 @@ pub(crate) struct Place {
     pub(crate) tree_tag: String,
     /// The mark of what the new context starts, if it is on this machine.
     pub(crate) tag: String,
+    /// Its tool is the guard of a context on this machine.
+    pub(crate) guard: bool,
     /// The names down to this context, unless it is the root.
     pub(crate) behind: Option<String>,
 }
@@ -214,7 +217,8 @@ impl State {
         let behind =
             self.services.identity.as_ref().map(|identity| identity.path.clone()).filter(|path| !path.is_empty());
         let tag = format!("{tree_tag}{address}");
-        Ok(Place { link, address, name, nonce, preamble, tree_tag, tag, behind })
+        let guard = matches!(spec.recipe.start, Start::Local);
+        Ok(Place { link, address, name, nonce, preamble, tree_tag, tag, guard, behind })
     }
 
     /// The engine is done, and so is the connect: the new context joins the tree, or its place is given up. An arrival
@@ -267,6 +271,7 @@ impl State {
             tool: Some((arrival.child, arrival.stderr, arrival.terminal)),
             child: Some(reply.clone()),
             tag: place.tag,
+            guard: place.guard,
         };
         self.adopt(shared, place.link, new, now).map_err(|error| {
             let mut failure = os_failure("cannot watch the new link", &error);

@@ -1,14 +1,16 @@
 //! Links that misbehave: every call ends, in time, and nothing is left.
 
-use std::io::Write;
-use std::net::Shutdown;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use offshoot_connect::AGENT_ARGUMENT;
+use offshoot_connect::{AGENT_ARGUMENT, APART};
+use offshoot_mux::wait_readable;
 use offshoot_node::{Context, Event};
 use offshoot_program::Master;
 use offshoot_wire::{FailureKind, LostReason, Ran, Recipe, Start};
@@ -67,12 +69,29 @@ pub(crate) fn wrapper() -> Option<ExitCode> {
 
 /// Starts the agent behind pipes, and passes bytes between them and this process's own link.
 fn behind_a_link(agent: &mut Command, plan: Plan) -> ExitCode {
-    /// Ends its direction when dropped.
-    struct Ending(UnixStream);
+    /// What comes from the master, until it is cut.
+    struct Coming(File, Arc<AtomicBool>);
 
-    impl Write for Ending {
+    impl Read for Coming {
+        fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+            while !self.1.load(Ordering::Relaxed) {
+                if wait_readable(&[self.0.as_fd()], Some(Duration::from_millis(2)))?.has(0) {
+                    return self.0.read(bytes);
+                }
+            }
+            Ok(0)
+        }
+    }
+
+    /// What goes to it; ends its direction when dropped.
+    struct Going(Arc<Mutex<Option<File>>>);
+
+    impl Write for Going {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.write(bytes)
+            match &mut *self.0.lock().expect("no panic") {
+                Some(file) => file.write(bytes),
+                None => Err(std::io::ErrorKind::BrokenPipe.into()),
+            }
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
@@ -80,20 +99,24 @@ fn behind_a_link(agent: &mut Command, plan: Plan) -> ExitCode {
         }
     }
 
-    impl Drop for Ending {
+    impl Drop for Going {
         fn drop(&mut self) {
-            let _ = self.0.shutdown(Shutdown::Write);
+            *self.0.lock().expect("no panic") = None;
         }
     }
 
-    let link = || UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().expect("a descriptor"));
+    let write = offshoot_mux::io::take_passed(APART).expect("the link");
+    let read = std::io::stdin().as_fd().try_clone_to_owned().expect("a descriptor");
+    offshoot_mux::io::detach_standard_streams().expect("a null device");
     let mut child = agent.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("an agent");
     let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-    let master = End { read: Box::new(link()), write: Box::new(Ending(link())) };
+    let (cut, going) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Some(File::from(write)))));
+    let coming = Coming(read.into(), Arc::clone(&cut));
+    let master = End { read: Box::new(coming), write: Box::new(Going(Arc::clone(&going))) };
     let below = End { read: Box::new(output), write: Box::new(input) };
-    let cut = link();
     chaos::run(plan, master, below, move || {
-        let _ = cut.shutdown(Shutdown::Both);
+        cut.store(true, Ordering::Relaxed);
+        *going.lock().expect("no panic") = None;
     });
     let code = child.wait().ok().and_then(|status| status.code());
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))

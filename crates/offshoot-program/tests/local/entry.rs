@@ -44,7 +44,7 @@ fn this(role: &str) -> Command {
 }
 
 fn guard() {
-    let output = this("role:master").args(["offshoot-agent", "socket"]).output().expect("a process");
+    let output = this("role:master").args(["offshoot-agent", "apart"]).output().expect("a process");
     assert_eq!(output.status.code(), Some(125), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("call `offshoot::init()` first thing in `main`"), "{text}");
