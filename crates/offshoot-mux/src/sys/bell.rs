@@ -41,8 +41,9 @@ impl Bell {
     }
 
     pub(crate) fn ring(&self) {
-        // A failure means that the counter or the pipe is full: it is ringing.
-        let _ = fd::write(self.write_end(), &1u64.to_ne_bytes());
+        // A failure that lasts means that the counter or the pipe is full: it is ringing. After any other it is rung again: a
+        // wake-up that is lost is never made up for.
+        let _ = (0..2).any(|_| fd::write(self.write_end(), &1u64.to_ne_bytes()).is_ok());
     }
 
     pub(crate) fn silence(&self) {
