@@ -10,7 +10,7 @@
 use crate::proc;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ use std::time::Instant;
 const BUFFER: usize = 256 * 1024;
 /// Bytes of one write of bulk data.
 pub(crate) const CHUNK: usize = 128 * 1024;
+/// What a pipe holds.
+const PIPE: usize = 64 * 1024;
 /// Calls made before the measured ones.
 pub(crate) const WARM_UP: usize = 50;
 
@@ -102,33 +104,70 @@ fn command(argv: &[OsString]) -> Command {
     c
 }
 
-/// A child whose stdin and stdout are one socket; the other end is returned.
-fn on_socket(argv: &[OsString]) -> io::Result<(Child, UnixStream)> {
+/// Our end of a link.
+enum Link {
+    Socket(UnixStream),
+    Pipes(PipeReader, PipeWriter),
+}
+
+impl Read for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Link::Socket(end) => end.read(buffer),
+            Link::Pipes(end, _) => end.read(buffer),
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Link::Socket(end) => end.write(bytes),
+            Link::Pipes(_, end) => end.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A child whose stdin and stdout are one socket: the quickest to make, and frames of any size fit.
+fn on_socket(argv: &[OsString]) -> io::Result<(Child, Link)> {
     let (ours, theirs) = UnixStream::pair()?;
     let input: OwnedFd = theirs.try_clone()?.into();
     let output: OwnedFd = theirs.into();
     let child = command(argv).stdin(Stdio::from(input)).stdout(Stdio::from(output)).spawn()?;
-    Ok((child, ours))
+    Ok((child, Link::Socket(ours)))
 }
 
-/// A link to a chain of echoing processes: `hops` local ones, or one behind that many ssh logins.
-fn chain(variant: &str) -> io::Result<(Child, UnixStream)> {
+/// A child whose stdin and stdout are pipes: a third of a socket's price for what fits into one.
+fn on_pipes(argv: &[OsString]) -> io::Result<(Child, Link)> {
+    let ((input, write), (read, output)) = (io::pipe()?, io::pipe()?);
+    let child = command(argv).stdin(input).stdout(output).spawn()?;
+    Ok((child, Link::Pipes(read, write)))
+}
+
+/// A link to a chain of echoing processes, `hops` local ones or one behind that many ssh logins; of the cheaper kind for frames
+/// of `size` bytes.
+fn chain(variant: &str, size: usize) -> io::Result<(Child, Link)> {
     let (kind, hops) = hops(variant)?;
-    match kind {
-        "local" if hops <= 1 => on_socket(&own_argv(&["echo"])?),
-        "local" => on_socket(&own_argv(&["relay", &(hops - 1).to_string()])?),
-        "ssh" => on_socket(&over_ssh(hops, &own_argv(&["echo"])?)),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no variant {variant:?}"))),
-    }
+    let argv = match kind {
+        "local" if hops <= 1 => own_argv(&["echo"])?,
+        "local" => own_argv(&["relay", &(hops - 1).to_string()])?,
+        "ssh" => over_ssh(hops, &own_argv(&["echo"])?),
+        _ => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("no variant {variant:?}"))),
+    };
+    if size < PIPE / 2 { on_pipes(&argv) } else { on_socket(&argv) }
 }
 
-fn finish(mut child: Child, link: UnixStream) -> io::Result<()> {
+fn finish(mut child: Child, link: Link) -> io::Result<()> {
     drop(link);
     child.wait()?;
     Ok(())
 }
 
-fn round_trip(link: &mut UnixStream, out: &[u8], back: &mut [u8]) -> io::Result<()> {
+fn round_trip(link: &mut Link, out: &[u8], back: &mut [u8]) -> io::Result<()> {
     link.write_all(out)?;
     link.read_exact(back)
 }
@@ -149,7 +188,7 @@ fn connect(variant: &str) -> io::Result<()> {
         println!("{{\"total_s\": {:.6}}}", start.elapsed().as_secs_f64());
         return Ok(());
     }
-    let (child, mut link) = chain(variant)?;
+    let (child, mut link) = chain(variant, 0)?;
     let connected = start.elapsed();
     round_trip(&mut link, &[1], &mut [0])?;
     let called = start.elapsed();
@@ -171,7 +210,7 @@ fn connect_warm(variant: &str, n: usize) -> io::Result<()> {
     let mut open = Vec::with_capacity(n + 1);
     for _ in 0..=n {
         let start = Instant::now();
-        let (child, mut link) = chain(variant)?;
+        let (child, mut link) = chain(variant, 0)?;
         round_trip(&mut link, &[1], &mut [0])?;
         times.push(start.elapsed().as_secs_f64());
         open.push((child, link));
@@ -191,7 +230,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
 }
 
 /// Seconds of `n` sequential echoes of a frame, in the order made.
-fn echoes(link: &mut UnixStream, size: usize, n: usize) -> io::Result<Vec<f64>> {
+fn echoes(link: &mut Link, size: usize, n: usize) -> io::Result<Vec<f64>> {
     let mut frame = vec![0x5a; size + 4];
     let length = u32::try_from(size).map_err(io::Error::other)?;
     frame[..4].copy_from_slice(&length.to_le_bytes());
@@ -206,7 +245,7 @@ fn echoes(link: &mut UnixStream, size: usize, n: usize) -> io::Result<Vec<f64>> 
 }
 
 fn latency(variant: &str, size: usize, n: usize) -> io::Result<()> {
-    let (child, mut link) = chain(variant)?;
+    let (child, mut link) = chain(variant, size)?;
     echoes(&mut link, size, WARM_UP)?;
     let pids = family();
     let before = proc::switches(&pids);
@@ -238,9 +277,12 @@ fn family() -> Vec<u32> {
 
 /// One write for each frame: no batching comes to the limit's help.
 fn pipeline(variant: &str, n: usize) -> io::Result<()> {
-    let (child, mut link) = chain(variant)?;
+    let (child, mut link) = chain(variant, 0)?;
     round_trip(&mut link, &[0], &mut [0])?;
-    let mut writer = link.try_clone()?;
+    let mut writer: Box<dyn Write + Send> = match &link {
+        Link::Socket(end) => Box::new(end.try_clone()?),
+        Link::Pipes(_, end) => Box::new(end.try_clone()?),
+    };
     let start = Instant::now();
     let writing = std::thread::spawn(move || (0..n).try_for_each(|_| writer.write_all(&[0; 4])));
     let mut left = n * 4;
@@ -338,7 +380,7 @@ fn scale(n: usize) -> io::Result<()> {
     open.into_iter().try_for_each(|(child, link)| finish(child, link))
 }
 
-fn call_median(link: &mut UnixStream) -> io::Result<f64> {
+fn call_median(link: &mut Link) -> io::Result<f64> {
     echoes(link, 0, WARM_UP)?;
     let mut times = echoes(link, 0, 500)?;
     times.sort_by(f64::total_cmp);
@@ -365,7 +407,7 @@ fn tree(spec: &[&str]) -> io::Result<()> {
 }
 
 /// Starts `spec[0]` children that each grow the rest; returns when all below are up.
-fn grow(spec: &[&str]) -> io::Result<Vec<(Child, UnixStream)>> {
+fn grow(spec: &[&str]) -> io::Result<Vec<(Child, Link)>> {
     let Some((count, rest)) = spec.split_first() else {
         return Ok(Vec::new());
     };
