@@ -71,8 +71,11 @@ pub(crate) fn take<'a>(numbers: impl Iterator<Item = &'a mut RawFd>) -> io::Resu
     }
     let mut seats = kept();
     if seats.is_empty() {
-        let empty = crate::io::null()?;
-        *seats = (0..=SEATS).map(|_| fd::dup_from(empty.as_fd(), LOWEST)).collect::<io::Result<_>>()?;
+        // A process that has no more descriptors still has those for the child.
+        let made =
+            crate::io::null().and_then(|empty| (0..=SEATS).map(|_| fd::dup_from(empty.as_fd(), LOWEST)).collect());
+        let Ok(made) = made else { return Ok(None) };
+        *seats = made;
     }
     let seated = Seated(seats);
     for (number, seat) in numbers.iter_mut().zip(&seated.0[1..]) {
