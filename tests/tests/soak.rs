@@ -35,5 +35,7 @@ fn a_tree_whose_processes_are_killed_and_stopped_at_random_keeps_its_promises() 
 #[test]
 fn masters_that_are_killed_at_random_moments_leave_nothing() {
     let done = soak(&["masters", "--seconds", "6", "--seed", "21"]);
-    assert!(number(&done.out(), "killed") >= 2, "{done}");
+    let report = done.out();
+    // One alone may take all the time: what was stopped when its master went is given up after 15 s.
+    assert!(number(&report, "killed") >= 1 && number(&report, "programs") >= 1, "{done}");
 }
