@@ -187,6 +187,7 @@ fn a_function_of_a_crate_that_nothing_names_is_told_with_what_to_write() {
     let target = host::build_folder().with_file_name("outside");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--quiet", "--offline", "--bins"]).current_dir(folder.path()).env("CARGO_TARGET_DIR", &target);
+    build.env("CARGO_PROFILE_DEV_DEBUG", "0");
     bounded::run(&mut build, None, BUILD).expect_code(0);
     let run = |name: &str| {
         let mut command = tag.command(target.join("debug").join(name));

@@ -18,8 +18,14 @@ use crate::workspace::Workspace;
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// Only the patches whose name contains this
-    filter: Option<String>,
+    pub(crate) filter: Option<String>,
+    /// Only those of the crates without IO, which build and run quickly; of the others, whether they apply
+    #[arg(long)]
+    pub(crate) cores: bool,
 }
+
+/// The crates without IO that have mutants.
+const CORES: [&str; 2] = ["offshoot-forward", "offshoot-route"];
 
 /// How long one build, or one test, may take. A test that hangs on a mistake has caught it.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -94,7 +100,9 @@ pub fn run(args: &Args) -> Result<()> {
 ///
 /// When the scratch worktree cannot be made or a patch cannot be read. Survivors are counted, not errors.
 pub fn all(workspace: &Workspace, args: &Args) -> Result<Tally> {
-    let mutants = read(&workspace.root.join("tests/mutants"), args.filter.as_deref())?;
+    let (mutants, others): (Vec<_>, Vec<_>) = read(&workspace.root.join("tests/mutants"), args.filter.as_deref())?
+        .into_iter()
+        .partition(|mutant| !args.cores || CORES.contains(&mutant.header.package.as_str()));
     let mut tally = Tally::default();
     if mutants.is_empty() {
         return Ok(tally);
@@ -114,6 +122,12 @@ pub fn all(workspace: &Workspace, args: &Args) -> Result<Tally> {
                 println!("FAILED    {} ({took}): {error:#}", mutant.name);
                 println!("          the mistake: {}", mutant.header.why);
             }
+        }
+    }
+    for mutant in &others {
+        if let Err(error) = bench.apply(mutant, false).and_then(|()| bench.apply(mutant, true)) {
+            tally.failed += 1;
+            println!("FAILED    {}: the patch does not apply; renew it: {error:#}", mutant.name);
         }
     }
     Ok(tally)

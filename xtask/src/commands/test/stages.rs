@@ -21,13 +21,14 @@ pub(super) enum Suite {
     Fast,
     /// Real peers on this machine, and what has to be built for them.
     Peers,
-    /// Both, the models and the mutants.
+    /// Both, the models and the mutants of the crates without IO.
     Usual,
-    /// Everything, packaging too.
+    /// Everything, all mutants and packaging too.
     All,
 }
 
 /// One stage.
+#[derive(Clone, Copy)]
 pub(super) struct Stage {
     /// Its name, for the table at the end.
     pub(super) name: &'static str,
@@ -82,13 +83,14 @@ pub(super) fn of(suite: Suite) -> Vec<Stage> {
         Stage { name: "real peers", run: peers },
     ];
     let extra = [Stage { name: "sudo-rs", run: sudo_rs }];
-    let rest = [Stage { name: "loom models", run: models }, Stage { name: "mutants", run: mutants }];
-    let last = [Stage { name: "packages", run: packages }];
+    let models = Stage { name: "loom models", run: models };
+    let cores = [models, Stage { name: "mutants of the cores", run: mutants_of_cores }];
+    let last = [models, Stage { name: "mutants", run: mutants }, Stage { name: "packages", run: packages }];
     match suite {
         Suite::Fast => fast.into(),
         Suite::Peers => peers.into(),
-        Suite::Usual => fast.into_iter().chain(peers).chain(rest).collect(),
-        Suite::All => fast.into_iter().chain(extra).chain(peers).chain(rest).chain(last).collect(),
+        Suite::Usual => fast.into_iter().chain(peers).chain(cores).collect(),
+        Suite::All => fast.into_iter().chain(extra).chain(peers).chain(last).collect(),
     }
 }
 
@@ -135,7 +137,10 @@ fn unit(setting: &Setting) -> Result<Seen> {
 }
 
 fn peers(setting: &Setting) -> Result<Seen> {
-    tests(setting, &["--package", PEERS], &[("OFFSHOOT_BIN", program(setting))], minutes(25))
+    // They wait for each other, and for time to pass, more than they compute.
+    let at_once = std::thread::available_parallelism().map_or(2, usize::from) + 1;
+    let environment = [("OFFSHOOT_BIN", program(setting)), ("NEXTEST_TEST_THREADS", at_once.to_string())];
+    tests(setting, &["--package", PEERS], &environment, minutes(25))
 }
 
 /// The command under test, as the stage before has built it.
@@ -306,8 +311,17 @@ fn models(setting: &Setting) -> Result<Seen> {
     judge(counts::libtest(&outcome.output), &outcome, &run::line(&command), limit)
 }
 
+/// The others need the tests of large crates, each built anew for each mistake: that takes as long as all real peers.
+fn mutants_of_cores(setting: &Setting) -> Result<Seen> {
+    mutants_of(setting, &mutants::Args { cores: true, ..mutants::Args::default() })
+}
+
 fn mutants(setting: &Setting) -> Result<Seen> {
-    let tally = mutants::all(&setting.workspace, &mutants::Args::default())?;
+    mutants_of(setting, &mutants::Args::default())
+}
+
+fn mutants_of(setting: &Setting, args: &mutants::Args) -> Result<Seen> {
+    let tally = mutants::all(&setting.workspace, args)?;
     Ok(Seen {
         counts: Counts { passed: tally.caught as u64, failed: tally.failed as u64, skipped: 0 },
         ..Seen::default()
