@@ -34,5 +34,6 @@ pub(crate) fn run(shared: &Arc<Shared>, poller: &mut Poller) -> LostReason {
         }
         state.on_time(shared, now);
         shared.settle(state, now);
+        shared.give_way();
     }
 }

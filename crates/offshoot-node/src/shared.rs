@@ -5,6 +5,7 @@
 //! call that can block, nor while user code runs. Must not know what the requests mean.
 
 use std::cell::OnceCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,17 @@ use crate::options::Options;
 use crate::state::State;
 use crate::workers::Workers;
 
+/// How long the broker gives way at most: many times what a thread takes to wake on a busy machine.
+const WAY: Duration = Duration::from_millis(2);
+
 /// What one waiting thread is woken by; made anew for each sleep.
 pub(crate) type Ticket = Arc<Slot<()>>;
 
 /// One running node, as its threads see it.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// How many threads sleep for it.
+    waiting: AtomicUsize,
     pub(crate) registry: Registry,
     pub(crate) waker: Waker,
     pub(crate) options: Options,
@@ -47,7 +53,8 @@ fn thread_wake() -> Option<Arc<WakeFd>> {
 
 impl Shared {
     pub(crate) fn new(state: State, registry: Registry, waker: Waker, options: Options, started: Instant) -> Shared {
-        Shared { state: Mutex::new(state), registry, waker, options, workers: Workers::default(), started }
+        let (state, waiting, workers) = (Mutex::new(state), AtomicUsize::new(0), Workers::default());
+        Shared { state, waiting, registry, waker, options, workers, started }
     }
 
     /// The core's clock.
@@ -63,7 +70,22 @@ impl Shared {
     /// The lock. A panic of another thread under it is reported by that thread; the core's own invariants hold between
     /// any two of its calls, so the others go on.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Ok(state) = self.state.try_lock() {
+            return state;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        state
+    }
+
+    /// Lets those who wait for the lock have it first. Whoever runs takes it before one that must wake for it: so a broker
+    /// with a child that floods its link would keep it for tenths of a second.
+    pub(crate) fn give_way(&self) {
+        let until = Instant::now() + WAY;
+        while self.waiting.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::yield_now();
+        }
     }
 
     /// Runs `command` on the state, then handles what comes of it and wakes whom it concerns.
