@@ -45,11 +45,11 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a descriptor another one for what is open under `number`; closed on exec. What it was is closed.
+/// Makes `fd` another one for what is open under `number`; closed on exec. What it was is closed.
 #[cfg(not(offshoot_agent))]
-pub(crate) fn replace(number: RawFd, seat: &OwnedFd) -> io::Result<()> {
+pub(crate) fn replace(number: RawFd, fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: takes two numbers, and the second one's owner is at hand.
-    check(unsafe { libc::dup3(number, seat.as_raw_fd(), libc::O_CLOEXEC) })?;
+    check(unsafe { libc::dup3(number, fd.as_raw_fd(), libc::O_CLOEXEC) })?;
     Ok(())
 }
 
