@@ -236,13 +236,18 @@ impl Command {
         self.spawn()?.output()
     }
 
-    /// Runs it to its end; its output goes to `/dev/null` there unless set otherwise.
+    /// What it writes goes to `/dev/null` there, unless set otherwise.
+    pub fn quiet(mut self) -> Command {
+        self.stdout.get_or_insert(Stdio::Null);
+        self.stderr.get_or_insert(Stdio::Null);
+        self
+    }
+
+    /// Runs it to its end, [`quiet`](Self::quiet).
     ///
     /// # Errors
     /// When it could not be started, or its context was lost.
-    pub fn status(mut self) -> Result<ExitStatus, Error> {
-        self.stdout.get_or_insert(Stdio::Null);
-        self.stderr.get_or_insert(Stdio::Null);
-        self.output().map(|finished| finished.status)
+    pub fn status(self) -> Result<ExitStatus, Error> {
+        self.quiet().output().map(|finished| finished.status)
     }
 }

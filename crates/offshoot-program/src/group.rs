@@ -302,6 +302,11 @@ impl Each<Command> {
         self.with(|command| command.terminal(terminal.clone()))
     }
 
+    /// What they write goes to `/dev/null` there, unless set otherwise.
+    pub fn quiet(self) -> Self {
+        self.with(Command::quiet)
+    }
+
     /// Starts all.
     pub fn spawn(self) -> Results<Process> {
         self.0.into_iter().map(Command::spawn).collect()
@@ -313,9 +318,9 @@ impl Each<Command> {
         side_by_side(self.spawn(), |process| process?.output())
     }
 
-    /// Runs all to their ends; their output goes to `/dev/null` there unless set otherwise.
+    /// Runs all to their ends, side by side, [`quiet`](Self::quiet).
     pub fn status(self) -> Results<ExitStatus> {
-        side_by_side(self.0, Command::status)
+        side_by_side(self.quiet().spawn(), |process| process?.output().map(|finished| finished.status))
     }
 }
 

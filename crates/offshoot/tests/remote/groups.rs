@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use offshoot::prelude::*;
-use offshoot::{FailureKind, Ran, Results, channel};
+use offshoot::{Each, FailureKind, Ran, Results, channel};
 
 use crate::functions::{meet, pid, size, until_cancelled};
 use crate::{Check, local, master, within};
@@ -77,12 +77,17 @@ fn commands() {
     drop(running);
     // More than there are threads, each of which waits for all others.
     let many: Group = master.connect_all(vec![Local::new(); 40]).into_iter().flatten().collect();
-    let folder = std::env::temp_dir().join(format!("offshoot-groups-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("a folder");
     let meeting = "touch $$; while [ $(ls | wc -l) -lt 40 ]; do sleep 0.05; done";
-    let met = many.command("sh").args(["-c", meeting]).current_dir(&folder).timeout(Duration::from_secs(60)).output();
-    assert_eq!(met.into_iter().filter(|done| done.as_ref().is_ok_and(|done| done.status.success())).count(), 40);
-    std::fs::remove_dir_all(folder).expect("ours");
+    let met = |verb: &str, run: fn(Each<Command>) -> Results<ExitStatus>| {
+        let folder = std::env::temp_dir().join(format!("offshoot-groups-{verb}-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let command = many.command("sh").args(["-c", meeting]).current_dir(&folder).timeout(Duration::from_secs(60));
+        let came = run(command).into_iter().filter(|status| status.as_ref().is_ok_and(ExitStatus::success)).count();
+        std::fs::remove_dir_all(folder).expect("ours");
+        assert_eq!(came, 40, "{verb}");
+    };
+    met("output", |command| command.output().into_iter().map(|done| done.map(|done| done.status)).collect());
+    met("status", Each::status);
 }
 
 fn connects() {
