@@ -21,7 +21,7 @@ pub(super) enum Suite {
     Fast,
     /// Real peers on this machine, and what has to be built for them.
     Peers,
-    /// Both, the models and the mutants of the crates without IO.
+    /// Both, the models, and whether the mutants apply.
     Usual,
     /// Everything, all mutants and packaging too.
     All,
@@ -84,12 +84,12 @@ pub(super) fn of(suite: Suite) -> Vec<Stage> {
     ];
     let extra = [Stage { name: "sudo-rs", run: sudo_rs }];
     let models = Stage { name: "loom models", run: models };
-    let cores = [models, Stage { name: "mutants of the cores", run: mutants_of_cores }];
+    let quick = [models, Stage { name: "mutants apply", run: mutants_apply }];
     let last = [models, Stage { name: "mutants", run: mutants }, Stage { name: "packages", run: packages }];
     match suite {
         Suite::Fast => fast.into(),
         Suite::Peers => peers.into(),
-        Suite::Usual => fast.into_iter().chain(peers).chain(cores).collect(),
+        Suite::Usual => fast.into_iter().chain(peers).chain(quick).collect(),
         Suite::All => fast.into_iter().chain(extra).chain(peers).chain(last).collect(),
     }
 }
@@ -311,9 +311,9 @@ fn models(setting: &Setting) -> Result<Seen> {
     judge(counts::libtest(&outcome.output), &outcome, &run::line(&command), limit)
 }
 
-/// The others need the tests of large crates, each built anew for each mistake: that takes as long as all real peers.
-fn mutants_of_cores(setting: &Setting) -> Result<Seen> {
-    mutants_of(setting, &mutants::Args { cores: true, ..mutants::Args::default() })
+/// To build and test each takes longer than all real peers.
+fn mutants_apply(setting: &Setting) -> Result<Seen> {
+    mutants_of(setting, &mutants::Args { apply: true, ..mutants::Args::default() })
 }
 
 fn mutants(setting: &Setting) -> Result<Seen> {
@@ -323,7 +323,7 @@ fn mutants(setting: &Setting) -> Result<Seen> {
 fn mutants_of(setting: &Setting, args: &mutants::Args) -> Result<Seen> {
     let tally = mutants::all(&setting.workspace, args)?;
     Ok(Seen {
-        counts: Counts { passed: tally.caught as u64, failed: tally.failed as u64, skipped: 0 },
+        counts: Counts { passed: tally.good as u64, failed: tally.failed as u64, skipped: 0 },
         ..Seen::default()
     })
 }
