@@ -254,11 +254,11 @@ pub struct Reaped {
 }
 
 impl Reaper {
-    /// Reaps all orphans that have ended; call it at each `SIGCHLD`. Never blocks for a child; it waits for starts of
-    /// programs on other threads, which end with their exec.
+    /// Reaps all orphans that have ended; call it at each `SIGCHLD`. Never blocks: while a program is being started on
+    /// another thread it does nothing, since the end of that brings another `SIGCHLD`.
     pub fn reap(&self) -> Reaped {
-        let _birth = BIRTH.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut reaped = Reaped::default();
+        let Ok(_birth) = BIRTH.try_write() else { return reaped };
         loop {
             match crate::io::again(sys::pid::peek) {
                 Ok(None) => return reaped,

@@ -42,7 +42,10 @@ pub(crate) fn run<R>(
     finish: impl FnOnce(&mut State, Result<ConnectReply, Failure>, Time) -> R,
 ) -> R {
     let place = crate::identity::random().and_then(|nonce| shared.with(|state, now| state.reserve(spec, nonce, now)));
-    let mut arrival = place.as_ref().ok().map(|place| held(|| connect(shared, spec, &running, asker, place)));
+    let mut arrival = place
+        .as_ref()
+        .ok()
+        .map(|place| held(FailureKind::Connect(ConnectStage::Start), || connect(shared, spec, &running, asker, place)));
     let told = shared.with(|state, now| {
         let result = state.end_connect(shared, &running, place, &mut arrival, now);
         finish(state, result, now)
@@ -52,17 +55,15 @@ pub(crate) fn run<R>(
     told
 }
 
-/// A panic, of ours or of what the program brought (images, agents), ends this connect alone: its place is given back and
-/// who waits is told. The panic itself was reported by its hook. An agent aborts instead.
-fn held<R>(connect: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+/// A panic, of ours or of what the program brought (images, agents), ends this connect or search alone, with an error of
+/// `kind`: its place is given back and who waits is told. The panic itself was reported by its hook. An agent aborts instead.
+pub(crate) fn held<R>(kind: FailureKind, run: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     if !cfg!(panic = "unwind") {
-        return connect();
+        return run();
     }
     // What it had in its hands is dropped, and locks do not mind a panic.
-    catch_unwind(AssertUnwindSafe(connect)).unwrap_or_else(|_| {
-        let kind = FailureKind::Connect(ConnectStage::Start);
-        Err(Failure::new(kind, "the connect failed by a fault of this program; see its panic"))
-    })
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(Failure::new(kind, "it failed by a fault of this program; see its panic")))
 }
 
 /// The part without the lock.

@@ -30,6 +30,9 @@ const REASON: Duration = Duration::from_millis(80);
 /// end what it started.
 const TOOL_ENDS: [Duration; 2] = [Duration::from_secs(7), Duration::from_secs(3)];
 
+/// What a guard that is asked has to end what is below it: twice what it takes at most.
+const SWEEP: Duration = Duration::from_secs(10);
+
 const SIGKILL: i32 = 9;
 
 /// How much of a tool's error output is kept: what an error shows, with room for a banner.
@@ -361,12 +364,16 @@ impl State {
     pub(crate) fn tool_exited(&mut self, shared: &Arc<Shared>, id: LinkId, now: Time) {
         let Some(entry) = self.links.entries.get_mut(&id) else { return };
         let Some(tool) = &mut entry.tool else { return };
-        let Ok(Some(status)) = tool.child.try_wait() else { return };
-        let reason = match status.signal() {
-            Some(signal) => LostReason::Signalled(signal),
-            None => exit_reason(status.code().unwrap_or(-1)),
+        let reason = match tool.child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => match status.signal() {
+                Some(signal) => LostReason::Signalled(signal),
+                None => exit_reason(status.code().unwrap_or(-1)),
+            },
+            // Reaped by somebody else, as where SIGCHLD is ignored: that it ended is all there is to know.
+            Err(_) => LostReason::LinkEnd,
         };
-        if let LostReason::Signalled(_) = reason {
+        if let LostReason::Signalled(_) | LostReason::LinkEnd = reason {
             self.services.end_marked(std::mem::take(&mut tool.tag));
         }
         tool.exited = Some(reason.clone());
@@ -413,12 +420,21 @@ impl State {
     /// Ends the tools that are left, at once and without looking further: there is no time any more. A guard is only
     /// asked: it ends what is below it within some seconds, and by KILL it would leave that behind.
     pub(crate) fn end_tools(&mut self) {
-        for tool in self.links.entries.values().filter_map(|entry| entry.tool.as_ref()) {
-            if tool.guard {
-                tool.ask();
-            } else {
+        for entry in self.links.entries.values_mut() {
+            let Some(tool) = &mut entry.tool else { continue };
+            if !tool.guard {
                 // An error means that it has ended: that is what is wanted.
                 let _ = tool.child.signal(SIGKILL);
+                continue;
+            }
+            tool.ask();
+            // Dropped it would be killed, as it is where there is no thread. An agent, which aborts, does without: what is
+            // left is below itself, and it looks there.
+            if cfg!(panic = "unwind")
+                && let Some(tool) = entry.tool.take()
+            {
+                let wait = move || drop(tool.child.wait(Some(std::time::Instant::now() + SWEEP)));
+                drop(offshoot_mux::thread::start("offshoot-ending", wait));
             }
         }
     }

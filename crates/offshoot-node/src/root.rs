@@ -29,7 +29,8 @@ pub struct Root {
 }
 
 impl Root {
-    /// Starts a tree: one thread and some descriptors.
+    /// Starts a tree: one thread and some descriptors. SIGPIPE is ignored in this process from then on, as Rust programs begin:
+    /// its default action would end the master with the first context that is lost while something is written to it.
     ///
     /// # Errors
     /// When the process is out of descriptors or threads, or has no random numbers.
@@ -38,6 +39,7 @@ impl Root {
         let os = |error: io::Error| failed(os_failure("cannot start the broker", &error));
         let tree: [u8; 16] = identity::random().map_err(failed)?;
         let key: [u8; 32] = identity::random().map_err(failed)?;
+        offshoot_mux::ignore_sigpipe();
         let mut poller = Poller::new().map_err(os)?;
         let started = Instant::now();
         let core = Node::root(options.route.clone(), tree, key, Time::from_micros(0));

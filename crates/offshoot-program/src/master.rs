@@ -132,7 +132,8 @@ impl Builder {
         self
     }
 
-    /// Starts the master.
+    /// Starts the master. SIGPIPE is ignored in this process from then on, as Rust programs begin: its default action would end
+    /// the program with the first context that is lost while something is written to it.
     ///
     /// # Errors
     /// When the process is out of descriptors or threads.

@@ -26,9 +26,11 @@ fn kept() -> MutexGuard<'static, Vec<OwnedFd>> {
     SEATS_KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps none any longer. The caller must hold no lock that a start waits for.
+/// Keeps none any longer, unless a child is being started from them: they go with that one.
 pub(crate) fn give_back() {
-    kept().clear();
+    if let Ok(mut seats) = SEATS_KEPT.try_lock() {
+        seats.clear();
+    }
 }
 
 /// The numbers while a child starts. Nobody else's child does meanwhile from such ones.

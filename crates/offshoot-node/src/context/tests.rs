@@ -243,3 +243,31 @@ fn r6_a_connect_that_panics_is_an_error_and_gives_its_place_back() {
     }
     root.shutdown(Duration::ZERO);
 }
+
+/// Nobody's images, by a fault.
+struct NoImages;
+
+impl crate::Images for NoImages {
+    fn image(&self, _: &[u8; 32], _: &str, _: bool) -> Result<crate::Image, Failure> {
+        panic!("on purpose, by a search");
+    }
+}
+
+#[test]
+fn r6_a_search_that_panics_is_an_error_and_gives_its_place_back() {
+    let mut options = Options::new(Arc::new(OwnImage::new()));
+    options.images = Some(Arc::new(NoImages));
+    let root = Root::start(options).unwrap();
+    let (_context, mut played) = Played::below(&root);
+    // More than are made at once.
+    for number in 0..20 {
+        let spec = offshoot_wire::PayloadSpec { triple: format!("triple-{number}"), program: Some([1; 32]) };
+        let now = played.now();
+        let asked = played.core.request(&Address::ROOT, Verb::Payload, encode(&spec).into(), None, now).unwrap();
+        let Event::Done { id, result } = played.event() else { panic!("expected an answer") };
+        let failed = result.unwrap_err();
+        assert!(failed.message.contains("see its panic"), "{}", failed.message);
+        assert_eq!((id, &failed.kind), (asked, &FailureKind::NoImage(spec.triple)));
+    }
+    root.shutdown(Duration::ZERO);
+}

@@ -110,7 +110,8 @@ impl State {
     /// A connect for a request: now, or when its turn comes.
     pub(crate) fn connect_for(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: ConnectSpec, now: Time) {
         if self.services.connects.running < shared.options.connects {
-            self.start_connect(shared, id, spec, now);
+            // Where it does not start, who asked has been told.
+            let _ = self.start_connect(shared, id, spec, now);
         } else if self.services.connects.queue.len() < QUEUE {
             self.services.connects.queue.push_back(Waiting::Request(id, Box::new(spec)));
         } else {
@@ -119,7 +120,8 @@ impl State {
         }
     }
 
-    fn start_connect(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: ConnectSpec, now: Time) {
+    /// Whether it runs; else its requester is told why not.
+    fn start_connect(&mut self, shared: &Arc<Shared>, id: ExchangeId, spec: ConnectSpec, now: Time) -> bool {
         self.services.connects.running += 1;
         let running = self.begin_connect(Some(id));
         let number = running.number;
@@ -136,10 +138,11 @@ impl State {
                 }
             });
         });
-        if let Err(error) = thread {
-            self.core.fail(id, os_failure("no thread for the connect", &error), now);
-            self.connect_over(shared, number, now);
+        if let Err(error) = &thread {
+            self.core.fail(id, os_failure("no thread for the connect", error), now);
+            self.leave_turn(number);
         }
+        thread.is_ok()
     }
 
     /// Answers a connect. Who asked by a grant may ask the new context by one, too: for all that it could ask of a child of
@@ -177,17 +180,27 @@ impl State {
         false
     }
 
-    /// A connect is over: the next one's turn.
-    fn connect_over(&mut self, shared: &Arc<Shared>, number: u64, now: Time) {
+    fn leave_turn(&mut self, number: u64) {
         self.services.connects.cancels.retain(|(running, ..)| *running != number);
         self.services.connects.running -= 1;
-        match self.services.connects.queue.pop_front() {
-            Some(Waiting::Request(id, spec)) => self.start_connect(shared, id, *spec, now),
-            Some(Waiting::Thread(ticket)) => {
-                self.services.connects.running += 1;
-                self.wake(ticket);
+    }
+
+    /// A connect is over: the next one's turn.
+    fn connect_over(&mut self, shared: &Arc<Shared>, number: u64, now: Time) {
+        self.leave_turn(number);
+        while let Some(next) = self.services.connects.queue.pop_front() {
+            let started = match next {
+                Waiting::Request(id, spec) => self.start_connect(shared, id, *spec, now),
+                Waiting::Thread(ticket) => {
+                    self.services.connects.running += 1;
+                    self.wake(ticket);
+                    true
+                }
+            };
+            // Where it does not start for want of a thread, those that run hand their turns on when they have left one.
+            if started || self.services.connects.running > 0 {
+                break;
             }
-            None => {}
         }
         self.check_ended();
     }

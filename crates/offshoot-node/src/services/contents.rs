@@ -17,6 +17,7 @@ use offshoot_wire::{
     PayloadSpec, Verb, channel, decode, encode,
 };
 
+use crate::connecting::held;
 use crate::error::os_failure;
 use crate::images::Image;
 use crate::shared::Shared;
@@ -328,7 +329,8 @@ impl State {
         }
         let (theirs, spec) = (Arc::clone(shared), spec.clone());
         offshoot_mux::thread::start("offshoot-search", move || {
-            let found = search(&theirs, &spec);
+            let kind = if spec.program.is_some() { FailureKind::NoImage } else { FailureKind::NoAgent };
+            let found = held(kind(spec.triple.clone()), || search(&theirs, &spec));
             theirs.with(|state, now| {
                 state.contents.searches -= 1;
                 let found = found.and_then(|found| state.serve_found(found));

@@ -22,6 +22,7 @@ pub(crate) fn role(name: &str) -> ExitCode {
         "role:wait" => failures::wait_in_a_tree(),
         "role:idle" => failures::wait_in_an_idle_tree(),
         "role:silent" => crate::liveness::wait_with_short_silence(),
+        "role:unreaped" => failures::lose_unreaped(),
         "role:grow" => failures::grow_without_end(),
         "role:processes" => limits::few_processes(),
         terminals::ROLE => terminals::inject(),

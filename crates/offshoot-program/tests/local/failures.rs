@@ -1,16 +1,16 @@
 //! Whatever of ours is killed or stopped: everything below it goes, and whoever waits is told.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use offshoot_mux::tree::{self, Proc};
-use offshoot_node::{Context, Event, Process};
+use offshoot_node::{Context, Event, Process, Stdio};
 use offshoot_program::Master;
 use offshoot_wire::{FailureKind, LostReason, Ran};
 use rustix::process::Signal;
 
-use crate::{Check, builder, children, master, signal, within};
+use crate::{Check, NOT_RUN, builder, children, master, signal, within};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("an_agent_killed_takes_all_below_it_along_and_is_told_by_its_signal", || victim(false, Signal::KILL)),
@@ -28,6 +28,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_second_end_hurries_the_first", hurried),
     ("a_context_that_ends_slowly_ends_at_once_when_its_parent_is_lost", orphaned_at_the_end),
     ("a_program_whose_output_nobody_reads_does_not_hold_the_end", unread_at_the_end),
+    ("contexts_of_a_master_whose_children_are_reaped_by_somebody_else_are_over_all_the_same", unreaped),
+    ("a_master_that_had_sigpipe_end_it_outlives_the_contexts_that_it_writes_to", piped),
 ];
 
 /// Waits, prints, and leaves a plain child, one in a session of its own and a daemon.
@@ -113,12 +115,58 @@ fn victim(guard: bool, with: Signal) {
     }
 }
 
+/// As programs are that somebody starts who ignores SIGCHLD.
+fn unreaped() {
+    let script = "$SIG{CHLD} = 'IGNORE'; exec @ARGV or die";
+    let this = std::env::current_exe().expect("this program");
+    let Ok(status) = Command::new("perl").args(["-e", script]).arg(this).arg("role:unreaped").status() else {
+        return println!("{NOT_RUN}needs perl, to ignore a signal");
+    };
+    assert!(status.success(), "{status}");
+}
+
+/// Loses contexts whose ends the kernel reaps.
+pub(crate) fn lose_unreaped() {
+    const CHLD: u32 = 17;
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
+    assert!(u64::from_str_radix(ignored.trim(), 16).expect("a number") >> (CHLD - 1) & 1 == 1, "{status}");
+    let master = master();
+    for _ in 0..3 {
+        let context = master.local().connect().expect("a context");
+        signal(agent(&context).pid, Signal::KILL);
+        within(Duration::from_secs(3), "it has a route still", || {
+            context.ping().is_err_and(|error| *error.kind() == FailureKind::NoRoute)
+        });
+    }
+    let last = master.local().connect().expect("a context");
+    last.ping().expect("an answer");
+    let start = Instant::now();
+    drop((last, master));
+    // Nothing has to be waited for.
+    assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
+}
+
+fn piped() {
+    // As a program has it that is to end silently before `| head`.
+    offshoot_mux::reset_all_signals();
+    let master = master();
+    for _ in 0..5 {
+        let context = master.local().connect().expect("a context");
+        let fed = context.command("cat").stdin_from(std::io::repeat(b'x')).stdout(Stdio::Null).spawn().expect("cat");
+        std::thread::sleep(Duration::from_millis(20));
+        signal(agent(&context).pid, Signal::KILL);
+        let error = fed.wait().expect_err("it is lost");
+        assert!(matches!(error.kind(), FailureKind::PeerLost(_)), "{error}");
+    }
+}
+
 pub(crate) fn role(name: &str, tag: &str) -> std::process::Child {
     Command::new(std::env::current_exe().expect("this program"))
         .arg(name)
         .env(TAG, tag)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("a process")
 }

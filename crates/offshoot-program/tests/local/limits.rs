@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use offshoot_connect::methods::Local;
 use offshoot_wire::{FailureKind, Ran, Resource};
 use rustix::process::{Resource as Limited, Rlimit, getrlimit, setrlimit};
 
@@ -16,6 +17,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("out_of_descriptors_on_a_target_only_the_new_program_fails", descriptors_there),
     ("out_of_processes_only_the_new_connect_fails", processes),
     ("out_of_processes_in_a_control_group_only_what_is_new_fails_and_works_again_with_room", grouped),
+    ("connects_that_wait_their_turn_when_there_are_no_processes_left_fail_one_by_one", queued),
     ("a_master_that_cannot_start_says_why", no_master),
 ];
 
@@ -236,6 +238,35 @@ fn grouped() {
     let second = first.local().connect().expect("there is room again");
     assert!(works(&second));
     drop((first, second, master));
+    drop(group);
+}
+
+fn queued() {
+    /// Many times as many as run at once.
+    const CONNECTS: usize = 3000;
+    let group = match Group::enter() {
+        Ok(group) => group,
+        Err(reason) => return println!("{NOT_RUN}{reason}"),
+    };
+    let master = master();
+    let first = master.local().connect().expect("a context");
+    let results = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| first.connect_all(vec![Local::new(); CONNECTS]));
+        crate::within(SOON, "none has come", || !first.info().expect("an answer").children.is_empty());
+        group.leave_room(Some(0));
+        asked.join().expect("no panic")
+    });
+    assert_eq!(results.len(), CONNECTS);
+    let (came, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert!(came.len() < CONNECTS / 2, "the limit has no effect");
+    for error in errors.into_iter().filter_map(Result::err) {
+        assert_eq!(*error.kind(), FailureKind::Exhausted(Resource::Processes), "{error:?}");
+        assert_eq!(error.ran(), Ran::NotSent, "{error}");
+    }
+    first.ping().expect("it goes on");
+    group.leave_room(None);
+    first.local().connect().expect("there is room again").ping().expect("an answer");
+    drop((first, master));
     drop(group);
 }
 
