@@ -12,8 +12,6 @@ pub struct Config {
     pub largest: u64,
     /// How many exchanges may be open by one link; 64 by default. An honest context below asks once for each content.
     pub serving: u32,
-    /// How many pushes may be under way; 64 by default. Each costs its list of targets.
-    pub pushes: usize,
 }
 
 impl Config {
@@ -32,15 +30,12 @@ impl Config {
         change(&mut config);
         config
     }
-
-    /// How many targets one offer names at most, so that it fits a frame whatever the depth of the tree.
-    pub const OFFER_TARGETS: usize = 128;
 }
 
 impl Default for Config {
     fn default() -> Config {
         const BUDGET: u64 = 64 * 1024 * 1024;
-        Config { budget: BUDGET, largest: BUDGET, serving: 64, pushes: 64 }
+        Config { budget: BUDGET, largest: BUDGET, serving: 64 }
     }
 }
 
@@ -66,8 +61,6 @@ pub struct Stats {
     pub coming: usize,
     /// Contents that wait for room.
     pub waiting: usize,
-    /// Pushes under way.
-    pub pushes: usize,
 }
 
 /// What a link carried so far. Bytes are those of the streams.

@@ -10,19 +10,12 @@ use crate::{Content, ContentHash};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FetchId(pub(crate) u64);
 
-/// A push under way; see [`Forwarder::push`](crate::Forwarder::push). Never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PushId(pub(crate) u64);
-
-/// One child's part of a push. Never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct OfferId(pub(crate) u64);
-
 /// How an exchange for a content ends.
 pub type Outcome = Result<(), Refusal>;
 
 /// Why a content did not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// It was never registered, here or above.
     Unknown,
@@ -34,8 +27,6 @@ pub enum Refusal {
     Busy,
     /// The way to it was lost.
     Lost,
-    /// A target of a push does not lie below.
-    NoRoute,
 }
 
 impl fmt::Display for Refusal {
@@ -46,7 +37,6 @@ impl fmt::Display for Refusal {
             Refusal::TooLarge => "it is larger than a context on the way keeps",
             Refusal::Busy => "too much is asked for at once",
             Refusal::Lost => "the way to it was lost",
-            Refusal::NoRoute => "the target does not lie below",
         })
     }
 }
@@ -65,8 +55,9 @@ pub enum Event<X, L> {
         /// What is wanted.
         hash: ContentHash,
     },
-    /// Load what was promised: give its bytes to [`arrived`](crate::Forwarder::arrived) and its end, or that it cannot be
-    /// loaded and is promised no longer, to [`finished`](crate::Forwarder::finished).
+    /// Load what was promised: give its bytes to [`arrived`](crate::Forwarder::arrived) and its end, or why it cannot be
+    /// loaded, to [`finished`](crate::Forwarder::finished). After [`Busy`](Refusal::Busy) and [`Lost`](Refusal::Lost) it is
+    /// still promised to those who ask later; what turns out to be something else is promised no longer.
     Load {
         /// The name of what comes.
         fetch: FetchId,
@@ -111,25 +102,6 @@ pub enum Event<X, L> {
         hash: ContentHash,
         /// Why.
         refusal: Refusal,
-    },
-    /// Tell the child with this index to fetch a content for these targets, itself or further down, and give its answer
-    /// to [`offered`](crate::Forwarder::offered).
-    Offer {
-        /// The name of this part of the push.
-        offer: OfferId,
-        /// The index of the child.
-        child: u32,
-        /// What is offered.
-        hash: ContentHash,
-        /// For whom; at most [`OFFER_TARGETS`](crate::Config::OFFER_TARGETS).
-        targets: Vec<Address>,
-    },
-    /// A push is over.
-    Pushed {
-        /// The push.
-        push: PushId,
-        /// The targets that do not have it, and why; all others do.
-        failed: Vec<(Address, Refusal)>,
     },
     /// A source sent something else under a hash. For the log: those who wait are told by their own events.
     Damaged {

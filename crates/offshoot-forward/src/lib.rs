@@ -15,9 +15,6 @@
 //!   content once. Who joins late gets what is there already, from the beginning.
 //! - **Cut-through**: what arrives is handed on before the rest is there. The word that it is whole comes last, when the
 //!   hash has been checked here; who sent something else is named to everyone who waits.
-//! - **Pushes** ([`Forwarder::push`]) run ahead of the want: an offer goes down to every context on the way to the
-//!   targets, once per link, and each asks its source for what it is offered. So a context that has it already costs
-//!   one message.
 //! - **Credit is the streams' business.** The owner asks for bytes ([`Forwarder::next`]) when there is credit, says
 //!   what was sent ([`Forwarder::sent`]), and gives credit for what has been stored ([`Event::Stored`]).
 //!
@@ -64,6 +61,6 @@ mod sorted;
 
 pub use config::{Config, LinkStats, Stats};
 pub use content::Content;
-pub use event::{Event, FetchId, OfferId, Outcome, PushId, Refusal};
+pub use event::{Event, FetchId, Outcome, Refusal};
 pub use forwarder::Forwarder;
 pub use hash::ContentHash;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, OfferId, PushId, Refusal};
+use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, Refusal};
 use offshoot_wire::Address;
 use proptest::prelude::*;
 
@@ -27,8 +27,6 @@ enum Call {
     Register(u8),
     Promise(u8),
     Withdraw(u8),
-    Push(u8),
-    Offered(u8, bool),
     LinkGone(u8),
 }
 
@@ -45,8 +43,6 @@ fn call() -> impl Strategy<Value = Call> {
         1 => any::<u8>().prop_map(Call::Register),
         1 => any::<u8>().prop_map(Call::Promise),
         1 => any::<u8>().prop_map(Call::Withdraw),
-        1 => any::<u8>().prop_map(Call::Push),
-        1 => any::<(u8, bool)>().prop_map(|(a, b)| Call::Offered(a, b)),
         1 => any::<u8>().prop_map(Call::LinkGone),
     ]
 }
@@ -55,8 +51,6 @@ fn call() -> impl Strategy<Value = Call> {
 struct Owner {
     fetches: Vec<(FetchId, ContentHash, usize)>,
     served: BTreeSet<u32>,
-    pushes: Vec<PushId>,
-    offers: Vec<OfferId>,
     needs: Vec<ContentHash>,
     next: u32,
 }
@@ -76,8 +70,6 @@ impl Owner {
                 }
                 Event::Failed { hash, .. } => self.needs.retain(|of| *of != hash || forwarder.has(of)),
                 Event::Ready { hash, content } => assert_eq!(ContentHash::of(&content.to_bytes()), hash),
-                Event::Offer { offer, .. } => self.offers.push(offer),
-                Event::Pushed { push, .. } => self.pushes.retain(|of| *of != push),
                 Event::Stored { .. } | Event::Send { .. } | Event::Damaged { .. } => {}
             }
         }
@@ -89,7 +81,7 @@ proptest! {
 
     #[test]
     fn any_order_of_any_calls_keeps_the_bounds_and_leaves_nothing(calls in proptest::collection::vec(call(), 1..200)) {
-        let config = Config::with(|config| { config.budget = BUDGET; config.serving = 5; config.pushes = 3; });
+        let config = Config::with(|config| { config.budget = BUDGET; config.serving = 5; });
         let mut forwarder: Forwarder<u32, u8> = Forwarder::new(Address::ROOT.child(1).unwrap(), config);
         forwarder.add_source(100, Address::ROOT);
         forwarder.add_source(101, Address::ROOT);
@@ -168,30 +160,15 @@ proptest! {
                     let _ = forwarder.promise(of(number), content(number % 6).len() as u64);
                 }
                 Call::Withdraw(number) => forwarder.withdraw(&of(number)),
-                Call::Push(number) => {
-                    let targets = (0..4).map(|child| Address::from_path(&[1, child]).unwrap()).collect();
-                    if let Ok(push) = forwarder.push(of(number), targets) {
-                        owner.pushes.push(push);
-                    }
-                }
-                Call::Offered(by, well) => {
-                    if let Some(offer) = pick(&owner.offers, by) {
-                        owner.offers.retain(|of| *of != offer);
-                        forwarder.offered(offer, if well { Ok(Vec::new()) } else { Err(Refusal::Lost) });
-                    }
-                }
                 Call::LinkGone(link) => forwarder.link_gone(if link % 8 == 0 { 101 } else { link % 3 }),
             }
             owner.poll(&mut forwarder);
             let stats = forwarder.stats();
-            prop_assert!(stats.kept <= BUDGET && stats.pushes <= 3, "{:?}", stats);
+            prop_assert!(stats.kept <= BUDGET, "{:?}", stats);
             prop_assert!((0..3).all(|link| forwarder.link_stats(link).open <= 5));
         }
         for exchange in std::mem::take(&mut owner.served) {
             forwarder.give_up(exchange);
-        }
-        for push in std::mem::take(&mut owner.pushes) {
-            forwarder.give_up_push(push);
         }
         // One more than are due does no harm.
         for hash in &hashes {
@@ -202,7 +179,7 @@ proptest! {
         }
         owner.poll(&mut forwarder);
         let stats = forwarder.stats();
-        prop_assert_eq!((stats.serving, stats.coming, stats.waiting, stats.pushes), (0, 0, 0, 0));
+        prop_assert_eq!((stats.serving, stats.coming, stats.waiting), (0, 0, 0));
         prop_assert_eq!((stats.contents, stats.kept), (0, 0));
     }
 }

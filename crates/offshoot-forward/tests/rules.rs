@@ -281,22 +281,41 @@ fn what_is_promised_is_loaded_in_pieces_once_it_is_wanted_and_takes_room_no_long
 
 #[test]
 fn a_promise_that_is_not_kept_is_refused_and_forgotten() {
-    for wrong in [None, Some(Bytes::from_static(b"other")), Some(Bytes::from_static(b"longer than it"))] {
+    for wrong in [&b"other"[..], b"longer than it"] {
         let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
         let hash = ContentHash::of(b"right");
         root.promise(hash, 5).expect("it fits");
         root.serve(1, 1, hash);
         let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("nothing to load") };
-        match wrong {
-            None => root.finished(fetch, Err(Refusal::Lost)),
-            Some(wrong) => {
-                root.arrived(fetch, wrong);
-                root.finished(fetch, Ok(()));
-            }
-        }
+        root.arrived(fetch, Bytes::copy_from_slice(wrong));
+        root.finished(fetch, Ok(()));
         assert!(matches!(events(&mut root).last(), Some(Event::End { exchange: 1, outcome: Err(_) })));
         assert_eq!(root.stats().contents, 0);
     }
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_just_now_is_kept_to_those_who_ask_later() {
+    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
+    let hash = ContentHash::of(b"right");
+    root.promise(hash, 5).expect("it fits");
+    for (exchange, refusal) in [(1, Refusal::Busy), (2, Refusal::Lost)] {
+        root.serve(exchange, 1, hash);
+        root.need(hash);
+        let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("nothing to load") };
+        root.arrived(fetch, Bytes::from_static(b"ri"));
+        events(&mut root);
+        root.finished(fetch, Err(refusal.clone()));
+        let failed = Event::Failed { hash, refusal: refusal.clone() };
+        // Nobody waits for a second try, and none is made before somebody asks.
+        assert_eq!(events(&mut root), [Event::End { exchange, outcome: Err(refusal) }, failed]);
+        assert_eq!((root.stats().coming, root.stats().kept), (0, 0));
+    }
+    root.serve(3, 1, hash);
+    let [Event::Load { fetch, .. }] = events(&mut root)[..] else { panic!("the promise was forgotten") };
+    root.arrived(fetch, Bytes::from_static(b"right"));
+    root.finished(fetch, Ok(()));
+    assert_eq!(drain(&mut root, 3), stream(b"right"));
 }
 
 #[test]
@@ -309,49 +328,4 @@ fn a_promise_outlives_those_who_gave_up_while_it_was_loaded() {
     events(&mut root);
     root.serve(2, 1, hash);
     assert!(matches!(events(&mut root)[..], [Event::Load { .. }]));
-}
-
-#[test]
-fn a_push_offers_once_to_each_child_on_the_way_and_ends_with_who_lacks_it() {
-    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
-    let hash = root.register(&b"image"[..]);
-    let targets = [at(&[1]), at(&[1, 4]), at(&[2, 0, 5]), Address::ROOT];
-    let push = root.push(hash, targets.to_vec()).expect("it is there");
-    let told = events(&mut root);
-    let [Event::Offer { offer: to_1, child: 1, targets: of_1, .. }, Event::Offer { offer: to_2, child: 2, .. }] =
-        &told[..]
-    else {
-        panic!("{told:?}")
-    };
-    assert_eq!(of_1[..], [at(&[1]), at(&[1, 4])]);
-    // It may speak for its own targets only.
-    let failed = vec![(at(&[1, 4]), Refusal::TooLarge), (at(&[2, 0, 5]), Refusal::Unknown)];
-    root.offered(*to_1, Ok(failed));
-    assert_eq!(events(&mut root), []);
-    root.offered(*to_2, Err(Refusal::Lost));
-    let failed = vec![(at(&[1, 4]), Refusal::TooLarge), (at(&[2, 0, 5]), Refusal::Lost)];
-    assert_eq!(events(&mut root), [Event::Pushed { push, failed }]);
-}
-
-#[test]
-fn a_push_to_many_fits_its_offers_into_frames() {
-    let mut root: Relay = Forwarder::new(Address::ROOT, Config::default());
-    let hash = root.register(&b"image"[..]);
-    root.push(hash, (0..300).map(|index| at(&[3, index])).collect()).expect("it is there");
-    let sizes: Vec<usize> = events(&mut root)
-        .into_iter()
-        .map(|event| match event {
-            Event::Offer { child: 3, targets, .. } => targets.len(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(sizes, [128, 128, 44]);
-}
-
-#[test]
-fn an_offer_for_whom_does_not_lie_below_says_so() {
-    let mut relay = relay(Config::default());
-    let hash = relay.register(&b"image"[..]);
-    let push = relay.push(hash, vec![at(&[2]), at(&[1])]).expect("it is there");
-    assert_eq!(events(&mut relay), [Event::Pushed { push, failed: vec![(at(&[2]), Refusal::NoRoute)] }]);
 }

@@ -18,7 +18,7 @@ const CLEAN: Setting =
 #[test]
 fn each_link_carries_a_content_once_and_everybody_gets_it() {
     let total = many(0..250, |seed| Setting { seed, ..CLEAN });
-    assert!(total.ready > 2000 && total.pushed > 500 && total.joined > 500 && total.failed == 0, "{total:?}");
+    assert!(total.ready > 2000 && total.joined > 500 && total.failed == 0, "{total:?}");
 }
 
 #[test]

@@ -164,19 +164,21 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     }
 
     /// A fetch ended without the content: those who have some of it already are told so; for the others it is asked for
-    /// elsewhere, once.
+    /// elsewhere, once. What its owner could not load just now is still promised, to those who ask from now on.
     pub(super) fn refuse(&mut self, hash: ContentHash, refusal: Refusal) {
         let own = self.coming(&hash).is_some_and(|coming| coming.from.is_none());
+        let later = own && matches!(refusal, Refusal::Busy | Refusal::Lost);
         self.end_fetch(&hash);
         if let Some(entry) = self.entries.get_mut(&hash)
             && own
+            && !later
             && entry.origin != Origin::Withdrawn
         {
             // A promise that was not kept.
             entry.origin = Origin::Above;
         }
         self.refuse_served(&hash, &refusal, true);
-        if self.is_wanted(&hash) && self.begin(hash) {
+        if !later && self.is_wanted(&hash) && self.begin(hash) {
             return;
         }
         self.refuse_served(&hash, &refusal, false);
@@ -187,7 +189,6 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
                 self.events.push_back(Event::Failed { hash, refusal: refusal.clone() });
             }
         }
-        self.pushes_settled(&hash, Some(&refusal));
         self.tidy(&hash);
     }
 

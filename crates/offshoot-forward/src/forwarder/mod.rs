@@ -1,11 +1,10 @@
 //! The forwarder: what a context has, what is coming, and who waits.
 //!
 //! Here is the state and what the owner registers and needs; `serve.rs` answers those below, `fetch.rs` takes what
-//! comes, `cache.rs` makes room, `push.rs` runs ahead.
+//! comes, `cache.rs` makes room.
 
 mod cache;
 mod fetch;
-mod push;
 mod serve;
 
 use std::collections::VecDeque;
@@ -16,8 +15,7 @@ use offshoot_wire::Address;
 
 use crate::content::Partial;
 use crate::sorted::Sorted;
-use crate::{Config, Content, ContentHash, Event, FetchId, LinkStats, OfferId, PushId, Refusal, Stats};
-use push::{Offer, Push};
+use crate::{Config, Content, ContentHash, Event, FetchId, LinkStats, Refusal, Stats};
 use serve::Served;
 
 /// One context's part in forwarding contents; the [crate's page](crate) says how it works.
@@ -34,8 +32,6 @@ pub struct Forwarder<X, L> {
     fetches: Sorted<FetchId, ContentHash>,
     /// What waits for room, longest first.
     room: VecDeque<FetchId>,
-    pushes: Sorted<PushId, Push>,
-    offers: Sorted<OfferId, Offer>,
     links: Sorted<L, LinkStats>,
     /// What links carried that are no more.
     past: LinkStats,
@@ -130,8 +126,6 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             served: Sorted::new(),
             fetches: Sorted::new(),
             room: VecDeque::new(),
-            pushes: Sorted::new(),
-            offers: Sorted::new(),
             links: Sorted::new(),
             past: LinkStats::default(),
             stats: Stats::default(),
@@ -270,7 +264,6 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             serving: self.served.len(),
             coming: self.fetches.len(),
             waiting: self.room.len(),
-            pushes: self.pushes.len(),
             ..self.stats
         }
     }
@@ -302,7 +295,6 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
     /// Whether anyone here or below waits for a content, or has it in use.
     fn is_wanted(&self, hash: &ContentHash) -> bool {
         self.entries.get(hash).is_some_and(|entry| entry.needs > 0 || entry.held > 0 || !entry.serving.is_empty())
-            || self.pushes.values().any(|push| push.hash == *hash)
     }
 
     /// Sees to it that a content is here or on its way.
@@ -339,7 +331,6 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
             self.events.push_back(Event::Ready { hash, content });
         }
         self.wake(&hash);
-        self.pushes_settled(&hash, None);
         self.tidy(&hash);
     }
 

@@ -2,7 +2,7 @@
 //! that are lost, caches that are too small.
 //!
 //! What is checked all the time: no cache exceeds its budget, what is ready has the hash, a relay blames nobody honest.
-//! At the end: every need and push has ended, nothing is left over; and in trees where nothing went wrong, every link
+//! At the end: every need has ended, nothing is left over; and in trees where nothing went wrong, every link
 //! carried every content at most once and everybody has what they asked for.
 
 mod setting;
@@ -10,7 +10,7 @@ mod setting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, OfferId, Outcome, PushId, Refusal};
+use offshoot_forward::{Config, ContentHash, Event, FetchId, Forwarder, Outcome, Refusal};
 use offshoot_wire::Address;
 pub(crate) use setting::{Setting, Tally};
 
@@ -30,8 +30,6 @@ enum Message {
     Done { exchange: u64, outcome: Outcome },
     Cancel { exchange: u64 },
     Credit { exchange: u64, bytes: u64 },
-    Offer { offer: (usize, OfferId), hash: ContentHash, targets: Vec<Address> },
-    Offered { offer: OfferId, answer: Result<Vec<(Address, Refusal)>, Refusal> },
 }
 
 struct Node {
@@ -48,12 +46,7 @@ struct Node {
     loads: Vec<(FetchId, ContentHash)>,
     needs: BTreeMap<ContentHash, u32>,
     holds: Vec<ContentHash>,
-    pushes: BTreeMap<PushId, Pushing>,
-    offers: BTreeMap<OfferId, usize>,
 }
-
-/// Whose offer began a push, what is pushed, and to whom.
-type Pushing = (Option<(usize, OfferId)>, ContentHash, Vec<Address>);
 
 pub(crate) struct Sim {
     setting: Setting,
@@ -129,8 +122,6 @@ impl Sim {
                 loads: Vec::new(),
                 needs: BTreeMap::new(),
                 holds: Vec::new(),
-                pushes: BTreeMap::new(),
-                offers: BTreeMap::new(),
             });
         }
         for number in 0..4u64 {
@@ -190,15 +181,14 @@ impl Sim {
         match self.below(10) {
             0 if self.setting.losses && index > 0 => self.lose(index),
             1 if index == 0 || self.below(3) == 0 => {
-                let targets: Vec<Address> = self
-                    .nodes
-                    .iter()
-                    .filter(|node| node.address.is_under(&self.nodes[index].address))
-                    .map(|node| node.address.clone())
-                    .collect();
-                let targets: Vec<Address> = targets.into_iter().filter(|_| self.below(3) > 0).collect();
-                if let Ok(push) = self.nodes[index].forwarder.push(hash, targets.clone()) {
-                    self.nodes[index].pushes.insert(push, (None, hash, targets));
+                // Many contexts below want it at once, as by a preload.
+                let top = self.nodes[index].address.clone();
+                for below in 0..self.nodes.len() {
+                    let node = &self.nodes[below];
+                    if node.alive && node.address.is_under(&top) && self.below(3) > 0 {
+                        self.need(below, hash);
+                        self.pump(below);
+                    }
                 }
             }
             2 if self.setting.losses => {
@@ -208,12 +198,14 @@ impl Sim {
                     self.stop_waiting(index, *hash);
                 }
             }
-            _ => {
-                *self.nodes[index].needs.entry(hash).or_default() += 1;
-                self.nodes[index].forwarder.need(hash);
-            }
+            _ => self.need(index, hash),
         }
         self.pump(index);
+    }
+
+    fn need(&mut self, index: usize, hash: ContentHash) {
+        *self.nodes[index].needs.entry(hash).or_default() += 1;
+        self.nodes[index].forwarder.need(hash);
     }
 
     fn stop_waiting(&mut self, index: usize, hash: ContentHash) {
@@ -232,25 +224,11 @@ impl Sim {
             let node = &self.nodes[index];
             node.needs.keys().next().filter(|_| node.alive).map(|hash| (index, *hash))
         });
-        if let Some((index, hash)) = waits {
-            let stalls = self.nodes.iter().any(|node| node.lie == Some(Lie::Stall));
-            assert!(stalls, "seed {}: /{index} waits for {hash:?} for ever", self.setting.seed);
-            self.tally.timed_out += 1;
-            self.stop_waiting(index, hash);
-            self.pump(index);
-            return true;
-        }
-        let push = (0..self.nodes.len()).filter(|index| self.nodes[*index].alive).find_map(|index| {
-            let push = self.nodes[index].pushes.keys().next()?;
-            Some((index, *push))
-        });
-        let Some((index, push)) = push else { return false };
+        let Some((index, hash)) = waits else { return false };
         let stalls = self.nodes.iter().any(|node| node.lie == Some(Lie::Stall));
-        assert!(stalls, "seed {}: /{index} pushes for ever", self.setting.seed);
-        self.nodes[index].forwarder.give_up_push(push);
-        if let Some((Some((above, offer)), ..)) = self.nodes[index].pushes.remove(&push) {
-            self.send(index, above, Message::Offered { offer, answer: Err(Refusal::Lost) });
-        }
+        assert!(stalls, "seed {}: /{index} waits for {hash:?} for ever", self.setting.seed);
+        self.tally.timed_out += 1;
+        self.stop_waiting(index, hash);
         self.pump(index);
         true
     }
@@ -319,16 +297,6 @@ impl Sim {
                     *credit += bytes;
                     self.transmit(to, exchange);
                 }
-            }
-            Message::Offer { offer, hash, targets } => match node.forwarder.push(hash, targets.clone()) {
-                Ok(push) => {
-                    node.pushes.insert(push, (Some(offer), hash, targets));
-                }
-                Err(refusal) => self.send(to, from, Message::Offered { offer: offer.1, answer: Err(refusal) }),
-            },
-            Message::Offered { offer, answer } => {
-                node.offers.remove(&offer);
-                node.forwarder.offered(offer, answer);
             }
         }
     }
@@ -403,33 +371,6 @@ impl Sim {
                 assert!(!known || !clean, "seed {seed}: /{index} is refused {hash:?}: {refusal}");
                 assert!(known || refusal != Refusal::Lost || !clean, "seed {seed}");
             }
-            Event::Offer { offer, child, hash, targets } => {
-                let child = node.children[child as usize];
-                node.offers.insert(offer, child);
-                if self.nodes[child].alive {
-                    self.send(index, child, Message::Offer { offer: (index, offer), hash, targets });
-                } else {
-                    self.nodes[index].offers.remove(&offer);
-                    self.nodes[index].forwarder.offered(offer, Err(Refusal::Lost));
-                }
-            }
-            Event::Pushed { push, failed } => {
-                let Some((from, hash, targets)) = node.pushes.remove(&push) else { return };
-                self.tally.pushed += 1;
-                if let Some((above, offer)) = from {
-                    return self.send(index, above, Message::Offered { offer, answer: Ok(failed) });
-                }
-                let setting = self.setting;
-                if !setting.liars && !setting.losses && self.contents.contains_key(&hash) {
-                    assert_eq!(failed, [], "seed {seed}");
-                    // The root loads what it promised whenever it is wanted.
-                    let have = |node: &Node| {
-                        setting.small_caches || node.address == Address::ROOT || node.forwarder.has(&hash)
-                    };
-                    let missing = self.nodes.iter().find(|node| targets.contains(&node.address) && !have(node));
-                    assert!(missing.is_none(), "seed {seed}: {}", missing.map_or("", |_| "a target lacks it"));
-                }
-            }
             Event::Damaged { link, .. } => {
                 self.tally.damaged += 1;
                 let link = link.expect("the root's own contents are right");
@@ -488,12 +429,6 @@ impl Sim {
             if !self.nodes[at].alive {
                 continue;
             }
-            let offers: Vec<OfferId> =
-                self.nodes[at].offers.iter().filter(|(_, child)| lost.contains(child)).map(|(o, _)| *o).collect();
-            for offer in offers {
-                self.nodes[at].offers.remove(&offer);
-                self.nodes[at].forwarder.offered(offer, Err(Refusal::Lost));
-            }
             for gone in &lost {
                 self.nodes[at].forwarder.link_gone(*gone);
                 self.nodes[at].serving.retain(|_, (to, _)| to != gone);
@@ -515,10 +450,9 @@ impl Sim {
             if !node.alive {
                 continue;
             }
-            assert!(node.needs.is_empty() && node.pushes.is_empty(), "seed {seed}: /{index} still waits");
-            let left = (stats.serving, stats.coming, stats.waiting, stats.pushes);
-            assert!(left == (0, 0, 0, 0) || stalled, "seed {seed}: /{index} {stats:?}");
-            assert_eq!((stats.coming, stats.waiting, stats.pushes), (0, 0, 0), "seed {seed}: /{index}");
+            assert!(node.needs.is_empty(), "seed {seed}: /{index} still waits");
+            assert!(stats.serving == 0 || stalled, "seed {seed}: /{index} {stats:?}");
+            assert_eq!((stats.coming, stats.waiting), (0, 0), "seed {seed}: /{index}");
         }
         let setting = self.setting;
         if !setting.liars && !setting.losses && !setting.small_caches {

@@ -18,7 +18,6 @@ pub(crate) struct Tally {
     pub(crate) ready: u64,
     pub(crate) failed: u64,
     pub(crate) unknown: u64,
-    pub(crate) pushed: u64,
     pub(crate) damaged: u64,
     pub(crate) retried: u64,
     pub(crate) evictions: u64,
@@ -32,7 +31,6 @@ impl Tally {
         self.ready += other.ready;
         self.failed += other.failed;
         self.unknown += other.unknown;
-        self.pushed += other.pushed;
         self.damaged += other.damaged;
         self.retried += other.retried;
         self.evictions += other.evictions;

@@ -476,8 +476,6 @@ impl State {
                     self.needs_met(&hash, &Err(failure), now);
                 }
                 Event::Damaged { hash, .. } => log::warn!("what came for the content {hash} is something else"),
-                // Nothing is pushed here.
-                Event::Offer { .. } | Event::Pushed { .. } => {}
             }
         }
     }
@@ -560,8 +558,7 @@ fn kind_of(refusal: &Refusal) -> FailureKind {
         Refusal::Damaged(by) => FailureKind::Damaged(by.clone()),
         Refusal::TooLarge => FailureKind::TooLarge,
         Refusal::Busy => FailureKind::Busy,
-        Refusal::Lost => FailureKind::PeerLost(LostReason::LinkEnd),
-        Refusal::NoRoute => FailureKind::NoRoute,
+        _ => FailureKind::PeerLost(LostReason::LinkEnd),
     }
 }
 
