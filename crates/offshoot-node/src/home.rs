@@ -6,6 +6,7 @@
 //! credit for it is given when the logger has taken it. Who said something is set here, by the address that it came from,
 //! and what was said is escaped (S8). Only a root and a worker have this: the stock agent does not link it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -291,9 +292,11 @@ const STREAMS: [&str; 2] = ["stdout", "stderr"];
 impl Desk {
     fn take(&mut self, item: Item) {
         match item {
-            Item::Name(address, name) => {
-                self.speakers.insert(address, Speaker { name, seq: 0, missing: 0, told: None });
-            }
+            // Its records may have come before its name.
+            Item::Name(address, name) => match self.speakers.entry(address) {
+                Entry::Occupied(mut known) => known.get_mut().name = name,
+                Entry::Vacant(new) => drop(new.insert(Speaker { name, seq: 0, missing: 0, told: None })),
+            },
             Item::Gone(prefix) => self.gone(prefix),
             Item::Forget(child) => {
                 self.forgot = true;
@@ -470,9 +473,29 @@ mod tests {
         let left: Vec<String> = desk.speakers.keys().map(Address::to_string).collect();
         assert_eq!(left, ["/0", "/0/7", "/1"], "who is below a child that says too much, or is gone, is forgotten");
         // Who was forgotten and speaks again has lost nothing for all that is known.
-        let record =
-            LogRecord { seq: 500, level: 3, unix_us: 0, thread: "t".into(), module: "m".into(), text: "x".into() };
-        desk.take(Item::Record(address("/1/3"), offshoot_wire::encode(&record).into()));
+        desk.take(record(&address("/1/3"), 500));
         assert_eq!(desk.speakers[&address("/1/3")].missing, 0);
+    }
+
+    #[test]
+    fn records_that_come_before_the_name_of_their_context_are_not_missing() {
+        let (mut desk, address) = (Desk::default(), Address::ROOT.child(3).expect("not deep"));
+        for seq in [1, 2, 3] {
+            desk.take(record(&address, seq));
+        }
+        desk.take(Item::Name(address.clone(), "web1".into()));
+        for (seq, missing) in [(4, 0), (5, 0), (8, 2)] {
+            // As if it had been told just now: what is missing is kept, and not told.
+            desk.speakers.get_mut(&address).expect("known").told = Some(Instant::now());
+            desk.take(record(&address, seq));
+            assert_eq!(desk.speakers[&address].missing, missing, "at record {seq}");
+        }
+        assert_eq!(desk.speakers[&address].name, "web1");
+    }
+
+    fn record(from: &Address, seq: u64) -> Item {
+        let (thread, module, text) = ("t".into(), "m".into(), "x".into());
+        let record = LogRecord { seq, level: 3, unix_us: 0, thread, module, text };
+        Item::Record(from.clone(), offshoot_wire::encode(&record).into())
     }
 }
