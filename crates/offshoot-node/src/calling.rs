@@ -10,6 +10,7 @@ use offshoot_wire::{
 };
 
 use crate::error::os_failure;
+use crate::handover::Handed;
 use crate::pending::{Exchange, Sending, decoded};
 use crate::shared::Elapsed;
 use crate::{Context, Error};
@@ -39,20 +40,29 @@ impl Context {
     /// # Errors
     /// [`FailureKind::TooLarge`] for arguments of more than [`Limits::CALL`] bytes; or why it cannot be sent.
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
-    pub fn start_call(&self, function: &str, args: Vec<u8>, chain: Option<ChainLink>) -> Result<Calling, Error> {
-        if args.len() as u64 > Limits::CALL {
-            let message = format!("the arguments are {} bytes, expected at most {}", args.len(), Limits::CALL);
+    pub fn start_call(
+        &self,
+        function: &str,
+        args: impl Into<Handed>,
+        chain: Option<ChainLink>,
+    ) -> Result<Calling, Error> {
+        let args = args.into();
+        let length = args.len();
+        if length as u64 > Limits::CALL {
+            let message = format!("the arguments are {length} bytes, expected at most {}", Limits::CALL);
             return Err(self.error(Failure::new(FailureKind::TooLarge, message)));
         }
-        let (args, follow) = if args.len() > Limits::CALL_INLINE { (Vec::new(), args) } else { (args, Vec::new()) };
-        let spec = CallSpec { function: function.to_owned(), args, follow: follow.len() as u64, chain };
+        let (args, follow) =
+            if length > Limits::CALL_INLINE { (Vec::new(), Some(args.parts())) } else { (args.into_vec(), None) };
+        let follows = if follow.is_some() { length as u64 } else { 0 };
+        let spec = CallSpec { function: function.to_owned(), args, follow: follows, chain };
         let exchange = Arc::new(self.ask_when(Verb::Call, encode(&spec).into(), Sending::Soon)?);
         let calling = Calling { exchange, came: Mutex::default() };
-        if !follow.is_empty() {
+        if let Some(parts) = follow {
             let exchange = Arc::clone(&calling.exchange);
             let thread = std::thread::Builder::new().name("offshoot-args".into());
             thread
-                .spawn(move || send(&exchange, follow.into()))
+                .spawn(move || send(&exchange, parts))
                 .map_err(|error| self.error(os_failure("no thread for the arguments", &error)))?;
         }
         Ok(calling)
@@ -60,7 +70,14 @@ impl Context {
 }
 
 /// Sends large arguments, as there is credit for them.
-fn send(exchange: &Exchange, mut args: Bytes) {
+fn send(exchange: &Exchange, parts: [Bytes; 2]) {
+    if parts.into_iter().all(|part| send_part(exchange, part)) {
+        exchange.with(|state, id, now| state.core.finish(id, channel::STDIN, EndReason::Done, now));
+    }
+}
+
+/// Sends a part of them; `false` when no more is wanted.
+fn send_part(exchange: &Exchange, mut args: Bytes) -> bool {
     while !args.is_empty() {
         let sent = exchange.wait(None, |state, id, now| {
             let over = state.asked(id).is_none_or(|asked| asked.done || asked.is_stopped(channel::STDIN));
@@ -74,10 +91,10 @@ fn send(exchange: &Exchange, mut args: Bytes) {
         });
         match sent {
             Ok(Some(n)) => args = args.slice(n..),
-            Ok(None) | Err(Elapsed) => return,
+            Ok(None) | Err(Elapsed) => return false,
         }
     }
-    exchange.with(|state, id, now| state.core.finish(id, channel::STDIN, EndReason::Done, now));
+    true
 }
 
 enum Next {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use offshoot_route::{Node, Time, narrow};
 use offshoot_wire::escape::escaped;
 use offshoot_wire::{
@@ -144,9 +145,44 @@ impl Drop for Token {
 
 /// A value that is to be handed over, encoded.
 pub struct Packed {
-    /// The value, behind a byte that says that it carries nothing.
-    bytes: Arc<Vec<u8>>,
+    /// The value, behind a byte that says that it carries nothing. Shared by all whom it goes to.
+    bytes: Bytes,
     carried: Mutex<Vec<Parcel>>,
+}
+
+/// A value as it goes to one receiver: what it carries there, and behind that the value, which others may share.
+#[derive(Clone, Debug, Default)]
+pub struct Handed {
+    carried: Vec<u8>,
+    value: Bytes,
+}
+
+impl Handed {
+    /// How many bytes it is.
+    pub(crate) fn len(&self) -> usize {
+        self.carried.len() + self.value.len()
+    }
+
+    /// Its parts, in their order.
+    pub(crate) fn parts(self) -> [Bytes; 2] {
+        [self.carried.into(), self.value]
+    }
+
+    /// All of it in one piece; without copying where nobody shares it and it carries nothing.
+    pub fn into_vec(self) -> Vec<u8> {
+        if self.carried.is_empty() {
+            return self.value.into();
+        }
+        let mut all = self.carried;
+        all.extend_from_slice(&self.value);
+        all
+    }
+}
+
+impl From<Vec<u8>> for Handed {
+    fn from(bytes: Vec<u8>) -> Handed {
+        Handed { carried: Vec::new(), value: bytes.into() }
+    }
 }
 
 /// A thing on its way.
@@ -178,7 +214,7 @@ impl Packed {
             Some(Scope::Packing { things, .. }) => things,
             _ => Vec::new(),
         };
-        Ok(Packed { bytes: Arc::new(bytes?), carried: Mutex::new(things.into_iter().map(Parcel::Thing).collect()) })
+        Ok(Packed { bytes: bytes?.into(), carried: Mutex::new(things.into_iter().map(Parcel::Thing).collect()) })
     }
 
     /// As it goes to a worker, with the right of the worker to use what it carries. Again, to another worker, as long as
@@ -186,7 +222,7 @@ impl Packed {
     ///
     /// # Errors
     /// When something that it carries cannot be handed over.
-    pub fn for_call(&self, worker: &Context) -> Result<Vec<u8>, Error> {
+    pub fn for_call(&self, worker: &Context) -> Result<Handed, Error> {
         let to = To { address: worker.address(), near: worker.is_here(), after: AFTER_CALL };
         self.hand(worker.shared(), &to).map_err(|failure| worker.error(failure))
     }
@@ -195,20 +231,21 @@ impl Packed {
     ///
     /// # Errors
     /// As [`for_call`](Self::for_call).
-    pub fn for_reply(&self, call: &Invocation) -> Result<Vec<u8>, Failure> {
+    pub fn for_reply(self, call: &Invocation) -> Result<Vec<u8>, Failure> {
         let to = To { address: &call.from, near: true, after: AFTER_REPLY };
-        self.hand(call.context.shared(), &to)
+        let handed = self.hand(call.context.shared(), &to)?;
+        drop(self);
+        Ok(handed.into_vec())
     }
 
-    fn hand(&self, shared: &Arc<Shared>, to: &To<'_>) -> Result<Vec<u8>, Failure> {
+    fn hand(&self, shared: &Arc<Shared>, to: &To<'_>) -> Result<Handed, Failure> {
         let mut parcels = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
         if parcels.is_empty() {
-            return Ok(self.bytes.to_vec());
+            return Ok(Handed { carried: Vec::new(), value: self.bytes.clone() });
         }
         let list = parcels.iter_mut().map(|parcel| hand(parcel, shared, to));
-        let mut bytes = encode(&list.collect::<Result<Vec<Carried>, Failure>>()?);
-        bytes.extend_from_slice(&self.bytes[1..]);
-        Ok(bytes)
+        let carried = encode(&list.collect::<Result<Vec<Carried>, Failure>>()?);
+        Ok(Handed { carried, value: self.bytes.slice(1..) })
     }
 }
 
@@ -216,7 +253,7 @@ impl Clone for Packed {
     /// For another receiver. What only one can have, such as the end of a channel that is read, goes to the first.
     fn clone(&self) -> Packed {
         let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Packed { bytes: Arc::clone(&self.bytes), carried: Mutex::new(carried) }
+        Packed { bytes: self.bytes.clone(), carried: Mutex::new(carried) }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::stage::PATIENCE;
 /// What goes to a context that is called with this.
 fn handed(value: &impl Serialize, to: &Context) -> (Packed, Carried) {
     let packed = Packed::new(value).expect("it has a form");
-    let bytes = packed.for_call(to).expect("it can be handed over");
+    let bytes = packed.for_call(to).expect("it can be handed over").into_vec();
     let (list, _) = carried(&bytes).expect("a list");
     (packed, list.into_iter().next().expect("it carries something"))
 }
