@@ -7,7 +7,7 @@ use offshoot_node::{Context, Error};
 use offshoot_wire::{Address, ChainLink, Failure, FailureKind};
 
 /// Calls to one context that run one after the other, in the order in which they were started, and stop at the first that
-/// does not succeed: a function that returns an `Err`, panics, is lost or is given up. Those behind it end with
+/// does not succeed: a function that returns an `Err`, panics, is lost, or is given up before it has ended. Those behind it end with
 /// [`FailureKind::Cancelled`] and have not run; so do new ones, until [`reset`](Chain::reset).
 ///
 /// The calls are sent at once, whatever is still to run before them: a chain of a hundred takes one round trip.

@@ -14,7 +14,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// An encoded value, and what makes of it what went wrong.
 pub(crate) struct Outcome {
-    pub(crate) function: &'static str,
     /// What the function returned, if that was an error of its own.
     pub(crate) error: Option<Vec<u8>>,
 }
@@ -58,13 +57,13 @@ fn watch() {
 }
 
 fn tell(done: Completed<Outcome>) {
-    let context = done.context().clone();
+    let (context, function) = (done.context().clone(), done.function());
     match done.into_result() {
-        Ok(Outcome { error: None, .. }) => {}
-        Ok(Outcome { function, error: Some(error) }) => match decode_untrusted::<RemoteError>(&error) {
+        Ok(Outcome { error: None }) => {}
+        Ok(Outcome { error: Some(error) }) => match decode_untrusted::<RemoteError>(&error) {
             Ok(error) => log::error!("{function}, detached on {context}, returned an error: {error}"),
             Err(_) => log::error!("{function}, detached on {context}, returned an error"),
         },
-        Err(error) => log::error!("a detached call failed: {error}"),
+        Err(error) => log::error!("{function}, detached on {context}, failed: {error}"),
     }
 }

@@ -5,66 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use offshoot_connect::methods::{Local, Ssh};
 use offshoot_mux::lead::Slot;
 use offshoot_node::handover::{self, Packed};
-use offshoot_node::{Calling, Context, Error, Invocation, Via};
-use offshoot_wire::{Address, EncodeError, Failure, FailureKind, Ran};
+use offshoot_node::{Calling, Context, Error};
+use offshoot_wire::{EncodeError, Failure, FailureKind, Ran};
 use serde::de::DeserializeOwned;
 
 use crate::chain::{Chain, Member};
 use crate::detached::Outcome;
 use crate::identity::identity;
-
-/// Where a remote function runs: its first argument, when it takes `&Here`.
-#[derive(Clone, Debug)]
-pub struct Here {
-    context: Context,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Here {
-    pub(crate) fn of(call: &Invocation) -> Here {
-        Here { context: call.context.clone(), cancelled: Arc::clone(&call.cancelled) }
-    }
-
-    /// The worker as a context: what it connects are its own children, and end with it.
-    pub fn context(&self) -> &Context {
-        &self.context
-    }
-
-    /// The name of the context that the function runs in: `worker`, as its agent calls it.
-    pub fn name(&self) -> &str {
-        self.context.name()
-    }
-
-    /// The names from the root's child down to the context that the function runs in, joined with ` -> `: what errors and
-    /// logs call it.
-    pub fn path(&self) -> &str {
-        self.context.path()
-    }
-
-    /// Where in the tree the function runs. No other context of the tree has that address, now or later.
-    pub fn address(&self) -> &Address {
-        self.context.address()
-    }
-
-    /// A context below this worker: same machine, same user. Call `connect` on it.
-    pub fn local(&self) -> Via<Local> {
-        self.context.local()
-    }
-
-    /// A context below this worker, that it logs in to by ssh: `[user@]host[:port]`. Call `connect` on it.
-    pub fn ssh(&self, target: impl AsRef<str>) -> Via<Ssh> {
-        self.context.ssh(target)
-    }
-
-    /// Whether nobody waits for the value any more: the caller cancelled, its time was up, or it is lost. The function
-    /// is not ended; one that takes long should ask now and then.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-}
 
 /// A call of a remote function, before it is sent. Made by the function's module.
 #[must_use = "nothing happens until `on` or `start` is called"]
@@ -126,12 +75,12 @@ impl<T> Call<T> {
     }
 
     /// Has it run in a context and goes on at once; nobody waits for its value. When it fails, or the function returns an
-    /// error, that is logged here, at level *error*.
+    /// error, that is logged here, at level *error*: with its text when it travels as a [`RemoteError`](crate::RemoteError);
+    /// of an error of a type of its own only that there was one.
     pub fn detached(self, context: &Context) {
-        crate::detached::keep(self.begin(context, |call, _, value| {
-            let error = call.error_of(value).map(<[u8]>::to_vec);
-            Ok(Outcome { function: call.function, error })
-        }));
+        crate::detached::keep(
+            self.begin(context, |call, _, value| Ok(Outcome { error: call.error_of(value).map(<[u8]>::to_vec) })),
+        );
     }
 
     /// Runs it in a context and waits for its value.
@@ -181,14 +130,23 @@ impl<T> Call<T> {
             }
             (_, Err(failure)) => (Err(failure), None),
         };
-        let (function, fallible, phase) = (self.function, self.fallible, Mutex::default());
-        let ended = AtomicBool::new(false);
-        let call = Arc::new(Under { context: context.clone(), function, args, kill, chain, fallible, ended, phase });
+        let call = Arc::new(Under {
+            context: context.clone(),
+            program: identity().unwrap_or_default(),
+            function: self.function,
+            args,
+            kill,
+            chain,
+            fallible: self.fallible,
+            again: AtomicBool::new(true),
+            left: AtomicBool::new(false),
+            phase: Mutex::default(),
+        });
         match program {
-            Ok(program) => call.send(program),
-            Err(failure) => call.enter(Phase::Refused(Error::new(failure, context.path()))),
+            Ok(_) => call.send(),
+            Err(failure) => call.enter(Phase::Ended(Err(Error::new(failure, context.path())))),
         }
-        PendingCall { call, deadline, program: identity().unwrap_or_default(), decode }
+        PendingCall { call, deadline, decode }
     }
 }
 
@@ -201,6 +159,7 @@ impl<T> fmt::Debug for Call<T> {
 /// A call on its way.
 struct Under {
     context: Context,
+    program: [u8; 32],
     function: &'static str,
     /// None when they could not be encoded.
     args: Option<Packed>,
@@ -208,8 +167,10 @@ struct Under {
     kill: bool,
     chain: Option<Member>,
     fallible: bool,
-    /// Its end has been told.
-    ended: AtomicBool,
+    /// It may be sent anew, should its worker have ended before it came there.
+    again: AtomicBool,
+    /// Its place in its chain is over.
+    left: AtomicBool,
     phase: Mutex<Phase>,
 }
 
@@ -219,8 +180,10 @@ enum Phase {
     /// It is being sent: from here on it may run.
     Sending(Vec<Arc<Slot<()>>>),
     Sent(Context, Arc<Calling>),
-    Refused(Error),
-    GivenUp,
+    /// What it ended with: an encoded value, and the worker that this is from.
+    Ended(Result<(Context, Vec<u8>), Error>),
+    /// It was given up, or its end was taken.
+    Over,
 }
 
 impl Default for Phase {
@@ -234,9 +197,9 @@ impl Under {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(self: &Arc<Self>, program: [u8; 32]) {
+    fn send(self: &Arc<Self>) {
         let call = Arc::clone(self);
-        self.context.with_worker(program, move |worker| {
+        self.context.with_worker(self.program, move |worker| {
             if !call.begins() {
                 return;
             }
@@ -250,9 +213,61 @@ impl Under {
             }
             call.enter(match sent {
                 Ok((calling, worker)) => Phase::Sent(worker, Arc::new(calling)),
-                Err(error) => Phase::Refused(error),
+                Err(error) => Phase::Ended(Err(error)),
             });
         });
+    }
+
+    /// Whether it has ended, as far as that is known here; when not, `ticket` is completed at the next thing that happens.
+    /// One that did not reach its worker is begun again here, so that nobody who looks has to wait for it.
+    fn has_ended(self: &Arc<Self>, ticket: Option<&Arc<Slot<()>>>) -> bool {
+        loop {
+            let mut phase = self.lock();
+            match &mut *phase {
+                Phase::Ended(_) | Phase::Over => return true,
+                Phase::Starting(waiting) | Phase::Sending(waiting) => {
+                    waiting.extend(ticket.map(Arc::clone));
+                    return false;
+                }
+                Phase::Sent(_, calling) if !calling.is_done(ticket) => return false,
+                Phase::Sent(..) => {}
+            }
+            // Its answer is for this thread to take; who looks meanwhile is told when that is over.
+            let before = std::mem::replace(&mut *phase, Phase::Sending(Vec::new()));
+            drop(phase);
+            if let Phase::Sent(worker, calling) = before
+                && let Some(result) = self.settle(&worker, calling.wait(None))
+            {
+                self.enter(Phase::Ended(result.map(|value| (worker, value))));
+            }
+        }
+    }
+
+    /// Takes notice of what its worker, or the way there, ended it with; `None` when it has begun again.
+    fn settle(self: &Arc<Self>, worker: &Context, result: Result<Vec<u8>, Error>) -> Option<Result<Vec<u8>, Error>> {
+        let failed = match &result {
+            // The worker ended before the call reached it: nothing ran, and another takes its place, once.
+            Err(error) if is_stale(error) && self.again.swap(false, Ordering::Relaxed) => {
+                self.context.forget_worker(worker);
+                self.enter(Phase::default());
+                self.send();
+                return None;
+            }
+            Err(_) => true,
+            Ok(value) => self.error_of(value).is_some(),
+        };
+        self.leave_chain(Some(failed));
+        Some(result)
+    }
+
+    /// Nobody waits for it any more; `under_way` says that it has not ended.
+    fn give_up(&self, under_way: bool) {
+        self.enter(Phase::Over);
+        if self.kill && under_way {
+            // It is one of its own: that was looked at when the call began.
+            let _ = self.context.end_worker();
+        }
+        self.leave_chain(None);
     }
 
     /// The encoded error of its own, if that is what the function returned.
@@ -264,7 +279,7 @@ impl Under {
     /// Its place in its chain is over: with success, or not; `None` when it was given up. Once.
     fn leave_chain(&self, failed: Option<bool>) {
         if let Some(chain) = self.chain.as_ref()
-            && !self.ended.swap(true, Ordering::Relaxed)
+            && !self.left.swap(true, Ordering::Relaxed)
         {
             match failed {
                 Some(failed) => chain.ended(failed),
@@ -282,12 +297,12 @@ impl Under {
         true
     }
 
-    /// Goes on to a phase and tells those who wait, unless the call was given up.
+    /// Goes on to a phase and tells those who wait, unless the call is over.
     fn enter(&self, next: Phase) {
         let mut phase = self.lock();
         // What is replaced is dropped without the lock: it may cancel a call.
         let before = match &*phase {
-            Phase::GivenUp => next,
+            Phase::Over => next,
             _ => std::mem::replace(&mut *phase, next),
         };
         drop(phase);
@@ -306,7 +321,6 @@ impl Under {
 pub struct PendingCall<T> {
     call: Arc<Under>,
     deadline: Option<Instant>,
-    program: [u8; 32],
     decode: Decode<T>,
 }
 
@@ -329,21 +343,24 @@ impl<T> PendingCall<T> {
     }
 
     fn finish(&self, deadline: Option<Instant>) -> Result<T, Error> {
-        let mut again = true;
         loop {
             let calling = {
                 let mut phase = self.call.lock();
                 match &mut *phase {
                     Phase::Sent(worker, calling) => Ok((worker.clone(), Arc::clone(calling))),
-                    Phase::Refused(error) => return Err(error.clone()),
-                    Phase::GivenUp => {
+                    Phase::Ended(_) => {
+                        let Phase::Ended(end) = std::mem::replace(&mut *phase, Phase::Over) else { continue };
+                        drop(phase);
+                        return end.and_then(|(worker, value)| self.decoded(&worker, &value));
+                    }
+                    Phase::Over => {
                         let failure = Failure::new(FailureKind::Cancelled, "the call was given up");
                         return Err(Error::new(failure, self.call.context.path()));
                     }
                     phase if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
                         // Given up under the lock: what was not sent by now is not sent any more.
                         let ran = if matches!(phase, Phase::Sending(_)) { Ran::MaybeExecuted } else { Ran::NotSent };
-                        *phase = Phase::GivenUp;
+                        *phase = Phase::Over;
                         let failure = Failure::new(FailureKind::Timeout, "the worker did not start in time").ran(ran);
                         return Err(Error::new(failure, self.call.context.path()));
                     }
@@ -357,33 +374,31 @@ impl<T> PendingCall<T> {
             match calling {
                 // Whether it came in time is seen above.
                 Err(ticket) => drop(ticket.wait(deadline)),
-                Ok((worker, calling)) => match calling.wait(deadline) {
-                    Ok(value) => {
-                        self.call.leave_chain(Some(self.call.error_of(&value).is_some()));
-                        self.call.ended.store(true, Ordering::Relaxed);
-                        return (self.decode)(&self.call, &worker, &value).map_err(|mut failure| {
-                            failure.message = format!("{}: {}", self.call.function, failure.message);
-                            Error::new(failure.ran(Ran::Executed), worker.path())
-                        });
+                Ok((worker, calling)) => {
+                    let result = calling.wait(deadline);
+                    if let Err(error) = &result
+                        && *error.kind() == FailureKind::Timeout
+                        && !calling.is_done(None)
+                    {
+                        // The call is cancelled by dropping it, and its worker is told of its chain behind that.
+                        drop(calling);
+                        self.call.give_up(true);
+                        return result.and_then(|value| self.decoded(&worker, &value));
                     }
-                    // It ended before the call reached it: nothing ran, and another takes its place, once.
-                    Err(error) if again && is_stale(&error) => {
-                        again = false;
-                        self.call.context.forget_worker(&worker);
-                        self.call.enter(Phase::default());
-                        self.call.send(self.program);
+                    if let Some(result) = self.call.settle(&worker, result) {
+                        self.call.enter(Phase::Over);
+                        return result.and_then(|value| self.decoded(&worker, &value));
                     }
-                    Err(error) => {
-                        // Of a call that ends otherwise than by its time the worker knows.
-                        if *error.kind() != FailureKind::Timeout {
-                            self.call.leave_chain(Some(true));
-                            self.call.ended.store(true, Ordering::Relaxed);
-                        }
-                        return Err(error);
-                    }
-                },
+                }
             }
         }
+    }
+
+    fn decoded(&self, worker: &Context, value: &[u8]) -> Result<T, Error> {
+        (self.decode)(&self.call, worker, value).map_err(|mut failure| {
+            failure.message = format!("{}: {}", self.call.function, failure.message);
+            Error::new(failure.ran(Ran::Executed), worker.path())
+        })
     }
 }
 
@@ -395,20 +410,16 @@ impl<T> PendingCall<T> {
 
     /// Whether a wait would return at once.
     pub fn is_done(&self) -> bool {
-        self.settled(None)
+        self.call.has_ended(None)
     }
 
     /// As [`is_done`](Self::is_done); when not, `ticket` is completed at the next thing that happens.
-    pub(crate) fn settled(&self, ticket: Option<&Arc<Slot<()>>>) -> bool {
-        let calling = match &mut *self.call.lock() {
-            Phase::Sent(_, calling) => Arc::clone(calling),
-            Phase::Refused(_) | Phase::GivenUp => return true,
-            Phase::Starting(waiting) | Phase::Sending(waiting) => {
-                waiting.extend(ticket.map(Arc::clone));
-                return false;
-            }
-        };
-        calling.is_done(ticket)
+    pub(crate) fn has_ended(&self, ticket: &Arc<Slot<()>>) -> bool {
+        self.call.has_ended(Some(ticket))
+    }
+
+    pub(crate) fn function(&self) -> &'static str {
+        self.call.function
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -418,12 +429,10 @@ impl<T> PendingCall<T> {
 
 impl<T> Drop for PendingCall<T> {
     fn drop(&mut self) {
-        self.call.enter(Phase::GivenUp);
-        if self.call.kill && !self.call.ended.load(Ordering::Relaxed) {
-            // It is one of its own: that was looked at when the call began.
-            let _ = self.call.context.end_worker();
-        }
-        self.call.leave_chain(None);
+        // What has come by now counts, though nobody waited for it; what did not reach a worker is not sent again.
+        self.call.again.store(false, Ordering::Relaxed);
+        let under_way = !self.call.has_ended(None);
+        self.call.give_up(under_way);
     }
 }
 

@@ -81,8 +81,8 @@ impl<T> Select<T> {
             let ended = self.calls.iter_mut().position(|watched| watched.has_ended(self.wake.as_ref(), now));
             if let Some(at) = ended {
                 let Watched { index, call, .. } = self.calls.swap_remove(at);
-                let context = call.context().clone();
-                return Some(Completed { index, context, result: call.wait() });
+                let (context, function) = (call.context().clone(), call.function());
+                return Some(Completed { index, context, function, result: call.wait() });
             }
             if self.calls.is_empty() || deadline.is_some_and(|deadline| deadline <= now) {
                 return None;
@@ -110,7 +110,7 @@ impl<T> Watched<T> {
         if let Some(wake) = wake {
             ticket.attach(wake);
         }
-        let ended = self.call.settled(Some(&ticket));
+        let ended = self.call.has_ended(&ticket);
         // Nobody wakes without a descriptor: then it is asked each time.
         self.ticket = wake.map(|_| ticket);
         ended
@@ -140,6 +140,7 @@ impl<T> fmt::Debug for Select<T> {
 pub struct Completed<T> {
     index: usize,
     context: Context,
+    function: &'static str,
     result: Result<T, Error>,
 }
 
@@ -152,6 +153,10 @@ impl<T> Completed<T> {
     /// The context that it was started on.
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
     }
 
     /// What it ended with.

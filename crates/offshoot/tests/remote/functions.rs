@@ -56,6 +56,24 @@ pub(crate) fn fill(length: usize) -> String {
 #[offshoot::remote]
 pub(crate) fn nothing() {}
 
+#[offshoot::remote]
+pub(crate) fn length(text: String) -> usize {
+    text.len()
+}
+
+/// Waits until there is such a file, and yields this process's number; 0 when none comes.
+#[offshoot::remote]
+pub(crate) fn until_file(path: PathBuf) -> u32 {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        if Instant::now() > end {
+            return 0;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::process::id()
+}
+
 /// How often the thread that watches this process's links and timers got a processor.
 #[offshoot::remote]
 pub(crate) fn turns_of_the_broker() -> io::Result<u64> {

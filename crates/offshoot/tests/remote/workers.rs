@@ -4,8 +4,8 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use log::LevelFilter;
+use offshoot::{Chain, Worker, WorkerLimits, prelude::*};
 use offshoot::{FailureKind, LostReason, Ran};
-use offshoot::{Worker, WorkerLimits, prelude::*};
 
 use crate::functions::*;
 use crate::logs::keep;
@@ -22,6 +22,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the_output_of_a_worker_of_its_own_can_be_read_as_streams", streamed),
     ("a_cancelled_call_ends_its_own_worker_and_all_that_it_started", killed),
     ("only_a_worker_of_its_own_is_ended_by_a_cancelled_call", not_killed),
+    ("a_call_that_never_ran_or_has_ended_ends_no_worker", spared),
     ("r5_no_more_workers_run_in_a_context_than_the_user_allows", workers_limit),
     ("a_detached_call_runs_and_its_failure_is_logged", detached),
 ];
@@ -200,6 +201,31 @@ fn not_killed() {
     assert!(error.hint().contains("Worker::on"), "{error}");
 }
 
+fn spared() {
+    let master = master();
+    let context = local(&master);
+    let worker = Worker::on(&context).start().expect("a worker");
+    let there = pid::on(&worker).expect("a value");
+    let job = until_cancelled::start(&worker);
+    // Refused, before anything was sent.
+    let error = length::call("x".repeat(65 << 20)).kill_on_cancel().on(&worker).expect_err("too large");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::TooLarge, Ran::NotSent), "{error}");
+    let chain = Chain::new();
+    note::call(1000, 0, vec![]).serial(&chain).on(&worker).expect("it ran").expect_err("an error");
+    let behind = note::call(1, 0, vec![]).serial(&chain).kill_on_cancel();
+    assert_eq!(behind.on(&worker).expect_err("it is behind an error").kind(), &FailureKind::Cancelled);
+    // Ended, and never waited for; looked at before it is dropped, and not.
+    let looked_at = nothing::call().kill_on_cancel().start(&worker);
+    within("it does not end", || looked_at.is_done());
+    drop(looked_at);
+    let unseen = nothing::call().kill_on_cancel().start(&worker);
+    std::thread::sleep(Duration::from_millis(500));
+    drop(unseen);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!job.is_done(), "the worker was ended, and the job in it: {:?}", job.wait());
+    assert_eq!(pid::on(&worker).expect("a value"), there);
+}
+
 fn detached() {
     let kept = keep(LevelFilter::Info);
     let master = master();
@@ -211,7 +237,14 @@ fn detached() {
     nothing::call().detached(&context);
     within("not all was told", || kept.texts("detached").len() == 3 && kept.texts("stdout") == ["ran"]);
     let all = kept.texts("detached").join("\n");
-    for part in ["No such file", "functions::size", "local", "as told", "functions::own_error"] {
+    for part in [
+        "No such file",
+        "functions::size",
+        "local",
+        "as told",
+        "functions::own_error",
+        "functions::panic, detached on local, failed",
+    ] {
         assert!(all.contains(part), "{part} is not in:\n{all}");
     }
 }
