@@ -220,7 +220,7 @@ fn unterminated(config: &str, master: &Master, host: &str, bytes: usize) -> Resu
     write::on(&context, bytes)??;
     let took = began.elapsed().as_micros();
     drop(context);
-    master.end(Duration::ZERO);
+    master.shutdown_with_grace(Duration::ZERO);
     let came = CAME.lock().expect("no panic");
     let sum: usize =
         came.iter().filter(|(_, target, _)| target.ends_with("::stdout")).map(|(.., text)| text.len()).sum();
@@ -294,7 +294,7 @@ fn chain(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
 fn preload(config: &str, master: &Master, host: &str, contexts: usize) -> Result<(), Failed> {
     let bastion = master.connect(ssh(config, host))?;
     let behind: Group = bastion.connect_all(vec![Local::new(); contexts]).into_iter().collect::<Result<_, _>>()?;
-    for done in master.preload(&behind) {
+    for done in master.preload_timeout(&behind, Duration::from_secs(60)) {
         done?;
     }
     let before = bastion.content_stats()?;

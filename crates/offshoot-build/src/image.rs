@@ -153,7 +153,7 @@ pub fn one_file(images: &Images, base: &Triple, agents: &Path, out: &Path) -> Re
         parts.push((Kind::Image, image.triple, read(&image.path)?));
     }
     let appended: Vec<Appended<'_>> =
-        parts.iter().map(|(kind, triple, bytes)| Appended { kind: *kind, triple, bytes }).collect();
+        parts.iter().map(|(kind, triple, bytes)| Appended::new(*kind, triple, bytes)).collect();
     let file = onefile::append(&read(&executable.path)?, &appended)?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

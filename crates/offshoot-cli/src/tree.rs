@@ -77,7 +77,7 @@ impl Tree {
 
     /// Ends everything. Returns within 7 s.
     pub(crate) fn shutdown(&self) {
-        self.master.end(GRACE);
+        self.master.shutdown_with_grace(GRACE);
     }
 }
 

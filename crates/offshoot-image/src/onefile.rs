@@ -37,6 +37,7 @@ pub const PART_MAX: u64 = 256 << 20;
 
 /// What a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// The file of an agent bundle, as it is.
     Agent,
@@ -225,6 +226,7 @@ fn decode(index: &[u8], end: u64) -> Option<Vec<Part>> {
 /// What is to be appended.
 #[cfg(feature = "pack")]
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Appended<'a> {
     /// What it is. Agents are bundles, packed already; images are packed here.
     pub kind: Kind,
@@ -232,6 +234,14 @@ pub struct Appended<'a> {
     pub triple: &'a str,
     /// Its bytes.
     pub bytes: &'a [u8],
+}
+
+#[cfg(feature = "pack")]
+impl<'a> Appended<'a> {
+    /// A part for a triple.
+    pub fn new(kind: Kind, triple: &'a str, bytes: &'a [u8]) -> Appended<'a> {
+        Appended { kind, triple, bytes }
+    }
 }
 
 /// The bytes of one file: `executable`, or, when that is one file already, its executable, with the parts behind it.

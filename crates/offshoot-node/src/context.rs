@@ -2,20 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use offshoot_connect::Answers;
 use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
 use offshoot_route::ExchangeId;
 use offshoot_wire::{
-    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, ContentStats, Failure, FailureKind, Grant, NodeInfo,
-    Recipe, ShutdownNotice, Start, Verb, encode,
+    Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Grant, Recipe, Start, Verb,
+    encode,
 };
 
 use crate::command::Command;
 use crate::options::CONNECTS;
-use crate::pending::{Exchange, Peer, Pending, Sending, decoded};
+use crate::pending::{Exchange, Peer, Sending, decoded};
 use crate::shared::Shared;
 use crate::via::Via;
 use crate::workers::Workers;
@@ -136,6 +136,11 @@ impl Context {
 
     pub(crate) fn workers(&self) -> &Workers {
         &self.0.shared.workers
+    }
+
+    /// Whether it is the context of this process itself.
+    pub(crate) fn is_own(&self) -> bool {
+        self.0.own
     }
 
     /// Whether it runs on the machine of this process and sees the same files.
@@ -392,87 +397,7 @@ impl Context {
         Command::new(self.clone(), None)
     }
 
-    /// Sends bytes there and back: the cheapest call, answered by the agent itself.
-    ///
-    /// # Errors
-    /// How the context was lost; [`FailureKind::TooLarge`] for more than a frame holds.
-    pub fn echo(&self, bytes: &[u8]) -> Result<Bytes, Error> {
-        self.call(Verb::Echo, Bytes::copy_from_slice(bytes))
-    }
-
-    /// As [`echo`](Self::echo), without waiting. Many such calls travel together.
-    ///
-    /// # Errors
-    /// When it cannot even be sent.
-    pub fn start_echo(&self, bytes: &[u8]) -> Result<Pending<Bytes>, Error> {
-        let exchange = Exchange::ask(self.peer(), Verb::Echo, Bytes::copy_from_slice(bytes), Sending::Soon)?;
-        Ok(Pending::new(exchange, Ok))
-    }
-
-    /// How long a message takes there and back.
-    ///
-    /// # Errors
-    /// How the context was lost.
-    pub fn ping(&self) -> Result<Duration, Error> {
-        let start = Instant::now();
-        self.echo(b"")?;
-        Ok(start.elapsed())
-    }
-
-    /// As [`ping`](Self::ping), waiting at most for `timeout`.
-    ///
-    /// # Errors
-    /// As [`ping`](Self::ping), or [`FailureKind::Timeout`].
-    pub fn ping_timeout(&self, timeout: Duration) -> Result<Duration, Error> {
-        let start = Instant::now();
-        self.start_echo(b"")?.wait_timeout(timeout)?;
-        Ok(start.elapsed())
-    }
-
-    /// What the context has to say of itself and of its children.
-    ///
-    /// # Errors
-    /// How the context was lost.
-    pub fn info(&self) -> Result<NodeInfo, Error> {
-        decoded(&self.call(Verb::Info, Bytes::new())?).map_err(|failure| self.error(failure))
-    }
-
-    /// As [`info`](Self::info), without waiting.
-    ///
-    /// # Errors
-    /// When it cannot even be asked.
-    pub fn start_info(&self) -> Result<Pending<NodeInfo>, Error> {
-        Ok(Pending::new(self.ask(Verb::Info, Bytes::new())?, |body| decoded(&body)))
-    }
-
-    /// What the context forwarded so far: agents and images of programs, from above it to those below. Of the context of
-    /// this process itself without asking anybody.
-    ///
-    /// # Errors
-    /// As [`info`](Self::info).
-    pub fn content_stats(&self) -> Result<ContentStats, Error> {
-        if self.0.own {
-            return Ok(self.0.shared.lock().content_stats());
-        }
-        self.info().map(|info| info.contents)
-    }
-
-    /// Ends the context and everything below it: processes get TERM, after 5 s KILL. Returns when it is gone, after 7 s
-    /// and some round trips at the latest unless the way to it is cut: then when that is noticed.
-    ///
-    /// # Errors
-    /// [`FailureKind::NoRoute`] when it was gone already.
-    pub fn shutdown(&self) -> Result<(), Error> {
-        self.call(Verb::Shutdown, encode(&ShutdownNotice { grace_ms: 5000, kill_ms: 2000 }).into()).map(drop).or_else(
-            |error| match error.kind() {
-                // Its end is the answer. From here on there is no route to it.
-                FailureKind::PeerLost(_) => Ok(()),
-                _ => Err(error),
-            },
-        )
-    }
-
-    fn call(&self, verb: Verb, body: Bytes) -> Result<Bytes, Error> {
+    pub(crate) fn call(&self, verb: Verb, body: Bytes) -> Result<Bytes, Error> {
         Exchange::call(self.peer(), verb, body)
     }
 
@@ -484,7 +409,7 @@ impl Context {
         Exchange::ask(self.peer(), verb, body, Sending::Now)
     }
 
-    fn peer(&self) -> Peer<'_> {
+    pub(crate) fn peer(&self) -> Peer<'_> {
         let Inner { shared, address, path, grant, .. } = &*self.0;
         Peer { shared, address, path, grant: grant.as_ref() }
     }

@@ -9,6 +9,7 @@ use offshoot_wire::{ContentRef, Failure};
 
 /// An image of the program for one triple: a part of an open file, read as it is sent. Cheap to clone.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Image {
     /// What is sent: its hash, length and packing. The hash is that of the bytes in the file.
     pub content: ContentRef,
@@ -16,6 +17,13 @@ pub struct Image {
     pub file: Arc<File>,
     /// Where in the file it begins, in bytes.
     pub offset: u64,
+}
+
+impl Image {
+    /// An image that begins at `offset` in a file. At most [`Limits::CONTENT`](offshoot_wire::Limits::CONTENT) bytes travel.
+    pub fn new(content: ContentRef, file: Arc<File>, offset: u64) -> Image {
+        Image { content, file, offset }
+    }
 }
 
 /// Where the images of the program come from.

@@ -45,6 +45,7 @@ mod sources;
 mod state;
 mod streams;
 mod supervise;
+mod verbs;
 mod via;
 mod workers;
 

@@ -137,6 +137,8 @@ const WITH_IMAGE: Duration = Duration::from_secs(15 * 60);
 struct WorkerOf {
     program: [u8; 32],
     image: Option<ContentRef>,
+    /// When it must be there, if whoever starts it says so.
+    until: Option<Instant>,
 }
 
 impl Method for WorkerOf {
@@ -145,6 +147,10 @@ impl Method for WorkerOf {
         let mut recipe = Recipe::new("worker", "", start);
         if self.image.is_some() {
             recipe.deadline_ms = WITH_IMAGE.as_millis() as u32;
+        }
+        if let Some(until) = self.until {
+            let left = until.saturating_duration_since(Instant::now()).as_millis();
+            recipe.deadline_ms = u32::try_from(left.max(1)).unwrap_or(u32::MAX);
         }
         Ok(recipe)
     }
@@ -159,7 +165,7 @@ impl Context {
     /// [`Damaged`](FailureKind::Damaged) when a context on the way sent something else.
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn new_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
-        let worker = self.start_worker(program)?;
+        let worker = self.start_worker(program, None)?;
         // What a context's functions say is said by that context.
         worker.speaks_as(self.path());
         self.attend(&worker, self.path(), self.shared().options.workers);
@@ -167,13 +173,19 @@ impl Context {
     }
 
     /// As [`new_worker`](Self::new_worker), for a worker of its own: calls on what this yields run in it and nowhere else,
-    /// its limits are given here, it is never idle for too long, and it ends when the last handle to it is dropped.
+    /// its limits are given here, it is never idle for too long, and it ends when the last handle to it is dropped. It must
+    /// have started `within` that time, if one is given.
     ///
     /// # Errors
     /// As [`new_worker`](Self::new_worker).
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
-    pub fn own_worker(&self, program: [u8; 32], limits: WorkerLimits) -> Result<Context, Error> {
-        let worker = self.start_worker(program)?;
+    pub fn own_worker(
+        &self,
+        program: [u8; 32],
+        limits: WorkerLimits,
+        within: Option<Duration>,
+    ) -> Result<Context, Error> {
+        let worker = self.start_worker(program, within)?;
         let attendance = self.attend(&worker, worker.path(), WorkerLimits { idle: None, ..limits });
         Ok(worker.as_own_worker(attendance))
     }
@@ -188,8 +200,9 @@ impl Context {
         &self,
         program: [u8; 32],
         limits: WorkerLimits,
+        within: Option<Duration>,
     ) -> Result<(Context, Output, Output), Error> {
-        let worker = self.start_worker(program)?;
+        let worker = self.start_worker(program, within)?;
         let spec = WorkerLimits { idle: None, ..limits }.spec();
         let asked = worker.ask(Verb::Attend, encode(&spec).into());
         if asked.is_err() || worker.grant().is_some() {
@@ -238,24 +251,24 @@ impl Context {
         }
     }
 
-    fn start_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
+    fn start_worker(&self, program: [u8; 32], within: Option<Duration>) -> Result<Context, Error> {
         let place = self.workers().reserve(self, self.shared().options.workers.count)?;
-        let worker = self.connect_worker(program)?;
+        let worker = self.connect_worker(program, within.and_then(|within| Instant::now().checked_add(within)))?;
         place.filled(&worker);
         Ok(worker)
     }
 
-    fn connect_worker(&self, program: [u8; 32]) -> Result<Context, Error> {
+    fn connect_worker(&self, program: [u8; 32], until: Option<Instant>) -> Result<Context, Error> {
         if self.is_here() {
             // A copy of the program, as local contexts are, needs no image; it says so when it is none.
-            let started = self.connect(WorkerOf { program, image: None });
+            let started = self.connect(WorkerOf { program, image: None, until });
             match &started {
                 Err(error) if *error.kind() == FailureKind::Unsupported => {}
                 Ok(_) | Err(_) => return started,
             }
         }
-        let image = self.image(&program).map_err(|failure| self.error(failure))?;
-        self.connect(WorkerOf { program, image: Some(image) })
+        let image = self.image(&program, until).map_err(|failure| self.error(failure))?;
+        self.connect(WorkerOf { program, image: Some(image), until })
     }
 
     /// Has the image of the program with this identity brought to this context, so that the first call there need not wait
@@ -275,13 +288,13 @@ impl Context {
     /// When there is no image for this context, or it cannot be asked.
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn start_preload(&self, program: [u8; 32]) -> Result<Pending<()>, Error> {
-        let image = self.image(&program).map_err(|failure| self.error(failure))?;
+        let image = self.image(&program, None).map_err(|failure| self.error(failure))?;
         let spec = ImageSpec { hash: image.hash, keep: true };
         Ok(Pending::new(self.ask(Verb::Image, encode(&spec).into())?, |_| Ok(())))
     }
 
     /// The image for this context, which this process serves from now on, or asks for above.
-    fn image(&self, program: &[u8; 32]) -> Result<ContentRef, Failure> {
+    fn image(&self, program: &[u8; 32], until: Option<Instant>) -> Result<ContentRef, Failure> {
         let triple = self.hello().map_or(TRIPLE, |hello| &hello.triple);
         let shared = self.shared();
         match &shared.options.images {
@@ -291,7 +304,10 @@ impl Context {
                 shared.with(|state, _| state.serve_image(image))?;
                 Ok(content)
             }
-            None => FromAbove::new(shared).image(program, triple, Instant::now() + WITH_IMAGE, &Cancel::new()),
+            None => {
+                let until = until.unwrap_or_else(|| Instant::now() + WITH_IMAGE);
+                FromAbove::new(shared).image(program, triple, until, &Cancel::new())
+            }
         }
     }
 

@@ -111,6 +111,10 @@ impl<'de> Deserialize<'de> for Raw {
 
 impl RemoteFile {
     /// A file that this process has opened. Its place in the handle is its beginning.
+    ///
+    /// Every use names an offset, so it must be a file that has them: of a pipe, a socket or a terminal each read and write
+    /// fails with [`NotSeekable`](io::ErrorKind::NotSeekable). Hand those over as a
+    /// [`PipeReader`](offshoot_node::PipeReader) or [`PipeWriter`](offshoot_node::PipeWriter).
     pub fn new(file: File) -> RemoteFile {
         RemoteFile::of(At::Here(Arc::new(file)), 0)
     }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
 use offshoot_node::{Command, Context, Error, ExitStatus, Finished, Pending, Process, Stdio, Terminal, Via};
@@ -137,7 +137,13 @@ impl Group {
 
     /// Sends bytes there and back; see [`Context::echo`].
     pub fn echo(&self, bytes: &[u8]) -> Results<bytes::Bytes> {
-        waited(self.start_echo(bytes))
+        waited(self.start_echo(bytes), None)
+    }
+
+    /// As [`echo`](Self::echo), waiting at most for `timeout`.
+    pub fn echo_timeout(&self, bytes: &[u8], timeout: Duration) -> Results<bytes::Bytes> {
+        let deadline = Instant::now().checked_add(timeout);
+        waited(self.start_echo(bytes), deadline)
     }
 
     /// As [`echo`](Self::echo), without waiting.
@@ -157,7 +163,13 @@ impl Group {
 
     /// What each has to say of itself and of its children.
     pub fn info(&self) -> Results<NodeInfo> {
-        waited(self.start_info())
+        waited(self.start_info(), None)
+    }
+
+    /// As [`info`](Self::info), waiting at most for `timeout`.
+    pub fn info_timeout(&self, timeout: Duration) -> Results<NodeInfo> {
+        let deadline = Instant::now().checked_add(timeout);
+        waited(self.start_info(), deadline)
     }
 
     /// As [`info`](Self::info), without waiting.
@@ -170,9 +182,19 @@ impl Group {
         self.each(Context::content_stats)
     }
 
+    /// As [`content_stats`](Self::content_stats), waiting for each at most for `timeout`.
+    pub fn content_stats_timeout(&self, timeout: Duration) -> Results<ContentStats> {
+        self.each(|context| context.content_stats_timeout(timeout))
+    }
+
     /// Ends them and everything below them; see [`Context::shutdown`].
     pub fn shutdown(&self) -> Results<()> {
         self.each(Context::shutdown)
+    }
+
+    /// As [`shutdown`](Self::shutdown), waiting for each at most for `timeout`; see [`Context::shutdown_timeout`].
+    pub fn shutdown_timeout(&self, timeout: Duration) -> Results<()> {
+        self.each(|context| context.shutdown_timeout(timeout))
     }
 }
 
@@ -325,8 +347,8 @@ impl Each<Command> {
 }
 
 impl<T> Call<T> {
-    /// Runs it in each context, side by side, and waits for all values; see [`Call::on`]. The arguments are encoded once. A
-    /// context or the sending end of a channel among them is there for each; the receiving end of one, and a pipe, are for one
+    /// Runs it in each context, side by side, and waits for all values; see [`Call::on`]. The arguments are encoded once and
+    /// kept once; a thread for each context sends them where they are more than 32 KiB. A context or the sending end of a channel among them is there for each; the receiving end of one, and a pipe, are for one
     /// context alone.
     pub fn on_each<'a>(self, contexts: impl IntoIterator<Item = &'a Context>) -> Results<T> {
         let pending: Vec<PendingCall<T>> = self.all(contexts).collect();
@@ -349,8 +371,16 @@ impl<T> Call<T> {
     }
 }
 
-fn waited<T>(asked: Results<Pending<T>>) -> Results<T> {
-    asked.into_iter().map(|asked| asked?.wait()).collect()
+/// Waits for all, until `deadline` at most; what has come by then counts.
+pub(crate) fn waited<T>(asked: Results<Pending<T>>, deadline: Option<Instant>) -> Results<T> {
+    let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    asked
+        .into_iter()
+        .map(|asked| match left() {
+            Some(left) => asked?.wait_timeout(left),
+            None => asked?.wait(),
+        })
+        .collect()
 }
 
 /// Does the same with each, on this thread and on others that end with it; the results are in the order of what was given.

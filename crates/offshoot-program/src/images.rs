@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use offshoot_image::elf::Elf;
 use offshoot_image::onefile::Kind;
 use offshoot_node::{Image, TRIPLE};
-use offshoot_wire::{ContentRef, Failure, FailureKind, Packing};
+use offshoot_wire::{ContentRef, Failure, FailureKind, Limits, Packing};
 use sha2::{Digest, Sha256};
 
 use crate::identity::{identity, stamp};
@@ -61,7 +61,7 @@ impl From<ImageMissing> for Failure {
 /// the triple. On this machine the executable itself serves first, static or not.
 ///
 /// A file is an image of this program when it is stamped with the same build. A program without a stamp has no other
-/// image than itself.
+/// image than itself. At most 128 MiB of an image travel; in one file it is packed.
 #[derive(Debug)]
 pub struct Images {
     folders: Vec<PathBuf>,
@@ -71,8 +71,16 @@ pub struct Images {
     own: OnceLock<Result<Image, String>>,
 }
 
-/// The longest file that is taken for an image: 256 MiB, as in one file.
-const LARGEST: u64 = offshoot_image::onefile::PART_MAX;
+/// Whether so many bytes of an image travel: no context takes more.
+fn travels(length: u64) -> Result<(), String> {
+    if length <= Limits::CONTENT {
+        return Ok(());
+    }
+    let most = Limits::CONTENT;
+    Err(format!(
+        "has {length} bytes as it travels, expected at most {most}: strip it, or build one file, which packs it"
+    ))
+}
 
 impl Default for Images {
     fn default() -> Images {
@@ -137,7 +145,10 @@ impl Images {
     }
 
     fn own(&self, own: &Own) -> Result<Image, String> {
-        let image = || whole(Arc::clone(&own.file), own.len).map_err(|error| format!("the program itself: {error}"));
+        let image = || {
+            travels(own.len).map_err(|why| format!("the program itself {why}"))?;
+            whole(Arc::clone(&own.file), own.len).map_err(|error| format!("the program itself: {error}"))
+        };
         self.own.get_or_init(image).clone()
     }
 
@@ -158,12 +169,16 @@ impl Images {
             looked.push("the one file has none".into());
             return None;
         };
+        if let Err(why) = travels(part.stored) {
+            looked.push(format!("what the one file has {why}"));
+            return None;
+        }
         let packing = match part.packed {
             None => Packing::Stored,
             Some((properties, filter)) => Packing::Lzma { properties, filter, length: part.len },
         };
         let content = ContentRef { hash: part.sha256, length: part.stored, packing };
-        Some(Image { content, file: Arc::clone(&own.file), offset: part.at })
+        Some(Image::new(content, Arc::clone(&own.file), part.at))
     }
 
     fn in_folders(&self, triple: &str, looked: &mut Vec<String>) -> Option<Image> {
@@ -191,9 +206,10 @@ impl Images {
         };
         let unreadable = |error: io::Error| format!("cannot be read: {error}");
         let about = file.metadata().map_err(unreadable)?;
-        if !about.is_file() || about.len() > LARGEST {
-            return Err(format!("is no file of at most {LARGEST} bytes"));
+        if !about.is_file() {
+            return Err("is no file".into());
         }
+        travels(about.len())?;
         trust::file(&about).map_err(|why| format!("is not taken: it {why}"))?;
         let mut bytes = vec![0; about.len() as usize];
         file.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
@@ -215,7 +231,7 @@ impl Images {
             _ => {}
         }
         let content = ContentRef { hash: Sha256::digest(&bytes).into(), length: about.len(), packing: Packing::Stored };
-        Ok(Some(Image { content, file: Arc::new(file), offset: 0 }))
+        Ok(Some(Image::new(content, Arc::new(file), 0)))
     }
 }
 
@@ -253,7 +269,7 @@ fn whole(file: Arc<File>, length: u64) -> io::Result<Image> {
         at += n as u64;
     }
     let content = ContentRef { hash: hash.finalize().into(), length, packing: Packing::Stored };
-    Ok(Image { content, file, offset: 0 })
+    Ok(Image::new(content, file, 0))
 }
 
 #[cfg(test)]
@@ -357,11 +373,24 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_is_too_long_to_travel_is_told_with_its_length_and_the_limit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(format!("program-{ARM}"));
+        let length = Limits::CONTENT + 1;
+        // Longer than its bytes by a hole, which takes no room.
+        std::fs::write(&path, image(Some(ID))).expect("written");
+        File::options().write(true).open(&path).expect("ours").set_len(length).expect("a hole");
+        let missing = images(folder.path(), Some(ID)).find(ARM, false).expect_err("it cannot travel");
+        let told = |why: &String| why.contains(&length.to_string()) && why.contains(&Limits::CONTENT.to_string());
+        assert!(missing.looked.iter().any(told), "{missing}");
+    }
+
+    #[test]
     fn an_image_in_the_one_file_is_taken_before_any_other_as_it_lies_there() {
         use std::io::Write as _;
 
         let bytes = image(Some(ID));
-        let part = Appended { kind: Kind::Image, triple: ARM, bytes: &bytes };
+        let part = Appended::new(Kind::Image, ARM, &bytes);
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(&onefile::append(b"program", &[part]).expect("one file")).expect("written");
         let own = Own::of(file).expect("readable");

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use offshoot_connect::methods::{Doas, Local as LocalMethod, Method, Ssh, Su, Sudo};
-use offshoot_node::{CONNECTS, Context, Error, Options, Root, Via, WorkerLimits, agent, process_name};
+use offshoot_node::{CONNECTS, Context, Error, Options, Pending, Root, Via, WorkerLimits, agent, process_name};
 
 use crate::agents::Agents;
+use crate::group::{Results, waited};
 use crate::identity::identity;
 use crate::images::Images;
 use crate::local::Local;
@@ -19,6 +20,9 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 /// The longest heartbeat that can be asked for: a hello states it in milliseconds, in 32 bits.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How long processes have between TERM and KILL when the tree ends.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Lets this program's own executable serve as the agent of local contexts, and as the worker in which remote functions
 /// run. Call it first thing in `main`, before any
@@ -239,16 +243,19 @@ impl Master {
     /// Has the image of this program brought to contexts, so that the first calls there need not wait for it: over each
     /// link of the tree once, however many contexts lie behind it. Waits for all; the results are in the order of the
     /// contexts. Those on this machine that were started from the program itself need none.
-    pub fn preload<'a>(&self, contexts: impl IntoIterator<Item = &'a Context>) -> Vec<Result<(), Error>> {
-        let program = identity();
-        let asked: Vec<_> = contexts
-            .into_iter()
-            .map(|context| match &program {
-                Ok(program) => context.start_preload(*program),
-                Err(failure) => Err(Error::new(failure.clone(), context.path())),
-            })
-            .collect();
-        asked.into_iter().map(|asked| asked?.wait()).collect()
+    pub fn preload<'a>(&self, contexts: impl IntoIterator<Item = &'a Context>) -> Results<()> {
+        waited(start_preload(contexts), None)
+    }
+
+    /// As [`preload`](Self::preload), waiting at most for `timeout` in all: what is not there by then is
+    /// [`FailureKind::Timeout`](offshoot_wire::FailureKind::Timeout), and does not come.
+    pub fn preload_timeout<'a>(
+        &self,
+        contexts: impl IntoIterator<Item = &'a Context>,
+        timeout: Duration,
+    ) -> Results<()> {
+        let deadline = Instant::now().checked_add(timeout);
+        waited(start_preload(contexts), deadline)
     }
 
     /// The images of this program at hand, by which its functions run on other machines.
@@ -257,13 +264,27 @@ impl Master {
     }
 
     /// Ends the tree: processes get TERM, after 5 s KILL, and all contexts end. Returns when all are gone, after 7 s at
-    /// the latest. Calls that are under way end with an error.
-    pub fn shutdown(self) {
-        self.root.shutdown(Duration::from_secs(5));
+    /// the latest. Calls that are under way end with an error, and so does whatever is asked from then on. Dropping the master
+    /// does the same.
+    pub fn shutdown(&self) {
+        self.shutdown_with_grace(GRACE);
     }
 
-    /// As [`shutdown`](Self::shutdown), with another time between TERM and KILL; usable while others hold the master.
-    pub fn end(&self, grace: Duration) {
+    /// As [`shutdown`](Self::shutdown), with another time between TERM and KILL; returns at the latest 2 s after that. Called
+    /// while another is under way it hurries that one, if its time is shorter.
+    pub fn shutdown_with_grace(&self, grace: Duration) {
         self.root.shutdown(grace);
     }
+}
+
+/// Asks all before the first is waited for.
+fn start_preload<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Results<Pending<()>> {
+    let program = identity();
+    contexts
+        .into_iter()
+        .map(|context| match &program {
+            Ok(program) => context.start_preload(*program),
+            Err(failure) => Err(Error::new(failure.clone(), context.path())),
+        })
+        .collect()
 }

@@ -1,5 +1,7 @@
 //! Workers of their own: processes that run functions for one holder.
 
+use std::time::Duration;
+
 use offshoot_node::{Context, Error, Output, WorkerLimits};
 
 use crate::identity::identity;
@@ -23,12 +25,13 @@ use crate::identity::identity;
 pub struct Worker {
     context: Context,
     limits: WorkerLimits,
+    within: Option<Duration>,
 }
 
 impl Worker {
     /// One in this context.
     pub fn on(context: &Context) -> Worker {
-        Worker { context: context.clone(), limits: WorkerLimits::default() }
+        Worker { context: context.clone(), limits: WorkerLimits::default(), within: None }
     }
 
     /// How much memory it and each process that it starts may have, in bytes of address space; what is allocated beyond
@@ -45,12 +48,18 @@ impl Worker {
         self
     }
 
+    /// How long the start may take in all; 30 s by default, 15 minutes where the image of the program has to come first.
+    pub fn start_timeout(mut self, timeout: Duration) -> Worker {
+        self.within = Some(timeout);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// As [`Context::connect`]; when the context has no image of this program.
     pub fn start(self) -> Result<Context, Error> {
-        self.context.own_worker(self.identity()?, self.limits)
+        self.context.own_worker(self.identity()?, self.limits, self.within)
     }
 
     /// Starts it with its stdout and stderr as streams, which then are not in the log. What is not read makes it wait; it
@@ -59,7 +68,7 @@ impl Worker {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_streamed(self) -> Result<(Context, Output, Output), Error> {
-        self.context.own_worker_streamed(self.identity()?, self.limits)
+        self.context.own_worker_streamed(self.identity()?, self.limits, self.within)
     }
 
     fn identity(&self) -> Result<[u8; 32], Error> {

@@ -69,7 +69,7 @@ impl Decode for Packing {
     }
 }
 
-/// What a context forwarded so far.
+/// What a context forwarded so far. Contents come down only: what a link carried of them is `bytes_in` at its lower end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContentStats {
     /// Contents that it asked for above.

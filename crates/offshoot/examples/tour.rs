@@ -90,7 +90,7 @@ fn tour() -> Result<(), offshoot::Error> {
     let start = Instant::now();
     let contexts = tree.len();
     drop(tree);
-    master.end(Duration::from_secs(1));
+    master.shutdown_with_grace(Duration::from_secs(1));
     println!("ended {contexts} contexts in {:.1?}; nothing is left of them", start.elapsed());
     Ok(())
 }

@@ -91,18 +91,20 @@ pub use bytes::Bytes;
 pub use offshoot_connect::{Answers, Asking, Responder, Target, TargetError, TargetProblem, methods};
 pub use offshoot_macros::{main, remote};
 pub use offshoot_node::{
-    Command, Context, Controller, Error, Event, ExitStatus, Finished, Input, Output, Pending, PipeReader, PipeWriter,
-    Process, Receiver, Sender, Stdio, TRIPLE, Terminal, TerminalSize, VERSION, Via, WorkerLimits, channel, pipe,
+    Command, Context, Controller, Error, Event, ExitStatus, Finished, Image, Input, Output, Pending, PipeReader,
+    PipeWriter, Process, Receiver, Sender, Stdio, TRIPLE, Terminal, TerminalSize, VERSION, Via, WorkerLimits, channel,
+    pipe,
 };
 #[doc(hidden)]
 pub use offshoot_program::expansion as __expansion;
 pub use offshoot_program::{
-    Agents, Builder, Call, Chain, Completed, Each, FoundAgent, Group, Here, Master, Origin, PendingCall, RemoteError,
-    RemoteErrorKind, RemoteFile, Results, Select, Worker, init,
+    Agents, Builder, Call, Chain, Completed, Each, FoundAgent, Group, Here, ImageMissing, Images, Master, Origin,
+    PendingCall, RemoteError, RemoteErrorKind, RemoteFile, Results, Select, Worker, init,
 };
 pub use offshoot_wire::{
-    Address, Asks, AuthFailure, ChildHello, ConnectStage, ContentStats, Failure, FailureKind, HostKeyFailure, Limits,
-    LostReason, NodeInfo, Question, Ran, RemoteFailure, Report, Resource, Secret, escape,
+    Address, Asks, AuthFailure, ChildHello, ConnectStage, ContentRef, ContentStats, Failure, FailureKind,
+    HostKeyFailure, Limits, LostReason, NodeInfo, Packing, Question, Ran, RemoteFailure, Report, Resource, Secret,
+    escape,
 };
 
 /// What a connection method of one's own is made of: a [`Method`](methods::Method) yields a [`Recipe`](recipe::Recipe), plain

@@ -30,6 +30,8 @@ fn handles_may_be_cloned_and_used_from_any_thread() {
     handle::<RemoteFile>();
     shared::<Master>();
     shared::<Agents>();
+    shared::<Images>();
+    handle::<Image>();
 }
 
 #[test]
@@ -51,6 +53,7 @@ fn what_is_under_way_may_be_waited_for_by_another_thread() {
 fn errors_are_errors_that_cross_threads() {
     error::<Error>();
     error::<RemoteError>();
+    error::<ImageMissing>();
     error::<TargetError>();
     error::<TargetProblem>();
     error::<recipe::RecipeError>();

@@ -104,7 +104,7 @@ struct Changed(Arc<File>, ContentRef);
 
 impl Images for Changed {
     fn image(&self, _: &[u8; 32], _: &str, _: bool) -> Result<Image, Failure> {
-        Ok(Image { content: self.1, file: Arc::clone(&self.0), offset: 0 })
+        Ok(Image::new(self.1, Arc::clone(&self.0), 0))
     }
 }
 

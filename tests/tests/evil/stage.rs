@@ -179,7 +179,7 @@ impl Images for Program {
         let content =
             ContentRef { hash: Sha256::digest(&bytes).into(), length: bytes.len() as u64, packing: Packing::Stored };
         let file = Arc::new(std::fs::File::open(&self.0).expect("it was built"));
-        Ok(offshoot_node::Image { content, file, offset: 0 })
+        Ok(offshoot_node::Image::new(content, file, 0))
     }
 }
 

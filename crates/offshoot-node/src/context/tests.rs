@@ -1,6 +1,7 @@
 //! Contexts below a root whose other end is played by the test, frame by frame.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use offshoot_mux::{io as fd, wait_readable};

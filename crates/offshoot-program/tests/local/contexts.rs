@@ -355,7 +355,7 @@ fn ended() {
         let process = scope.spawn(move || process.wait());
         std::thread::sleep(Duration::from_millis(700));
         let start = Instant::now();
-        master.end(Duration::from_millis(500));
+        master.shutdown_with_grace(Duration::from_millis(500));
         assert!(start.elapsed() < Duration::from_secs(7), "it took {:?}", start.elapsed());
         assert_eq!(more.join().expect("no panic"), 0);
         let error = here.join().expect("no panic").expect_err("it never connects");
@@ -372,7 +372,7 @@ fn ended() {
     assert_eq!(*chain[0].ping().expect_err("it is gone").kind(), FailureKind::NoRoute);
     master.local().connect().expect_err("it has ended");
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
-    master.end(Duration::ZERO);
+    master.shutdown_with_grace(Duration::ZERO);
     drop(master);
     chain[0].ping().expect_err("it is gone");
 }
@@ -416,7 +416,7 @@ fn shared_master() {
     }
     // Several threads may end it at once.
     std::thread::scope(|scope| {
-        (0..4).for_each(|_| drop(scope.spawn(|| master.end(Duration::from_millis(100)))));
+        (0..4).for_each(|_| drop(scope.spawn(|| master.shutdown_with_grace(Duration::from_millis(100)))));
     });
     assert!(children().is_empty());
 }

@@ -299,7 +299,7 @@ fn stopped_at_the_end(stop_agent: bool, stop_supervisor: bool) {
             signal(supervisor.pid, Signal::STOP);
         }
         let start = Instant::now();
-        master.end(Duration::from_secs(1));
+        master.shutdown_with_grace(Duration::from_secs(1));
         let took = start.elapsed();
         assert!(took < Duration::from_secs(3) * 3, "it took {took:?}");
         drop((chain, processes, master));
@@ -331,7 +331,7 @@ fn stopped_at_any_stage() {
             // It may just have ended.
             stopped = rustix::process::kill_process(pid, Signal::STOP).ok().map(|()| victim);
             start = Instant::now();
-            master.end(Duration::from_millis(500));
+            master.shutdown_with_grace(Duration::from_millis(500));
             let took = start.elapsed();
             assert!(
                 took < 3 * Duration::from_millis(2500),
@@ -362,7 +362,7 @@ fn stubborn() {
     let mut process = context.command("sh").args(["-c", script]).spawn().expect("a shell");
     assert_eq!(process.event().expect("its word"), Event::Stdout("r".into()));
     let start = Instant::now();
-    master.end(Duration::from_millis(500));
+    master.shutdown_with_grace(Duration::from_millis(500));
     assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
     assert_eq!(children(), []);
 }
@@ -380,11 +380,11 @@ fn hurried() {
     let context = master.local().connect().expect("a context").local().connect().expect("a context");
     let process = deaf(&context);
     std::thread::scope(|scope| {
-        let patient = scope.spawn(|| master.end(Duration::from_secs(60)));
+        let patient = scope.spawn(|| master.shutdown_with_grace(Duration::from_secs(60)));
         std::thread::sleep(Duration::from_millis(300));
         assert!(!patient.is_finished(), "the grace was not given");
         let start = Instant::now();
-        master.end(Duration::ZERO);
+        master.shutdown_with_grace(Duration::ZERO);
         assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
     });
     assert_eq!(children(), []);

@@ -247,7 +247,7 @@ fn ends_in_time() {
         }
         let below = children();
         let start = Instant::now();
-        master.end(grace);
+        master.shutdown_with_grace(grace);
         let took = start.elapsed();
         assert!(took < (grace + ENDED) * 3, "set {stopped}: it took {took:?}");
         all_gone(&below, (SILENCE + ENDED) * 3);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use offshoot::prelude::*;
 use offshoot::{Each, FailureKind, Ran, Results, channel};
 
-use crate::functions::{meet, pid, size, until_cancelled};
+use crate::functions::{length, meet, pid, size, until_cancelled};
 use crate::{Check, local, master, within};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -13,6 +13,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("commands_of_a_group_run_side_by_side_with_the_options_of_all", commands),
     ("contexts_are_connected_below_each_of_a_group_side_by_side", connects),
     ("a_function_runs_in_each_context_of_a_group_side_by_side", functions),
+    ("a_large_argument_is_kept_once_however_many_contexts_it_goes_to", large),
     ("what_a_call_carries_is_there_for_each_of_a_group_or_for_one_alone", carried),
 ];
 
@@ -49,6 +50,10 @@ fn verbs() {
     assert!(one_gone(group.ping()).iter().all(|time| *time < Duration::from_secs(20)));
     one_gone(group.ping_timeout(Duration::from_secs(20)));
     one_gone(group.content_stats());
+    let soon = Duration::from_secs(20);
+    one_gone(group.echo_timeout(b"x", soon));
+    one_gone(group.info_timeout(soon));
+    one_gone(group.content_stats_timeout(soon));
     let addresses: Vec<_> = one_gone(group.info()).into_iter().map(|info| info.address).collect();
     let expected: Vec<_> = [0, 2, 3].map(|at: usize| group.iter().nth(at).expect("four").address().clone()).to_vec();
     assert_eq!(addresses, expected, "not in the order of the contexts");
@@ -131,6 +136,30 @@ fn functions() {
         .collect();
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2, 3]);
+}
+
+/// The most memory that this process ever had in use, in bytes.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+}
+
+fn large() {
+    const SIZE: usize = 16 << 20;
+    let master = master();
+    let group: Group = (0..12).map(|_| local(&master)).collect();
+    one_by_one(pid::call().on_each(&group));
+    let before = peak();
+    let text = "x".repeat(SIZE);
+    assert_eq!(one_by_one(length::call(text).on_each(&group)), [SIZE; 12]);
+    // The text itself, encoded once, and what is under way: 16 MiB.
+    let grown = peak() - before;
+    assert!(grown < 6 * SIZE, "{} MiB for 12 contexts", grown >> 20);
+}
+
+fn one_by_one<T>(results: Results<T>) -> Vec<T> {
+    results.into_iter().map(|result| result.expect("a value")).collect()
 }
 
 #[offshoot::remote]

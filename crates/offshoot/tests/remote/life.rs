@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use offshoot::{FailureKind, LostReason, Ran};
+use offshoot::{Error, FailureKind, Group, LostReason, Ran, Select, Worker};
 use offshoot_mux::tree::Proc;
 
 use crate::functions::*;
@@ -14,8 +14,10 @@ pub(crate) const CHECKS: &[Check] = &[
     ("one_worker_serves_all_calls_of_a_context_however_they_begin", one_worker),
     ("a_crash_ends_the_workers_calls_and_the_next_call_gets_a_fresh_one", crash),
     ("a_worker_that_is_lost_between_calls_costs_no_call", lost_between),
+    ("a_call_that_has_to_begin_again_holds_up_nobody_who_looks_for_others", begins_again),
     ("a_call_to_a_context_that_is_gone_ends_at_once", context_gone),
     ("a_timeout_ends_the_wait_and_the_function_can_see_it", timeout),
+    ("a_wait_for_an_agent_that_is_stopped_ends_by_its_timeout", stopped),
     ("a_call_that_is_dropped_is_cancelled", dropped),
     ("a_call_that_is_given_up_sends_no_more_of_its_arguments", given_up),
     ("r6_a_timeout_at_any_moment_tells_the_truth_about_whether_it_ran", truth),
@@ -86,6 +88,56 @@ fn lost_between() {
     }
 }
 
+fn begins_again() {
+    let master = master();
+    let (context, other) = (local(&master), local(&master));
+    let file = std::env::temp_dir().join(format!("offshoot-begins-again-{}", std::process::id()));
+    nothing::on(&other).expect("a value");
+    let agent = context.hello().expect("a hello").pid;
+    let signal = |name: &str, pid: u32| {
+        assert!(Command::new("kill").args([name, &pid.to_string()]).status().expect("kill").success());
+    };
+    // Calls wait for room on the link, behind 12 MB, when it is told that their worker is gone.
+    let stale = |calls: u32| {
+        let before = pid::on(&context).expect("a value");
+        signal("-STOP", agent);
+        signal("-KILL", before);
+        let ahead: Vec<_> = (0..200).map(|_| context.start_echo(&[0; 60_000]).expect("it is asked")).collect();
+        let started: Vec<_> = (0..calls).map(|_| until_file::start(&context, file.clone())).collect();
+        signal("-CONT", agent);
+        for echo in ahead {
+            echo.wait().expect("an answer");
+        }
+        (before, started)
+    };
+
+    let (before, mut held) = stale(1);
+    let held = held.pop().expect("one");
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        assert!(!held.is_done(), "a wait would not return at once: {:?}", held.wait());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::fs::write(&file, "").expect("a file");
+    let after = held.wait().expect("nothing had run, so it ran in another worker");
+    assert!(after != 0 && after != before, "{after}");
+    std::fs::remove_file(&file).expect("ours");
+
+    let (before, held) = stale(3);
+    let mut select = Select::new(held);
+    let began = Instant::now();
+    assert!(select.next_timeout(Duration::from_millis(500)).is_none(), "nothing has ended");
+    select.add(until_file::start(&other, "/".into()));
+    let done = select.next_timeout(Duration::from_secs(15)).expect("the other has ended");
+    assert_eq!(done.index(), 3, "{:?} after {:?}", done.result(), began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // They run side by side: none waited for another one's wait.
+    std::fs::write(&file, "").expect("a file");
+    let again: Vec<u32> = select.map(|done| done.into_result().expect("it ran in another worker")).collect();
+    std::fs::remove_file(&file).expect("ours");
+    assert!(again.len() == 3 && again.iter().all(|pid| *pid == again[0] && *pid != 0 && *pid != before), "{again:?}");
+}
+
 fn given_up() {
     let master = master();
     let context = local(&master);
@@ -131,6 +183,27 @@ fn timeout() {
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Timeout, Ran::MaybeExecuted), "{error}");
     assert!(began.elapsed() >= Duration::from_millis(100), "it did not wait");
     within("the function does not see it", || was_cancelled::on(&context).expect("a value"));
+}
+
+fn stopped() {
+    let master = master();
+    let context = local(&master);
+    let error = Worker::on(&context).start_timeout(Duration::from_millis(1)).start().expect_err("too soon");
+    assert!(matches!(error.kind(), FailureKind::StageTimeout(_) | FailureKind::Timeout), "{error}");
+    let group = Group::of([context.clone()]);
+    let agent = context.hello().expect("a hello").pid.to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &agent]).status().expect("kill").success());
+    signal("-STOP");
+    let short = Duration::from_millis(50);
+    let mut errors: Vec<Option<Error>> = Vec::new();
+    errors.extend(group.echo_timeout(b"", short).into_iter().map(Result::err));
+    errors.extend(group.info_timeout(short).into_iter().map(Result::err));
+    errors.extend(group.content_stats_timeout(short).into_iter().map(Result::err));
+    errors.extend(group.shutdown_timeout(short).into_iter().map(Result::err));
+    signal("-CONT");
+    let kinds: Vec<_> = errors.iter().flatten().map(Error::kind).collect();
+    assert_eq!(kinds, [&FailureKind::Timeout; 4], "{errors:?}");
+    within("its end was taken back", || context.ping().is_err());
 }
 
 fn dropped() {
