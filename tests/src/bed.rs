@@ -41,7 +41,11 @@ Match all";
 
 /// A host with passwords; sshd's rules as above.
 pub fn peer(name: &str) -> Peer {
-    RULES.lines().fold(Peer::new(name).profile(Profile::Accounts), |peer, line| peer.sshd(line))
+    ruled(Peer::new(name))
+}
+
+fn ruled(peer: Peer) -> Peer {
+    RULES.lines().fold(peer.profile(Profile::Accounts), |peer, line| peer.sshd(line))
 }
 
 /// The passphrase of the key `id_phrase`, which `p-phrase` and `p-both` log in with.
@@ -56,6 +60,15 @@ pub fn passphrase(fleet: &Fleet) -> String {
 /// When the machine cannot have it.
 pub fn one(tag: &Tag) -> Result<Fleet, Unavailable> {
     Fleet::start(tag, &[peer("h1")])
+}
+
+/// `h1` alone, whose sshd gives a login so many seconds.
+///
+/// # Errors
+///
+/// When the machine cannot have it.
+pub fn impatient(tag: &Tag, seconds: u32) -> Result<Fleet, Unavailable> {
+    Fleet::start(tag, &[ruled(Peer::new("h1").sshd(&format!("LoginGraceTime {seconds}")))])
 }
 
 /// `h1` and `h2`, and the aliases.

@@ -253,6 +253,25 @@ fn a_user_who_gives_up_at_a_prompt_gets_the_terminal_back() {
 }
 
 #[test]
+fn an_answer_that_comes_after_the_hosts_patience_is_an_error_that_says_so() {
+    let name = "an_answer_that_comes_after_the_hosts_patience_is_an_error_that_says_so";
+    let tag = Tag::new("too-late");
+    let fleet = or_not_run!(name, bed::impatient(&tag, 3));
+    let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", "p-word@h1", "--", "true"]);
+    terminal.await_text("password of p-word@h1", SOON);
+    terminal.await_text(": ", SOON);
+    // It says nothing in its log: a signal handler of its ends it.
+    assert!(bounded::eventually(SOON, || fleet.sshd("h1").sessions().is_empty()), "{}", fleet.logs());
+    terminal.type_line(&fleet.accounts().password("h1", "p-word"));
+    let done = terminal.finish(SOON);
+    assert!(done.code == Some(code::OURS) && done.restored_terminal(), "{done}");
+    let shown = without_colours(&done.out());
+    assert!(shown.contains("p-word@h1") && shown.contains("LoginGraceTime"), "{shown}");
+    assert_eq!(bed::passwords_seen(&fleet, "h1", "p-word"), 0, "{}", fleet.logs());
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
 fn a_host_key_is_a_question_for_the_user_and_its_password_comes_after() {
     let name = "a_host_key_is_a_question_for_the_user_and_its_password_comes_after";
     let tag = Tag::new("key-asked");

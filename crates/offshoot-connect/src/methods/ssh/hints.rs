@@ -59,7 +59,7 @@ const TEXTS: &[Text] = &[
     ("open failed: administratively prohibited", Meaning::Unreachable, "the jump host forbids forwarding"),
     ("kex_exchange_identification", Meaning::Unreachable, "the server closes before it says who it is: it is overloaded, refuses this address, or is no ssh server"),
     ("Connection reset by", Meaning::Unreachable, NETWORK),
-    ("Connection closed by", Meaning::Unreachable, "the server ended the connection: its log says why"),
+    ("Connection closed by", Meaning::Unreachable, "the server ended the connection: its log says why; an answer must come within its LoginGraceTime, 120 s unless set"),
     ("currently not available", auth(AuthFailure::NotAllowed), ACCOUNT),
     ("sftp connections only", auth(AuthFailure::NotAllowed), ACCOUNT),
     ("shell access", auth(AuthFailure::NotAllowed), ACCOUNT),
