@@ -239,14 +239,18 @@ fn a_user_who_gives_up_at_a_prompt_gets_the_terminal_back() {
     let name = "a_user_who_gives_up_at_a_prompt_gets_the_terminal_back";
     let tag = Tag::new("gives-up");
     let fleet = or_not_run!(name, bed::start(&tag));
-    for (keys, expected) in [("\x03", code::INTERRUPTED), ("\x04", code::OURS), ("wrong\r", code::OURS)] {
-        let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", "p-word@h1", "--", "true"]);
-        terminal.await_text("password of p-word@h1", SOON);
-        terminal.await_text(": ", SOON);
-        terminal.type_keys(keys);
-        let done = terminal.finish(SOON);
-        assert!(done.code == Some(expected), "{}\n{done}", keys.escape_default());
-        assert!(done.restored_terminal(), "{}\n{done}", keys.escape_default());
+    // Also behind a hop, where the question is put by who waits for its connect.
+    for (target, asks) in [("p-word@h1", "password of p-word@h1"), ("sudo-pw@h1/sudo:goal", "password of sudo-pw")] {
+        for (keys, expected) in [("\x03", code::INTERRUPTED), ("\x04", code::OURS), ("wrong\r", code::OURS)] {
+            let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", target, "--", "true"]);
+            terminal.await_text(asks, SOON);
+            terminal.await_text(": ", SOON);
+            terminal.type_keys(keys);
+            let done = terminal.finish(SOON);
+            assert!(done.code == Some(expected), "{target}: {}\n{done}", keys.escape_default());
+            assert!(done.restored_terminal(), "{target}: {}\n{done}", keys.escape_default());
+            assert_eq!(done.out().matches(asks).count(), 1, "{target}: {}\n{done}", keys.escape_default());
+        }
     }
     assert_eq!(bed::passwords_seen(&fleet, "h1", "p-word"), 1, "{}", fleet.logs());
     tag.assert_nothing_left(GONE);
@@ -269,6 +273,26 @@ fn an_answer_that_comes_after_the_hosts_patience_is_an_error_that_says_so() {
     assert!(shown.contains("p-word@h1") && shown.contains("LoginGraceTime"), "{shown}");
     assert_eq!(bed::passwords_seen(&fleet, "h1", "p-word"), 0, "{}", fleet.logs());
     tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_command_that_is_asked_for_a_password_ends_with_the_run() {
+    let name = "a_command_that_is_asked_for_a_password_ends_with_the_run";
+    let tag = Tag::new("command-ends");
+    let fleet = or_not_run!(name, bed::one(&tag));
+    let command = "echo $$ >/dev/shm/new; mv /dev/shm/new /dev/shm/begun; sleep 100; true";
+    for target in ["p-word@h1", "sudo-pw@h1/sudo:goal"] {
+        let arguments = ["exec", "--password-command", command, target, "--", "true"];
+        let mut terminal = fleet.offshoot_on_terminal(&tag, &arguments);
+        let begun = || fleet.on("control", "kill -0 $(cat /dev/shm/begun)").code == Some(0);
+        assert!(bounded::eventually(SOON, begun), "{target}: {}", terminal.shown());
+        terminal.type_keys("\x03");
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(code::INTERRUPTED) && done.restored_terminal(), "{target}\n{done}");
+        assert!(!begun(), "{target}: the command is left\n{done}");
+        fleet.on("control", "rm /dev/shm/begun").expect_code(0);
+        tag.assert_nothing_left(GONE);
+    }
 }
 
 #[test]

@@ -3,14 +3,15 @@
 //! This module owns the secrets of a run: each account is asked for once, however many connects want it. On the terminal
 //! one question stands at a time, while our own output waits. It must not know how a question came here.
 
+mod command;
 mod terminal;
+mod turns;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
-use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,20 +19,20 @@ use anyhow::{Context as _, bail};
 use offshoot::escape::escaped;
 use offshoot::{Asking, Responder, Secret};
 use offshoot::{Asks, Question};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::interrupt::Interrupt;
 use crate::output::Console;
 pub(crate) use terminal::{leave, restore};
+use turns::Turns;
 
 /// The longest secret, in bytes, as the library takes it.
 const LONGEST: u64 = offshoot::Limits::SECRET as u64;
 
-/// How long a command may take: the connect that asks waits no longer.
+/// How long a command may take, and how long a question stands on the terminal.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How much of a command's further output is read.
-const REST: u64 = 64 << 10;
+/// How long the logins of several targets wait for a user, who answers one after the other.
+const QUEUE: Duration = Duration::from_secs(600);
 
 /// Where secrets come from.
 enum Source {
@@ -54,6 +55,7 @@ pub(crate) struct Answers {
     source: Source,
     /// Whether the user can be asked.
     terminal: bool,
+    turns: Turns,
     known: Mutex<HashMap<Key, Slot>>,
     around: OnceLock<(Arc<Console>, Interrupt)>,
 }
@@ -80,7 +82,17 @@ impl Answers {
             (None, None) => Source::None,
         };
         let terminal = ask && terminal::is_there();
-        Ok(Answers { source, terminal, known: Mutex::default(), around: OnceLock::new() })
+        Ok(Answers::from(source, terminal))
+    }
+
+    fn from(source: Source, terminal: bool) -> Answers {
+        let turns = Turns::new(PATIENCE, QUEUE);
+        Answers { source, terminal, turns, known: Mutex::default(), around: OnceLock::new() }
+    }
+
+    /// How long a login should wait for an answer when so many targets are logged in to.
+    pub(crate) fn patience(&self, targets: usize) -> Duration {
+        if self.terminal && targets > 1 { QUEUE } else { PATIENCE }
     }
 
     /// What our own output goes through, which waits while a question stands, and what ends the run.
@@ -98,32 +110,34 @@ impl Answers {
     }
 
     fn answer(&self, asking: &Asking<'_>) -> Option<Secret> {
-        let question = asking.question;
-        if question.asks == Asks::Other {
+        let came = Instant::now();
+        if asking.question.asks == Asks::Other {
             // A code is good for one time.
-            return self.find(asking);
+            return self.find(asking, came);
         }
         let slot = Arc::clone(lock(&self.known).entry(key(asking)).or_default());
         // Held while it is looked for: whoever wants the same waits for the same answer.
         let mut slot = lock(&slot);
-        slot.get_or_insert_with(|| self.find(asking)).clone()
+        slot.get_or_insert_with(|| self.find(asking, came)).clone()
     }
 
-    fn find(&self, asking: &Asking<'_>) -> Option<Secret> {
+    fn find(&self, asking: &Asking<'_>, came: Instant) -> Option<Secret> {
         let secret = matches!(asking.question.asks, Asks::Password | Asks::Passphrase);
+        let ended = || self.around.get().is_some_and(|(_, interrupt)| interrupt.code().is_some());
         match &self.source {
             Source::Given(given) if secret => Some(given.clone()),
-            Source::Command(command) if secret => match run(command, asking) {
+            Source::Command(command) if secret => match command::run(command, asking, &ended) {
                 Ok(secret) => Some(secret),
+                Err(_) if ended() => None,
                 Err(error) => {
                     log::error!("no answer from --password-command for the {}: {error:#}", asking.label());
                     None
                 }
             },
             _ if self.terminal => {
-                let (console, interrupt) = self.around.get()?;
-                let ended = || interrupt.code().is_some();
-                console.hold(|| terminal::ask(&prompt(asking), asking.question.shown, ended))
+                let (console, _) = self.around.get()?;
+                let ask = |until| terminal::ask(&prompt(asking), asking.question.shown, until, ended);
+                console.hold(|| self.turns.ask(came, ask))
             }
             _ => None,
         }
@@ -187,67 +201,6 @@ fn first_line(source: &mut dyn Read) -> anyhow::Result<Secret> {
     Ok(secret)
 }
 
-/// Runs the user's command for an account; its first line is the answer.
-fn run(command: &OsString, asking: &Asking<'_>) -> anyhow::Result<Secret> {
-    let question = asking.question;
-    let account = if question.account.is_empty() { asking.path } else { &question.account };
-    let asks = if question.asks == Asks::Passphrase { "passphrase" } else { "password" };
-    // Foreign text reaches it by its environment alone, and escaped.
-    let mut child = Command::new("sh")
-        .arg("-c")
-        .arg(command)
-        .env("OFFSHOOT_ACCOUNT", escaped(account.as_bytes()).to_string())
-        .env("OFFSHOOT_PATH", escaped(asking.path.as_bytes()).to_string())
-        .env("OFFSHOOT_ASKS", asks)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut output =
-        Timed { output: child.stdout.take().context("it has no output")?, until: Instant::now() + PATIENCE };
-    let secret = first_line(&mut output);
-    let until = output.until;
-    if secret.is_ok() {
-        // What it writes beyond that is not wanted. It is read, so that it does not fail for it, but not without end, and
-        // not for what it leaves behind with its output.
-        output.until = until.min(Instant::now() + Duration::from_secs(1));
-        let _ = io::copy(&mut output.by_ref().take(REST), &mut io::sink());
-    }
-    drop(output);
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() >= until => {
-                // Killed, it ends; what it started is its own affair.
-                child.kill()?;
-                child.wait()?;
-                bail!("it did not end within {} s", PATIENCE.as_secs());
-            }
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    if !status.success() {
-        bail!("it ended with {status}");
-    }
-    secret
-}
-
-/// A command's output, as long as there is time.
-struct Timed {
-    output: ChildStdout,
-    until: Instant,
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut [PollFd::new(&self.output, PollFlags::IN)], Some(&left))? {
-            0 => Err(io::ErrorKind::TimedOut.into()),
-            _ => self.output.read(buffer),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -259,7 +212,7 @@ mod tests {
     }
 
     fn answers(source: Source) -> Arc<Answers> {
-        Arc::new(Answers { source, terminal: false, known: Mutex::default(), around: OnceLock::new() })
+        Arc::new(Answers::from(source, false))
     }
 
     fn text(secret: Option<Secret>) -> Option<String> {
@@ -289,31 +242,6 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_gives_no_answer() {
-        for command in ["echo hunter2; exit 3", "printf 'a\\033b\\n'", "exec >/dev/null; exit 1"] {
-            let answers = answers(Source::Command(command.into()));
-            let question = question(Asks::Password, "a@b");
-            assert_eq!(answers.answer(&Asking::new(&question, "ssh:b", "")), None, "{command}");
-        }
-    }
-
-    #[test]
-    fn a_command_that_leaves_something_behind_is_not_waited_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let left = folder.path().join("left");
-        let begun = Instant::now();
-        let command = format!("echo hunter2; sleep 60 & echo $! >'{}'", left.display());
-        let answers = answers(Source::Command(command.into()));
-        let question = question(Asks::Password, "a@b");
-        let answer = answers.answer(&Asking::new(&question, "ssh:b", ""));
-        assert_eq!(text(answer).as_deref(), Some("hunter2"));
-        let pid = std::fs::read_to_string(&left).expect("written");
-        assert!(Command::new("kill").arg(pid.trim()).status().expect("started").success(), "it had ended");
-        // Three times the second that its output is read on.
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    }
-
-    #[test]
     fn the_first_line_is_the_secret_and_nothing_behind_it_is_read() {
         let mut source = Cursor::new("hunter2\nrest");
         assert_eq!(text(first_line(&mut source).ok()).as_deref(), Some("hunter2"));
@@ -323,6 +251,13 @@ mod tests {
         assert!(first_line(&mut Cursor::new("a\0b\n")).is_err());
         assert!(first_line(&mut Cursor::new("\nhunter2\n")).is_err());
         assert!(first_line(&mut Cursor::new("")).is_err());
+    }
+
+    #[test]
+    fn the_logins_of_several_targets_wait_longer_where_a_user_answers_one_after_the_other() {
+        let asks = |terminal| Answers::from(Source::None, terminal);
+        assert_eq!([1, 2].map(|targets| asks(true).patience(targets)), [PATIENCE, QUEUE]);
+        assert_eq!([1, 2].map(|targets| asks(false).patience(targets)), [PATIENCE, PATIENCE]);
     }
 
     #[test]

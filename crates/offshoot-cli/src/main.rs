@@ -62,6 +62,8 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions(args.shell),
         Command::Man(args) => manual(args.command.as_deref()),
     };
+    // A question may still stand, where nobody waits for its answer any more.
+    terminal::restore();
     match result {
         // Not by returning: a thread may sit in a read of stdin, and nothing of ours needs to be unwound.
         Ok(code) => std::process::exit(i32::from(code)),

@@ -1,6 +1,7 @@
 //! Targets as paths of hops, each with the options of the command line that are for it. Pure.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use offshoot::Target;
@@ -19,6 +20,7 @@ pub(crate) type Hop = Method;
 pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<String>, Vec<Vec<Hop>>)> {
     let mut known = std::collections::HashSet::new();
     let (mut kept, mut paths) = (Vec::new(), Vec::new());
+    let patience = reach.answers.patience(names.len());
     for name in names {
         let target: Target = name.parse().map_err(|error: offshoot::TargetError| {
             Hinted::new(
@@ -28,7 +30,7 @@ pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<St
         })?;
         if known.insert(target.to_string()) {
             kept.push(name);
-            paths.push(with_options(target.into_hops(), reach)?);
+            paths.push(with_options(target.into_hops(), reach, patience)?);
         }
     }
     Ok((kept, paths))
@@ -36,13 +38,13 @@ pub(crate) fn paths(names: Vec<String>, reach: &Reach) -> anyhow::Result<(Vec<St
 
 /// The options that all ways to another user share, by the same names.
 macro_rules! with_user_options {
-    ($method:ident, $reach:ident) => {{
+    ($method:ident, $reach:ident, $patience:ident) => {{
         let timed = match $reach.connect_timeout {
             Some(limit) => $method.connect_timeout(limit).stage_timeout(limit),
             None => $method,
         };
         match &$reach.responder {
-            Some(responder) => timed.responder(responder.clone()),
+            Some(responder) => timed.responder(responder.clone()).answer_timeout($patience),
             None => timed,
         }
     }};
@@ -50,7 +52,7 @@ macro_rules! with_user_options {
 
 /// Applies the options of the command line to the hops of one target: times, secrets and `-o` to every one that they
 /// mean something to, `-F` where ssh runs on this machine.
-fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
+fn with_options(hops: Vec<Method>, reach: &Reach, patience: Duration) -> anyhow::Result<Vec<Hop>> {
     // A file of this machine means something only to an ssh that runs on it: behind local hops, not behind others.
     let mut here = true;
     let mut done = Vec::with_capacity(hops.len());
@@ -59,19 +61,19 @@ fn with_options(hops: Vec<Method>, reach: &Reach) -> anyhow::Result<Vec<Hop>> {
             Method::Ssh(ssh) => {
                 let config = reach.ssh_config.as_deref().filter(|_| here);
                 here = false;
-                Method::Ssh(ssh_with_options(ssh, config, reach)?)
+                Method::Ssh(ssh_with_options(ssh, config, reach, patience)?)
             }
             Method::Local(local) => Method::Local(local_with_options(local, reach)),
-            Method::Sudo(sudo) => Method::Sudo(with_user_options!(sudo, reach)),
-            Method::Su(su) => Method::Su(with_user_options!(su, reach)),
-            Method::Doas(doas) => Method::Doas(with_user_options!(doas, reach)),
+            Method::Sudo(sudo) => Method::Sudo(with_user_options!(sudo, reach, patience)),
+            Method::Su(su) => Method::Su(with_user_options!(su, reach, patience)),
+            Method::Doas(doas) => Method::Doas(with_user_options!(doas, reach, patience)),
             other => other,
         });
     }
     Ok(done)
 }
 
-fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach) -> anyhow::Result<Ssh> {
+fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach, patience: Duration) -> anyhow::Result<Ssh> {
     if let Some(config) = config {
         ssh = ssh.config(config.to_str().context("the path of the ssh configuration is not UTF-8")?);
     }
@@ -83,7 +85,7 @@ fn ssh_with_options(mut ssh: Ssh, config: Option<&Path>, reach: &Reach) -> anyho
         ssh = ssh.connect_timeout(limit).stage_timeout(limit);
     }
     if let Some(responder) = &reach.responder {
-        ssh = ssh.responder(responder.clone());
+        ssh = ssh.responder(responder.clone()).answer_timeout(patience);
     }
     offshoot::methods::Method::recipe(&ssh)?;
     Ok(ssh)
