@@ -41,7 +41,7 @@ fn run_job(
     input: impl FnOnce(bool) -> anyhow::Result<job::Input>,
 ) -> anyhow::Result<u8> {
     let chosen = targets::resolve(wanted, &args.exclude)?;
-    let (names, paths) = crate::tree::paths(chosen.names, reach)?;
+    let (names, paths) = crate::tree::paths(chosen.names, &chosen.excluded, reach)?;
     let input = input(chosen.read_stdin)?;
     let (console, interrupt, tree) = connected(reach)?;
     let printer = form.printer(&console, &names, look);

@@ -24,7 +24,7 @@ pub(crate) fn doctor(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<u8
     let look = Look::new(global);
     let reach = Reach::new(&args.reach, global)?;
     let chosen = crate::targets::resolve(&[args.target], &args.reach.exclude)?;
-    let (names, mut paths) = crate::tree::paths(chosen.names, &reach)?;
+    let (names, mut paths) = crate::tree::paths(chosen.names, &chosen.excluded, &reach)?;
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("the doctor sees one target at a time; these are {}", names.len());
     };

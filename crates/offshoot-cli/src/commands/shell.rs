@@ -58,7 +58,7 @@ fn run(
 ) -> anyhow::Result<u8> {
     let look = Look::new(global);
     let chosen = targets::resolve(wanted, &args.exclude)?;
-    let (names, mut paths) = crate::tree::paths(chosen.names, reach)?;
+    let (names, mut paths) = crate::tree::paths(chosen.names, &chosen.excluded, reach)?;
     let (Some(path), true) = (paths.pop(), paths.is_empty()) else {
         anyhow::bail!("a terminal is for one target; these are {}", names.len());
     };

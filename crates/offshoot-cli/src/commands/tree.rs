@@ -24,7 +24,7 @@ pub(crate) fn tree(args: TreeArgs, global: &GlobalArgs) -> anyhow::Result<u8> {
     let look = Look::new(global);
     let reach = Reach::new(&args.reach, global)?;
     let chosen = targets::resolve(&args.targets, &args.reach.exclude)?;
-    let (names, paths) = crate::tree::paths(chosen.names, &reach)?;
+    let (names, paths) = crate::tree::paths(chosen.names, &chosen.excluded, &reach)?;
     let (console, interrupt, tree) = super::connected(&reach)?;
     let plan = Plan::new(paths);
     let survey = survey(tree.root(), &plan, reach.fanout, &interrupt)?;
