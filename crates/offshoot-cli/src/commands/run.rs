@@ -80,6 +80,8 @@ fn job(path: &Path, script: &[u8], words: Vec<OsString>) -> anyhow::Result<Job> 
     let named = if is(&interpreter[0], &["env"]) { interpreter.get(1) } else { interpreter.first() };
     let (program, mut args) = if named.is_some_and(|word| is(word, SHELLS)) {
         let mut args = interpreter[1..].to_vec();
+        // It ends the options, and one more comes.
+        args.pop_if(|word| *word == "-" || *word == "--");
         let name = if path.as_os_str() == "-" { OsString::from("stdin") } else { path.as_os_str().to_owned() };
         args.extend(["-c".into(), EVALUATE.into(), name]);
         (interpreter[0].clone(), args)
@@ -143,6 +145,8 @@ mod tests {
         assert_eq!(output("echo \"$0:$#:$2\"\nexit 3\n", &["a b", "c d"]), "the-script:2:c d\n[3]");
         assert_eq!(output("#!/bin/sh -e\nfalse\necho no\n", &[]), "[1]");
         assert_eq!(output("#!/usr/bin/env bash\nx=(1 2); echo ${#x[@]}", &[]), "2\n[0]");
+        assert_eq!(output("#!/bin/sh -\necho \"$0:$*\"", &["a"]), "the-script:a\n[0]");
+        assert_eq!(output("#!/bin/bash --\necho \"$0:$*\"", &["-", "--"]), "the-script:- --\n[0]");
     }
 
     #[test]
