@@ -39,10 +39,15 @@ pub unsafe fn become_program<const LAST: bool>(
         }
         // That a file could be made in memory does not mean that it may be executed.
         let Some(path) = path else { return errno };
-        if LAST && file(path, image) > 0 {
-            let fd = sys::open(path);
-            sys::unlink(path);
-            run(fd, argv, envp);
+        if LAST {
+            if file(path, image) > 0 {
+                let fd = sys::open(path);
+                sys::unlink(path);
+                run(fd, argv, envp);
+            } else {
+                // What found no room: the next one has the same name.
+                sys::unlink(path);
+            }
             // Neither `execveat` nor `/proc`: once more, with a name.
         }
         errno = file(path, image);

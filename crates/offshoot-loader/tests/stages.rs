@@ -404,6 +404,27 @@ fn an_agent_that_cannot_be_executed_is_an_error_with_its_errno() {
 }
 
 #[test]
+fn a_place_without_room_for_the_agent_is_told_as_that() {
+    let place = Place::new("no-room", &fixture().x86_64.stage0);
+    let mut command = Command::new(place.loader());
+    refuse(&mut command, &[(libc::SYS_memfd_create, libc::EPERM)]);
+    // Stage 1 fits, the agent does not; without the signal a write beyond the limit is an error, as on a full disk.
+    let limit = || {
+        let room = libc::rlimit { rlim_cur: 16 << 10, rlim_max: 16 << 10 };
+        // SAFETY: plain system calls on a value of ours.
+        let set = unsafe {
+            libc::setrlimit(libc::RLIMIT_FSIZE, &room) == 0 && libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == 0
+        };
+        if set { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: two system calls, no allocation.
+    unsafe { command.pre_exec(limit) };
+    let output = run(agent_args(&mut command), &both(&fixture().x86_64));
+    assert_eq!(text(&output), format!("\n!LX{:03}\n", libc::EFBIG));
+    assert!(place.files().is_empty(), "{:?}", place.files());
+}
+
+#[test]
 fn garbage_as_input_never_crashes_a_stage() {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move || {
