@@ -24,7 +24,7 @@ pub struct Args {
     /// Kill the master itself, again and again, instead of parts of its tree
     #[arg(long, conflicts_with = "faults")]
     masters: bool,
-    /// Fail each system call, and harm the link behind each part of the bootstrap, instead; takes as long as it takes
+    /// Fail each system call, harm the link behind each part of the bootstrap, and make reads and writes short, instead; takes as long as it takes
     #[arg(long)]
     faults: bool,
 }
@@ -46,6 +46,8 @@ pub fn run(args: &Args) -> Result<()> {
             "offshoot-tests",
             "--test",
             "faults",
+            "--test",
+            "short",
             "--",
             "--nocapture",
             "--test-threads",
