@@ -228,17 +228,17 @@ mod tests {
         let ask =
             |asks, account: &str, path, via| text(answers.answer(&Asking::new(&question(asks, account), path, via)));
         let password = Asks::Password;
-        let first = Some("password of dmw@web1".to_owned());
-        assert_eq!(ask(password, "dmw@web1", "ssh:web1", ""), first);
-        assert_eq!(ask(password, "dmw@web1", "ssh:other", ""), first);
+        let first = Some("password of ann@web1".to_owned());
+        assert_eq!(ask(password, "ann@web1", "ssh:web1", ""), first);
+        assert_eq!(ask(password, "ann@web1", "ssh:other", ""), first);
         assert_eq!(ask(Asks::Passphrase, "/k", "ssh:web1", "").as_deref(), Some("passphrase of /k"));
         assert_eq!(ask(password, "", "ssh:web1", "").as_deref(), Some("password of ssh:web1"));
         // The same name behind a hop is another machine's.
-        assert_eq!(ask(password, "dmw@web1", "ssh:jump -> ssh:web1", "ssh:jump"), first);
+        assert_eq!(ask(password, "ann@web1", "ssh:jump -> ssh:web1", "ssh:jump"), first);
         assert_eq!(std::fs::read_to_string(&log).expect("written").lines().count(), 4);
         // Nobody but a user looks at host keys and codes.
         assert_eq!(ask(Asks::HostKey, "web1", "ssh:web1", ""), None);
-        assert_eq!(ask(Asks::Other, "dmw@web1", "ssh:web1", ""), None);
+        assert_eq!(ask(Asks::Other, "ann@web1", "ssh:web1", ""), None);
     }
 
     #[test]

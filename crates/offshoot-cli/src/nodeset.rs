@@ -149,7 +149,7 @@ mod tests {
         check("a b[1-2] c", "a b1 b2 c");
         check("[098-101]", "098 099 100 101");
         check("jump/web[1-2]/local", "jump/web1/local jump/web2/local");
-        check("dmw@web[1-2]:2222", "dmw@web1:2222 dmw@web2:2222");
+        check("ann@web[1-2]:2222", "ann@web1:2222 ann@web2:2222");
     }
 
     #[test]

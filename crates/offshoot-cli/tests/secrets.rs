@@ -34,18 +34,18 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Asks for a password as ssh does, and refuses it.
-const ASKS: &str = "stty -echo </dev/tty\nprintf \"\\rdmw@web1's password: \" >/dev/tty\nread -r reply </dev/tty\n\
-                    echo \"$reply\" >>\"$told\"\nsleep 0.2\necho 'dmw@web1: Permission denied (password).' >&2\nexit 255\n";
+const ASKS: &str = "stty -echo </dev/tty\nprintf \"\\rann@web1's password: \" >/dev/tty\nread -r reply </dev/tty\n\
+                    echo \"$reply\" >>\"$told\"\nsleep 0.2\necho 'ann@web1: Permission denied (password).' >&2\nexit 255\n";
 
 /// Refuses to ask, as ssh does when it is told to.
 const REFUSES: &str =
-    "case \"$*\" in *BatchMode=yes*) echo 'dmw@web1: Permission denied (password).' >&2; exit 255;; esac\n";
+    "case \"$*\" in *BatchMode=yes*) echo 'ann@web1: Permission denied (password).' >&2; exit 255;; esac\n";
 
 #[test]
 fn a_password_comes_from_a_descriptor_or_a_command_and_is_tried_once() {
     for (arguments, around) in [
-        (&["exec", "dmw@web1", "--password-fd", "7", "--", "true"][..], "exec \"$@\" 7<<'EOF'\nhun ter2\nEOF"),
-        (&["exec", "dmw@web1", "--password-command", "echo hun ter2; echo more", "--", "true"], "exec \"$@\""),
+        (&["exec", "ann@web1", "--password-fd", "7", "--", "true"][..], "exec \"$@\" 7<<'EOF'\nhun ter2\nEOF"),
+        (&["exec", "ann@web1", "--password-command", "echo hun ter2; echo more", "--", "true"], "exec \"$@\""),
     ] {
         let (output, told) = offshoot(arguments, ASKS, around);
         let stderr = text(&output.stderr);
@@ -58,7 +58,7 @@ fn a_password_comes_from_a_descriptor_or_a_command_and_is_tried_once() {
 
 #[test]
 fn without_anybody_to_ask_a_login_that_wants_a_password_says_how_to_give_it() {
-    let arguments = ["exec", "dmw@web1", "--no-ask", "--", "true"];
+    let arguments = ["exec", "ann@web1", "--no-ask", "--", "true"];
     let (output, told) = offshoot(&arguments, &format!("{REFUSES}{ASKS}"), "exec \"$@\"");
     let stderr = text(&output.stderr);
     assert_eq!((output.status.code(), told.as_str()), (Some(125), ""), "{stderr}");
@@ -70,7 +70,7 @@ fn without_anybody_to_ask_a_login_that_wants_a_password_says_how_to_give_it() {
 
 #[test]
 fn a_command_that_fails_and_a_descriptor_that_is_not_open_are_told() {
-    let arguments = ["exec", "dmw@web1", "--password-command", "exit 3", "--", "true"];
+    let arguments = ["exec", "ann@web1", "--password-command", "exit 3", "--", "true"];
     let (output, told) = offshoot(&arguments, ASKS, "exec \"$@\"");
     let stderr = text(&output.stderr);
     assert_eq!((output.status.code(), told.as_str()), (Some(125), ""), "{stderr}");
@@ -89,5 +89,5 @@ fn an_account_of_several_targets_is_asked_for_once() {
     let arguments = ["exec", "web1,web1.example.org", "--password-command", &command, "--", "true"];
     let (_, told) = offshoot(&arguments, ASKS, "exec \"$@\"");
     assert_eq!(told, "x\nx\n");
-    assert_eq!(read(&asked), "password dmw@web1\n");
+    assert_eq!(read(&asked), "password ann@web1\n");
 }

@@ -27,7 +27,7 @@ impl<'a> Asking<'a> {
         Asking { question, path, via }
     }
 
-    /// What is asked for, of whom and where, in one line: `password of dmw@web1 (ssh:jump -> ssh:web1)`. Safe to show.
+    /// What is asked for, of whom and where, in one line: `password of ann@web1 (ssh:jump -> ssh:web1)`. Safe to show.
     pub fn label(&self) -> String {
         let what = match self.question.asks {
             Asks::Password => "password",
@@ -195,25 +195,25 @@ mod tests {
     fn s19_a_password_goes_to_its_own_account_and_to_no_other() {
         let mut answers = Answers::none();
         answers.set_password("target");
-        answers.set_password_of("dmw@jump", "jump");
+        answers.set_password_of("ann@jump", "jump");
         answers.set_passphrase("key");
         let answers = answers.of(Own::Login { user: None, hosts: vec!["web1".into(), "10.0.0.1".into()] });
         for (asks, account, expected) in [
-            (Asks::Password, "dmw@web1", Some("target")),
+            (Asks::Password, "ann@web1", Some("target")),
             (Asks::Password, "root@WEB1", Some("target")),
-            (Asks::Password, "dmw@10.0.0.1", Some("target")),
+            (Asks::Password, "ann@10.0.0.1", Some("target")),
             (Asks::Password, "", Some("target")),
-            (Asks::Password, "dmw@jump", Some("jump")),
+            (Asks::Password, "ann@jump", Some("jump")),
             (Asks::Password, "root@jump", None),
             (Asks::Password, "web1", None),
-            (Asks::Password, "dmw@web1@jump", None),
+            (Asks::Password, "ann@web1@jump", None),
             (Asks::Passphrase, "/keys/id", Some("key")),
             (Asks::HostKey, "web1", None),
-            (Asks::Other, "dmw@web1", None),
+            (Asks::Other, "ann@web1", None),
         ] {
             assert_eq!(ask(&answers, asks, account).as_deref(), expected, "{asks:?} {account}");
         }
-        let answers = answers.of(Own::Login { user: Some("dmw".into()), hosts: vec!["web1".into()] });
+        let answers = answers.of(Own::Login { user: Some("ann".into()), hosts: vec!["web1".into()] });
         assert_eq!(ask(&answers, Asks::Password, "root@web1"), None);
     }
 

@@ -1,4 +1,4 @@
-//! Target paths of the command line: `jump/dmw@web1:2222/local`.
+//! Target paths of the command line: `jump/ann@web1:2222/local`.
 //!
 //! Owns the splitting into hops and the errors that point at one; what a hop may look like belongs to the methods. Must
 //! not know node sets or host files: those are expanded before. Pure, any thread.
@@ -14,7 +14,7 @@ use crate::methods::{Hop, HopError, shown};
 ///
 /// | hop | means |
 /// |---|---|
-/// | `web1`, `dmw@web1`, `web1:2222`, `[::1]:22` | by ssh |
+/// | `web1`, `ann@web1`, `web1:2222`, `[::1]:22` | by ssh |
 /// | `ssh:web1` | the same, said in full: for a host that is called like a method |
 /// | `local` | the same machine and user |
 /// | `sudo:root`, `su:root`, `doas:root` | another user of the same machine |
@@ -26,9 +26,9 @@ use crate::methods::{Hop, HopError, shown};
 ///
 /// ```
 /// use offshoot_connect::Target;
-/// let target: Target = "jump/dmw@web1:2222/local".parse()?;
+/// let target: Target = "jump/ann@web1:2222/local".parse()?;
 /// assert_eq!(target.hops().len(), 3);
-/// assert_eq!(target.to_string(), "jump/dmw@web1:2222/local");
+/// assert_eq!(target.to_string(), "jump/ann@web1:2222/local");
 /// let error = "jump/docker:db".parse::<Target>().unwrap_err();
 /// assert_eq!(error.to_string(), "target `jump/docker:db`, hop 2 (`docker:db`): method docker is not available in this version");
 /// # Ok::<(), offshoot_connect::TargetError>(())
@@ -158,12 +158,12 @@ mod tests {
     #[test]
     fn a_path_is_its_hops_from_left_to_right() {
         assert_eq!(hops("web1"), ["web1"]);
-        assert_eq!(hops("dmw@web1:2222"), ["dmw@web1:2222"]);
+        assert_eq!(hops("ann@web1:2222"), ["ann@web1:2222"]);
         assert_eq!(hops("jump/web1/local"), ["jump", "web1", "local"]);
         assert_eq!(hops("local/local/local"), ["local", "local", "local"]);
         assert_eq!(hops("ssh:web1"), ["web1"]);
-        assert_eq!(hops("ssh:dmw@web1:22"), ["dmw@web1:22"]);
-        assert_eq!(hops("[::1]:22/dmw@[fe80::1%eth0]"), ["[::1]:22", "dmw@[fe80::1%eth0]"]);
+        assert_eq!(hops("ssh:ann@web1:22"), ["ann@web1:22"]);
+        assert_eq!(hops("[::1]:22/ann@[fe80::1%eth0]"), ["[::1]:22", "ann@[fe80::1%eth0]"]);
         assert_eq!(hops("corp@example.org@web1"), ["corp@example.org@web1"]);
         assert_eq!(hops("web1:022"), ["web1:22"]);
     }
@@ -172,7 +172,7 @@ mod tests {
     fn a_host_that_is_called_like_a_method_is_written_in_full() {
         assert_eq!(hops("ssh:local"), ["ssh:local"]);
         assert_eq!(hops("ssh:docker:22"), ["ssh:docker:22"]);
-        assert_eq!(hops("dmw@docker:22"), ["dmw@docker:22"]);
+        assert_eq!(hops("ann@docker:22"), ["ann@docker:22"]);
         assert_eq!("ssh:local".parse::<Target>().unwrap().hops(), [Hop::Ssh(Ssh::to("local"))]);
     }
 

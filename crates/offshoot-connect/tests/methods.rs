@@ -39,7 +39,7 @@ fn a_plain_login_is_this_argument_list() {
 
 #[test]
 fn every_option_has_its_place_before_the_host_and_after_what_is_forced() {
-    let ssh = Ssh::to("dmw@web1:2222")
+    let ssh = Ssh::to("ann@web1:2222")
         .config("/etc/fleet/ssh_config")
         .identity("~/.ssh/ops")
         .identity("/keys/two")
@@ -54,7 +54,7 @@ fn every_option_has_its_place_before_the_host_and_after_what_is_forced() {
     assert_eq!(
         line(&ssh),
         format!(
-            "/opt/ssh/bin/{FORCED} -F /etc/fleet/ssh_config -l dmw -p 2222 -i ~/.ssh/ops -i /keys/two \
+            "/opt/ssh/bin/{FORCED} -F /etc/fleet/ssh_config -l ann -p 2222 -i ~/.ssh/ops -i /keys/two \
              -o ProxyJump=bastion -o AddressFamily inet -o StrictHostKeyChecking=accept-new -o ConnectTimeout=4 \
              -o Compression=yes -o ServerAliveInterval=20 -o ServerAliveCountMax=3 -o LogLevel=INFO -- web1 PROBE"
         )
@@ -67,14 +67,14 @@ fn every_option_has_its_place_before_the_host_and_after_what_is_forced() {
 #[test]
 fn recipes_carry_names_deadlines_and_the_triple() {
     let recipe = Ssh::to("web1")
-        .user("dmw")
+        .user("ann")
         .port(2222)
         .triple("x86_64-unknown-linux-musl")
         .connect_timeout(Duration::from_secs(60))
         .stage_timeout(Duration::from_secs(20))
         .recipe()
         .expect("a recipe");
-    assert_eq!(recipe.default_name(), "ssh:dmw@web1:2222");
+    assert_eq!(recipe.default_name(), "ssh:ann@web1:2222");
     assert_eq!((recipe.deadline_ms, recipe.stage_ms), (60_000, 20_000));
     assert_eq!(recipe.triple.as_deref(), Some("x86_64-unknown-linux-musl"));
     let local = Recipe::from(Local::new().connect_timeout(Duration::from_secs(3)));

@@ -1,10 +1,10 @@
 //! Logs in by passwords that a program of yours knows, hop behind hop, and runs a command at the end: for a password manager, or a vault.
 //!
 //! ```text
-//! cargo run --example passwords -- vault.sh dmw@web1 sudo:postgres -- psql -l
+//! cargo run --example passwords -- vault.sh ann@web1 sudo:postgres -- psql -l
 //! ```
 //!
-//! For each password that a login asks for, `vault.sh` is run with the account in `OFFSHOOT_ACCOUNT`, such as `dmw@web1`; it prints the password, or fails
+//! For each password that a login asks for, `vault.sh` is run with the account in `OFFSHOOT_ACCOUNT`, such as `ann@web1`; it prints the password, or fails
 //! when it has none.
 
 use std::io::Write;

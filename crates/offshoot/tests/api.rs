@@ -85,7 +85,7 @@ fn what_is_told_and_chosen_is_plain_data() {
 
 #[test]
 fn the_source_of_an_error_is_what_it_does_not_say_itself() {
-    let path = "dmw@web1:x".parse::<Target>().expect_err("no port");
+    let path = "ann@web1:x".parse::<Target>().expect_err("no port");
     let mut source: Option<&dyn StdError> = Some(&path);
     let mut told = Vec::new();
     while let Some(error) = source {

@@ -269,7 +269,7 @@ mod tests {
 
     fn facts(host: &str, pid: u32, ms: u64) -> Option<Result<Facts, Box<Fault>>> {
         let latency = Duration::from_millis(ms);
-        Some(Ok(Facts { user: "dmw".into(), host: host.into(), pid, latency, received: 4096, ..Facts::default() }))
+        Some(Ok(Facts { user: "ann".into(), host: host.into(), pid, latency, received: 4096, ..Facts::default() }))
     }
 
     #[test]
@@ -282,11 +282,11 @@ mod tests {
             draw(&plan, &survey, &look(true)),
             concat!(
                 "offshoot\n",
-                "├── jump          dmw@jump\\x1b      pid 7    1.0 ms  4.0 KiB up, 0 B down\n",
-                "│   ├── web1      dmw@web1      pid 12345  120.0 ms  4.0 KiB up, 0 B down\n",
+                "├── jump          ann@jump\\x1b      pid 7    1.0 ms  4.0 KiB up, 0 B down\n",
+                "│   ├── web1      ann@web1      pid 12345  120.0 ms  4.0 KiB up, 0 B down\n",
                 "│   └── web2      refused\\x07\n",
                 "│       └── sudo  not reached\n",
-                "└── local         dmw@here          pid 9    0.0 ms  4.0 KiB up, 0 B down\n",
+                "└── local         ann@here          pid 9    0.0 ms  4.0 KiB up, 0 B down\n",
             )
         );
         assert!(draw(&plan, &survey, &look(false)).is_ascii());

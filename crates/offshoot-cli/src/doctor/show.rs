@@ -233,7 +233,7 @@ mod tests {
               memory=2097152\nload=0.5 0.1 0.0 1/100 7\ntools=ssh sudo\nfolder=runs 2048 /tmp\nfolder=noexec 9 /run\nend=end\n",
         );
         let agent = Agent {
-            user: "dmw\u{202e}".into(),
+            user: "ann\u{202e}".into(),
             uid: 1000,
             host: "web1".into(),
             pid: 7,
@@ -258,7 +258,7 @@ mod tests {
             "ssh:web1\n",
             "  ✓  starting the connection tool    1.2 ms\n",
             "  ✓  logging in                      12.3 s\n",
-            "     account   dmw\\xe2\\x80\\xae (1000) on web1, home /root, umask 0022\n",
+            "     account   ann\\xe2\\x80\\xae (1000) on web1, home /root, umask 0022\n",
             "     system    Linux 6.1 x86_64, Debian \\x1b[31m\n",
             "     agent     x86_64-unknown-linux-musl 0.1.0, pid 7, runs from memory\n",
             "     at hand   196 KiB as it travels, from /a/b (beside)\n",

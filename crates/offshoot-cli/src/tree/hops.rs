@@ -62,7 +62,7 @@ fn target(name: &str) -> Result<Target, Hinted> {
     name.parse().map_err(|error: offshoot::TargetError| {
         Hinted::new(
             anyhow::Error::msg(error.to_string()),
-            "a target is a path of hops: web1, dmw@web1:2222, jump/web[1-9], local; see: offshoot --help",
+            "a target is a path of hops: web1, ann@web1:2222, jump/web[1-9], local; see: offshoot --help",
         )
     })
 }

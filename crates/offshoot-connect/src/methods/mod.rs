@@ -33,8 +33,8 @@ pub use sudo::Sudo;
 ///
 /// ```
 /// use offshoot_connect::methods::{Method, Ssh};
-/// let recipe = Ssh::to("dmw@web1:2222").recipe()?;
-/// assert_eq!(recipe.default_name(), "ssh:dmw@web1:2222");
+/// let recipe = Ssh::to("ann@web1:2222").recipe()?;
+/// assert_eq!(recipe.default_name(), "ssh:ann@web1:2222");
 /// # Ok::<(), offshoot_connect::methods::RecipeError>(())
 /// ```
 pub trait Method {

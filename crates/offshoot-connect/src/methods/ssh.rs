@@ -91,12 +91,12 @@ pub enum KnownHosts {
 /// use offshoot_connect::methods::{KnownHosts, Method, Ssh};
 /// use std::time::Duration;
 /// let ssh = Ssh::to("web1")
-///     .user("dmw")
+///     .user("ann")
 ///     .identity("~/.ssh/ops")
 ///     .known_hosts(KnownHosts::AcceptNew)
 ///     .option("ProxyJump=bastion")
 ///     .connect_timeout(Duration::from_secs(60));
-/// assert_eq!(ssh.recipe()?.default_name(), "ssh:dmw@web1");
+/// assert_eq!(ssh.recipe()?.default_name(), "ssh:ann@web1");
 /// # Ok::<(), offshoot_connect::methods::RecipeError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

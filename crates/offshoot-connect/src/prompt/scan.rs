@@ -60,11 +60,11 @@ pub struct Found {
 /// use offshoot_wire::{Asks, Prompt, Prompts};
 /// let known = vec![Prompt { text: "{}'s password:".into(), asks: Asks::Password }];
 /// let mut scanner = Scanner::new(&Prompts { known, terminal: true, answer_ms: 1000 }, "token");
-/// scanner.push(b"Welcome.\r\n\rdmw@web1's pass");
+/// scanner.push(b"Welcome.\r\n\rann@web1's pass");
 /// assert!(!scanner.found().is_some_and(|found| found.known));
 /// scanner.push(b"word: ");
 /// let found = scanner.found().expect("a prompt");
-/// assert_eq!((found.asks, &found.account[..]), (Asks::Password, &b"dmw@web1"[..]));
+/// assert_eq!((found.asks, &found.account[..]), (Asks::Password, &b"ann@web1"[..]));
 /// ```
 #[derive(Debug)]
 pub struct Scanner {
@@ -265,8 +265,8 @@ mod tests {
             ("\r\nPermission denied\r\r\n\rpeer1@h's password: ", some(Asks::Password, "peer1@h")),
             ("\r(peer1@h) Password: ", some(Asks::Password, "peer1@h")),
             ("\r(peer1@h) Code: ", some(Asks::Other, "peer1@h")),
-            ("We trust you\r\n\r\nTOKEN dmw: ", some(Asks::Password, "dmw")),
-            ("[sudo: TOKEN dmw:] Password: ", some(Asks::Password, "dmw")),
+            ("We trust you\r\n\r\nTOKEN ann: ", some(Asks::Password, "ann")),
+            ("[sudo: TOKEN ann:] Password: ", some(Asks::Password, "ann")),
             (
                 "\rThe authenticity of host 'h (1.2.3.4)' can't be\r\nED25519\r\nSure (yes/no/[fingerprint])? ",
                 some(Asks::HostKey, "h (1.2.3.4)"),
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn s19_a_server_cannot_lose_the_beginning_of_its_prompt_by_its_length() {
-        let prompt = [&b"\r(ops@bastion) "[..], &b".".repeat(5000), b"\r\ndmw@web1's password: "].concat();
+        let prompt = [&b"\r(ops@bastion) "[..], &b".".repeat(5000), b"\r\nann@web1's password: "].concat();
         for piece in [1, 7, 1000, KEPT, prompt.len()] {
             for before in ["", "yes\r\n"] {
                 let mut scanner = scanner(TABLE);
@@ -304,8 +304,8 @@ mod tests {
                 let found = scanner.found().expect("something");
                 assert!(!found.known && found.cut, "{piece}: {found:?}");
                 scanner.clear();
-                scanner.push(b"\r\n\rdmw@web1's password: ");
-                assert!(scanner.found().is_some_and(|found| found.known && found.account == b"dmw@web1"));
+                scanner.push(b"\r\n\rann@web1's password: ");
+                assert!(scanner.found().is_some_and(|found| found.known && found.account == b"ann@web1"));
             }
         }
     }
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn s23_what_floods_a_terminal_is_taken_in_time_and_kept_bounded() {
-        let token = b"TOKEN dmw: ".to_vec();
+        let token = b"TOKEN ann: ".to_vec();
         // Of what begins prompts and of what ends them, too: what is nearly one costs the most.
         let near = ["The authenticity of host '", "x's password:", "'s password: ", "(yes/no)?", "\ra: \r", "ab\n'"];
         let mut floods =

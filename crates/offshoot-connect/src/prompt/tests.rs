@@ -47,10 +47,10 @@ const SHOWN: fn() -> bool = || true;
 fn s19_a_secret_is_asked_for_once_and_typed_once_where_its_prompt_stands() {
     let (mut dialogue, now) = dialogue();
     assert!(dialogue.poll(now, SILENT).is_none());
-    dialogue.handle_bytes(b"\rdmw@web1's password: ", now);
+    dialogue.handle_bytes(b"\rann@web1's password: ", now);
     let question = asked(dialogue.poll(now, SILENT));
-    assert_eq!((question.asks, question.account.as_str()), (Asks::Password, "dmw@web1"));
-    assert_eq!(question.text, "dmw@web1's password:");
+    assert_eq!((question.asks, question.account.as_str()), (Asks::Password, "ann@web1"));
+    assert_eq!(question.text, "ann@web1's password:");
     assert!(dialogue.is_asking());
     assert!(dialogue.poll(now, SILENT).is_none());
     dialogue.answer(Some("hunter2".into()), now);
@@ -59,16 +59,16 @@ fn s19_a_secret_is_asked_for_once_and_typed_once_where_its_prompt_stands() {
     assert_eq!(typed(dialogue.poll(now, SILENT)), b"hunter2");
     assert!(dialogue.poll(now, SILENT).is_none());
     // The newline that ends the tool's reading, then the prompt again: it was wrong.
-    dialogue.handle_bytes(b"\r\n\rdmw@web1's password: ", now);
+    dialogue.handle_bytes(b"\r\n\rann@web1's password: ", now);
     assert_eq!(refused(dialogue.poll(now, SILENT)).why, Why::Wrong);
-    dialogue.handle_bytes(b"\rdmw@web1's password: ", now);
+    dialogue.handle_bytes(b"\rann@web1's password: ", now);
     assert!(dialogue.poll(now, SILENT).is_none());
 }
 
 #[test]
 fn s19_nothing_is_asked_or_typed_while_the_terminal_shows_it() {
     let (mut dialogue, now) = dialogue();
-    dialogue.handle_bytes(b"dmw@web1's password: ", now);
+    dialogue.handle_bytes(b"ann@web1's password: ", now);
     assert!(dialogue.poll(now, SHOWN).is_none());
     assert_eq!(dialogue.poll_timeout(), Some(now + LOOK));
     asked(dialogue.poll(now + LOOK, SILENT));
@@ -78,14 +78,14 @@ fn s19_nothing_is_asked_or_typed_while_the_terminal_shows_it() {
     assert_eq!(refused(dialogue.poll(now + ECHO, SHOWN)).why, Why::Shown);
 
     let (mut dialogue, now) = self::dialogue();
-    dialogue.handle_bytes(b"dmw@web1's password: ", now);
+    dialogue.handle_bytes(b"ann@web1's password: ", now);
     assert_eq!(refused(dialogue.poll(now + ECHO, SHOWN)).why, Why::Shown);
 }
 
 #[test]
 fn s19_behind_the_marker_nothing_is_a_prompt() {
     let (mut dialogue, now) = dialogue();
-    dialogue.handle_bytes(b"dmw@web1's password: ", now);
+    dialogue.handle_bytes(b"ann@web1's password: ", now);
     asked(dialogue.poll(now, SILENT));
     dialogue.close();
     dialogue.answer(Some("hunter2".into()), now);
@@ -101,11 +101,11 @@ fn several_prompts_of_a_login_are_answered_in_turn() {
     let host_key = "\rThe authenticity of host 'web1 (10.0.0.1)' can't be established.\r\nED25519 key fingerprint is \
                     SHA256:abc.\r\nAre you sure you want to continue connecting (yes/no/[fingerprint])? ";
     for (text, asks, account, answer) in [
-        ("\rdmw@jump's password: ", Asks::Password, "dmw@jump", "one"),
+        ("\rann@jump's password: ", Asks::Password, "ann@jump", "one"),
         (host_key, Asks::HostKey, "web1 (10.0.0.1)", "yes"),
         ("\rEnter passphrase for key '/keys/a key': ", Asks::Passphrase, "/keys/a key", "two"),
-        ("\rdmw@web1's password: ", Asks::Password, "dmw@web1", "three"),
-        ("\r(dmw@web1) Verification code: ", Asks::Other, "dmw@web1", "123456"),
+        ("\rann@web1's password: ", Asks::Password, "ann@web1", "three"),
+        ("\r(ann@web1) Verification code: ", Asks::Other, "ann@web1", "123456"),
     ] {
         now += Duration::from_secs(1);
         dialogue.handle_bytes(text.as_bytes(), now);
@@ -123,7 +123,7 @@ fn several_prompts_of_a_login_are_answered_in_turn() {
 
 #[test]
 fn what_nobody_answers_is_refused_and_says_why() {
-    let password: &[u8] = b"dmw@web1's password: ";
+    let password: &[u8] = b"ann@web1's password: ";
     let now = Instant::now();
     let mut nobody = Dialogue::new(&prompts(), "token", false);
     nobody.handle_bytes(password, now);
@@ -161,7 +161,7 @@ fn a_question_that_nobody_knows_is_one_when_it_stands_and_hides_what_is_typed() 
     assert!(dialogue.poll(now + QUIET, SHOWN).is_none());
     // A known prompt with echo is a question whose answer is shown.
     let (mut dialogue, now) = self::dialogue();
-    dialogue.handle_bytes(b"\r(dmw@web1) Token number: ", now);
+    dialogue.handle_bytes(b"\r(ann@web1) Token number: ", now);
     assert!(asked(dialogue.poll(now + QUIET, SHOWN)).shown);
 }
 
@@ -271,13 +271,13 @@ fn s19_a_servers_text_must_stand_and_what_comes_behind_an_answer_of_it_is_still_
     dialogue.handle_bytes(b"\r(ops@bastion) Password:", now);
     assert!(dialogue.poll(now, SILENT).is_none());
     assert_eq!(dialogue.poll_timeout(), Some(now + QUIET));
-    dialogue.handle_bytes(b"\r\n\rdmw@web1's password: ", now);
+    dialogue.handle_bytes(b"\r\n\rann@web1's password: ", now);
     let question = asked(dialogue.poll(now + QUIET, SILENT));
     assert_eq!((question.asks, question.account.as_str()), (Asks::Password, "ops@bastion"));
     dialogue.answer(Some("bastion's".into()), now);
     assert_eq!(typed(dialogue.poll(now, SILENT)), b"bastion's");
     // An answer with echo shows in front of the next prompt.
-    dialogue.handle_bytes(b"123456\r\n\r(ops@bastion) \r\ndmw@web1's password: ", now);
+    dialogue.handle_bytes(b"123456\r\n\r(ops@bastion) \r\nann@web1's password: ", now);
     let refusal = refused(dialogue.poll(now + QUIET, SILENT));
     assert_eq!((refusal.why, refusal.question.account.as_str()), (Why::Wrong, "ops@bastion"));
 }
@@ -285,7 +285,7 @@ fn s19_a_servers_text_must_stand_and_what_comes_behind_an_answer_of_it_is_still_
 #[test]
 fn s19_a_servers_text_that_is_too_long_to_tell_whose_it_is_gets_nothing() {
     let (mut dialogue, now) = dialogue();
-    let prompt = [&b"\r(ops@bastion) "[..], &b".".repeat(5000), b"\r\ndmw@web1's password: "].concat();
+    let prompt = [&b"\r(ops@bastion) "[..], &b".".repeat(5000), b"\r\nann@web1's password: "].concat();
     dialogue.handle_bytes(&prompt, now);
     let refusal = refused(dialogue.poll(now + QUIET, SILENT));
     assert_eq!((refusal.why, refusal.question.account.as_str()), (Why::TooLong, ""));

@@ -223,7 +223,7 @@ pub(crate) fn hello(nonce: [u8; 16]) -> Vec<u8> {
         triple: "x86_64-unknown-linux-musl".into(),
         version: "0.1.0".into(),
         host: "there".into(),
-        user: "dmw".into(),
+        user: "ann".into(),
         uid: 1000,
         pid: 4711,
     };

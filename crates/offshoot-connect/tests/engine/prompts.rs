@@ -61,7 +61,7 @@ fn asking(script: &str) -> Recipe {
 }
 
 /// Takes `hunter2` alone, which does not stand here: the script is an argument.
-const LOGIN: &str = "ask \"dmw@web1's password: \"; \
+const LOGIN: &str = "ask \"ann@web1's password: \"; \
                      [ \"$(printf %s \"$reply\" | tr a-z n-za-m)\" = uhagre2 ] && agent \"$1\" || exit 255";
 
 #[test]
@@ -70,7 +70,7 @@ fn s19_a_password_is_typed_when_it_is_asked_for_and_is_found_nowhere_else() {
     let friend = Friend::new(|_| Some("hunter2".into()));
     let recipe = asking(&format!("{LOGIN}; sleep 60"));
     let link = test.connecting(&recipe).asker(&friend).succeed();
-    assert_eq!(friend.asked(), [(Asks::Password, "dmw@web1".to_owned())]);
+    assert_eq!(friend.asked(), [(Asks::Password, "ann@web1".to_owned())]);
     assert_eq!(link.received, hello(NONCE));
     assert!(!String::from_utf8_lossy(&link.stderr_tail).contains("hunter2"));
     let pid = link.child.pid();
@@ -89,22 +89,22 @@ fn a_wrong_password_is_tried_once() {
     let tried = folder.path().join("tried");
     // A tool that asks three times.
     let script = format!(
-        "for n in 1 2 3; do ask \"dmw@web1's password: \"; echo x >>'{}'; echo Permission denied, please try again. >&2; done; exit 255",
+        "for n in 1 2 3; do ask \"ann@web1's password: \"; echo x >>'{}'; echo Permission denied, please try again. >&2; done; exit 255",
         tried.display()
     );
     let failure = test.connecting(&asking(&script)).asker(&friend).fail();
     assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordIncorrect), "{failure:?}");
-    assert_eq!(failure.message, "the password is wrong: dmw@web1's password:");
+    assert_eq!(failure.message, "the password is wrong: ann@web1's password:");
     assert_eq!(friend.asked().len(), 1);
     assert_eq!(std::fs::read(&tried).expect("written"), b"x\n");
     // A tool that asks once and gives up, as ssh does when it is told to.
     let script =
-        "ask \"dmw@web1's password: \"; echo 'dmw@web1: Permission denied (publickey,password).' >&2; exit 255";
+        "ask \"ann@web1's password: \"; echo 'ann@web1: Permission denied (publickey,password).' >&2; exit 255";
     let failure = test.connecting(&asking(script)).asker(&friend).fail();
     assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordIncorrect), "{failure:?}");
     // A passphrase that opens nothing: ssh goes on to what is left, and that is nothing.
     let script =
-        "ask \"Enter passphrase for key '/k': \"; echo 'dmw@web1: Permission denied (publickey).' >&2; exit 255";
+        "ask \"Enter passphrase for key '/k': \"; echo 'ann@web1: Permission denied (publickey).' >&2; exit 255";
     let failure = test.connecting(&asking(script)).asker(&friend).fail();
     assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordIncorrect), "{failure:?}");
 }
@@ -114,7 +114,7 @@ fn s19_what_a_terminal_would_show_is_not_typed() {
     let test = Test::begin("echo");
     let friend = Friend::new(|_| Some("hunter2".into()));
     let script =
-        "printf \"\\rdmw@web1's password: \" >/dev/tty; read -r reply </dev/tty; echo \"got $reply\" >&2; exit 1";
+        "printf \"\\rann@web1's password: \" >/dev/tty; read -r reply </dev/tty; echo \"got $reply\" >&2; exit 1";
     let failure = test.connecting(&asking(script)).asker(&friend).fail();
     assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::TtyRequired), "{failure:?}");
     assert_eq!(friend.asked(), []);
@@ -127,7 +127,7 @@ fn without_anybody_to_ask_the_first_question_ends_the_connect_and_is_quoted() {
     let begun = Instant::now();
     let failure = test.connecting(&asking(LOGIN)).fail();
     assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordRequired), "{failure:?}");
-    assert!(failure.message.ends_with("and none was given: dmw@web1's password:"), "{}", failure.message);
+    assert!(failure.message.ends_with("and none was given: ann@web1's password:"), "{}", failure.message);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let declines = Friend::new(|_| None);
     let failure = test.connecting(&asking(LOGIN)).asker(&declines).fail();
@@ -148,7 +148,7 @@ fn an_unknown_host_key_is_asked_about_and_fails_with_its_fingerprint() {
         _ => Some("hunter2".into()),
     });
     drop(test.connecting(&asking(&script)).asker(&friend).succeed());
-    let asked = [(Asks::HostKey, "web1 (10.0.0.1)".to_owned()), (Asks::Password, "dmw@web1".to_owned())];
+    let asked = [(Asks::HostKey, "web1 (10.0.0.1)".to_owned()), (Asks::Password, "ann@web1".to_owned())];
     assert_eq!(friend.asked(), asked);
     let friend = Friend::new(|_| None);
     let failure = test.connecting(&asking(&script)).asker(&friend).fail();
@@ -216,7 +216,7 @@ fn a_cancelled_connect_waits_for_no_answer_and_a_tool_that_ends_neither() {
     let failure = test.connecting(&asking(LOGIN)).asker(&mute).cancel(&cancel).fail();
     thread.join().expect("no panic");
     assert_eq!(failure.kind, FailureKind::Cancelled);
-    let ends = "stty -echo </dev/tty; printf \"dmw@web1's password: \" >/dev/tty; sleep 1; exit 255";
+    let ends = "stty -echo </dev/tty; printf \"ann@web1's password: \" >/dev/tty; sleep 1; exit 255";
     let failure = test.connecting(&asking(ends)).asker(&mute).fail();
     assert!(failure.message.contains("exited with status 255"), "{failure:?}");
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
