@@ -22,8 +22,8 @@ use proc_macro::TokenStream;
 /// - `name::call(args…)` is an `offshoot::Call<T>`, to give it a timeout first.
 ///
 /// Arguments and results travel by value: anything that serde serializes and deserializes. By reference travel
-/// `offshoot::Context`, the ends of an `offshoot::channel` (`Sender`, `Receiver`) and those of an `offshoot::pipe` (`PipeWriter`,
-/// `PipeReader`), which bring the right to use them along. A function that returns an error which serde does not know has it
+/// `offshoot::Context`, the ends of an `offshoot::channel` (`Sender`, `Receiver`), those of an `offshoot::pipe` (`PipeWriter`,
+/// `PipeReader`) and an `offshoot::RemoteFile`, which bring the right to use them along. A function that returns an error which serde does not know has it
 /// turned into `offshoot::RemoteError`, with its message, its chain and its kind: that of `io::Result`, `anyhow::Result`, and
 /// any other `Result` with one parameter; `io::Error`, `anyhow::Error`, `offshoot::Error` and `Box<dyn Error>` of one with
 /// two. Any other error type travels as itself.

@@ -42,8 +42,8 @@
 //! }
 //! ```
 //!
-//! A [`Context`], the ends of a [`channel`] and those of a [`pipe`] travel in arguments and values, too, with the right to use
-//! them: a function calls functions in the contexts that it is given, and what it sends is received here while it runs. Errors
+//! A [`Context`], the ends of a [`channel`], those of a [`pipe`] and a [`RemoteFile`] travel in arguments and values, too, with
+//! the right to use them: a function calls functions in the contexts that it is given, and what it sends is received here while it runs. Errors
 //! on either side reach the other; nobody waits for who is gone.
 //!
 //! ```no_run
@@ -79,9 +79,20 @@
 //! # fn main() {}
 //! ```
 //!
+//! Beyond that:
+//!
+//! - [`Group`]: several contexts that take every verb that one takes, with a result for each.
+//! - [`Call`]: a call with a [timeout](Call::timeout), one that [nobody waits for](Call::detached), or one that runs
+//!   [behind others](Call::serial) in a [`Chain`], which stops at the first error.
+//! - [`Worker`]: a process of its own for some calls, with limits of its own.
+//! - [`log::init`]: shows what functions print and log, wherever they run.
+//! - Passwords: [`Via::password`](Via#method.password) gives one, and a [`Responder`] is asked for what is not known beforehand,
+//!   codes and host keys too. Without either a login that asks fails, with an error that says what was asked.
+//!
 //! This crate is a thin facade. Each layer is a crate of its own and works alone: `offshoot-wire` (the protocol),
-//! `offshoot-route` (a node without IO), `offshoot-mux` (poll loop and processes), `offshoot-connect` (methods and
-//! bootstrap), `offshoot-node` (one running node), `offshoot-program` (the master and its agents).
+//! `offshoot-route` (a node without IO), `offshoot-forward` (images and files by hash, without IO), `offshoot-mux` (poll loop
+//! and processes), `offshoot-connect` (methods and bootstrap), `offshoot-image` (what an executable says of itself),
+//! `offshoot-node` (one running node), `offshoot-program` (the master and its agents), `offshoot-macros` (the attributes).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
