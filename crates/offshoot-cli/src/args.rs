@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
-A TARGET is a path of hops, left to right: web1, dmw@web1:2222, jump/web1/sudo:root, local.
+A TARGET is a path of hops, left to right: web1, ann@web1:2222, jump/web1/sudo:root, local.
 A hop without a method is reached by ssh, from the hop before it. Sets and lists:
   web[01-32]  db[1-3]x[1-2]  web1,web2  jump/web[1-9]  @hosts.txt  - (names on stdin)
 
@@ -27,7 +27,7 @@ Exit codes: the command's own for one target, the largest for many; 124 its time
 125 our own failure; 126, 127 it cannot be started, is not there; 128+n signal n; 255 the link
 was lost; 130 Ctrl-C.";
 
-/// Run commands on trees of hosts, accounts and containers, over the login you already have.
+/// Run commands on trees of hosts and accounts, over the login you already have.
 #[derive(Parser, Debug)]
 #[command(name = "offshoot", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
@@ -328,5 +328,12 @@ mod tests {
         let cli = Cli::parse_from(["offshoot", "exec", "-", "--", "ls"]);
         let Command::Exec(exec) = cli.command else { panic!("expected exec") };
         assert_eq!(exec.targets, ["-"]);
+    }
+
+    #[test]
+    fn the_page_for_users_says_how_many_targets_are_worked_on_at_once() {
+        let cli = Cli::parse_from(["offshoot", "tree", "a"]);
+        let Command::Tree(tree) = cli.command else { panic!("expected tree") };
+        crate::usage::assert_says("targets worked on at once", &tree.reach.fanout.to_string());
     }
 }

@@ -74,4 +74,20 @@ mod tests {
             assert_eq!(code(&outcome), expected, "{outcome:?}");
         }
     }
+
+    #[test]
+    fn the_page_for_users_has_every_code() {
+        let codes = [
+            (TIMED_OUT, "the command's time (`-u`) was up"),
+            (OURS, "our own failure: wrong usage, no connection"),
+            (NOT_EXECUTABLE, "the command is there and cannot be started"),
+            (NOT_FOUND, "the command is not there"),
+            (BROKEN_PIPE, "whoever read our output went away"),
+            (LINK_LOST, "the link was lost while the command ran"),
+        ];
+        for (code, means) in codes {
+            crate::usage::assert_says(&code.to_string(), means);
+        }
+        crate::usage::assert_says(&format!("{SIGNAL} + n"), "signal n ended the command");
+    }
 }

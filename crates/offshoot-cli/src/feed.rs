@@ -358,4 +358,9 @@ mod tests {
         assert_eq!(readers[0].next().expect("a piece").as_deref(), Some(&[7][..]));
         assert_eq!(readers[0].next().expect_err("broken").to_string(), "torn tape");
     }
+
+    #[test]
+    fn the_page_for_users_says_how_much_is_kept() {
+        crate::usage::assert_says("stdin that is kept while targets wait for a place", &crate::usage::size(FILE_MAX));
+    }
 }

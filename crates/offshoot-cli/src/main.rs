@@ -1,9 +1,9 @@
-//! The `offshoot` command: run commands on trees of hosts, accounts and containers.
+//! The `offshoot` command: run commands on trees of hosts and accounts.
 //!
 //! From the command line to the tree and back: [`args`] are the raw flags, [`options`] what they mean, [`targets`] and
 //! [`nodeset`] which places; [`commands`] has one file per command; [`walk`] connects, [`job`] runs, [`feed`] hands out
 //! stdin, [`answer`] gives secrets, [`output`] shows. [`session`] is one command on a terminal, with [`keys`] and our own [`terminal`]; [`front`]
-//! is the process that Ctrl-Z stops. [`tree`] alone knows the library.
+//! is the process that Ctrl-Z stops. [`tree`] alone knows the library's contexts and processes; others use its escaping and its questions.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -28,6 +28,8 @@ mod session;
 mod targets;
 mod terminal;
 mod tree;
+#[cfg(test)]
+mod usage;
 mod walk;
 
 use std::process::ExitCode;

@@ -158,4 +158,11 @@ mod tests {
             assert!(message.contains(part), "expected {part:?}, got {message:?}");
         }
     }
+
+    #[test]
+    fn the_page_for_users_says_how_many_names_and_how_long_a_list_may_be() {
+        crate::usage::assert_says("a list of hosts", &crate::usage::size(FILE_MAX));
+        let names = crate::nodeset::LIMIT;
+        crate::usage::assert_says("targets of a run", &format!("{},{:03}", names / 1000, names % 1000));
+    }
 }

@@ -181,4 +181,9 @@ mod tests {
         assert!(words("#!\n").is_err());
         assert!(words(&format!("#!/{}", "x".repeat(300))).is_err());
     }
+
+    #[test]
+    fn the_page_for_users_says_how_large_a_script_may_be() {
+        crate::usage::assert_says("a script for `offshoot run`", &crate::usage::size(SCRIPT_MAX));
+    }
 }

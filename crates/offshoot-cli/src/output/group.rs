@@ -373,4 +373,9 @@ mod tests {
             .concat();
         assert!(stdout == expected, "{} bytes expected, {} came", expected.len(), stdout.len());
     }
+
+    #[test]
+    fn the_page_for_users_says_how_much_is_gathered() {
+        crate::usage::assert_says("output that `-b` gathers, of all targets", &crate::usage::size(GATHERED_MAX));
+    }
 }

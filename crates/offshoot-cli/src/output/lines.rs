@@ -156,4 +156,9 @@ mod tests {
             prop_assert_eq!(joined, bytes);
         }
     }
+
+    #[test]
+    fn the_page_for_users_says_how_long_a_line_may_be() {
+        crate::usage::assert_says("a line of output in one piece", &crate::usage::size(LINE_MAX as u64));
+    }
 }
