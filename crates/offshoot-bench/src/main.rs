@@ -35,7 +35,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Other words measure one thing: [limit|openssh] connect|connect_warm|latency|pipeline|bulk|beside|fanout|idle|tree|scale ARGS…"
+    after_help = "Other words measure one thing: [limit|openssh] connect|connect_warm|latency|pipeline|bulk|beside|fanout|idle|tree|scale ARGS…; remote functions: offshoot-bench-calls"
 )]
 enum Cli {
     /// Runs the measurements, every anchor in turn, each in a fresh process.

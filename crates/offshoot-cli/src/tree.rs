@@ -1,4 +1,4 @@
-//! The real tree: the one file that knows the library.
+//! The real tree: the one place that knows the library's contexts and processes.
 //!
 //! Hops become methods with the user's options (in [`hops`]), contexts and processes become [`Ground`] and [`Running`], and
 //! the library's errors become [`Fault`]s.

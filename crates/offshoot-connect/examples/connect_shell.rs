@@ -1,5 +1,5 @@
 //! Runs the engine against a shell on this machine, and prints what the agent says of itself and how long each stage
-//! took: `cargo run --example connect_shell -- BUNDLE [TARGET]`. With a target it logs in there by ssh instead.
+//! took: `cargo run -p offshoot-connect --example connect_shell -- BUNDLE [TARGET]`. With a target it logs in there by ssh instead.
 //!
 //! The bundle is a file that `cargo xtask agents` writes.
 

@@ -1,4 +1,4 @@
-//! Prints what a target path compiles to, hop by hop: `cargo run --example recipe -- jump/dmw@web1:2222/local`
+//! Prints what a target path compiles to, hop by hop: `cargo run -p offshoot-connect --example recipe -- jump/ann@web1:2222/local`
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Echoes lines between a link, a child process and a timer, on one thread: `cargo run --example echo`.
+//! Echoes lines between a link, a child process and a timer, on one thread: `cargo run -p offshoot-mux --example echo`.
 //!
 //! A child (`cat`) sits on the far end of a socketpair. Each second, as each tick of the timer, a line goes out; what
 //! comes back is printed; after three lines the link is closed, the child ends, and its end is the last event.

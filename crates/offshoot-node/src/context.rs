@@ -21,7 +21,7 @@ use crate::via::Via;
 use crate::workers::Workers;
 use crate::{Error, asking, connecting};
 
-/// A context of the tree: an agent on another machine, in another account or container, or the root itself.
+/// A context of the tree: an agent on another machine or in another account, or the root itself.
 ///
 /// A handle: cloning it is cheap, and any number of threads may use it. The context lives until it is
 /// [shut down](Context::shutdown), its parent ends, or the tree does; dropping handles does not end it.

@@ -3,7 +3,7 @@
 //!
 //! Owns [`Root`] (a tree in a process of the user's), [`Context`] and [`Command`] (what programs do with it), and
 //! [`agent`] (what a bootstrapped process does). Must not know remote functions or the command line. The handles block
-//! and may be used from any thread; the broker never blocks.
+//! and may be used from any thread; the broker blocks on nothing but an agent's start of a command.
 //!
 //! Most programs use this crate through the facade `offshoot`, which adds the search for agents.
 #![forbid(unsafe_code)]

@@ -58,7 +58,7 @@ impl From<ImageMissing> for Failure {
 ///
 /// The first of these that serves is taken: what is in the one file; the file `PROGRAM-TRIPLE` beside the executable, or in
 /// `images` there; that in the build folder that the executable lies in; the executable itself, where it is static and of
-/// the triple. On this machine the executable itself serves first, static or not.
+/// the triple. For a target on this machine a program that is not one file serves first itself, static or not.
 ///
 /// A file is an image of this program when it is stamped with the same build. A program without a stamp has no other
 /// image than itself. At most 128 MiB of an image travel; in one file it is packed.

@@ -53,7 +53,8 @@ impl Start {
     /// As [`Start::SCRIPT`], without a character that a second shell on the way would act upon once it is escaped as
     /// sudo does it: no `$`.
     pub const PLAIN_SCRIPT: &'static str = "\u{1}plain";
-    /// What stands, within an argument or a prompt, for a word made of this connect's nonce: 22 letters and digits.
+    /// What stands, within an argument or a prompt, for a word made of this connect's nonce: 22 letters,
+    /// digits, `_` and `-`.
     pub const TOKEN: &'static str = "\u{1}token";
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example billing                                     # on this machine, four contexts deep
-//! cargo offshoot run --example billing -- jump web1 sudo:billing su:postgres
+//! cargo offshoot run -p offshoot --example billing -- jump web1 sudo:billing su:postgres
 //! ```
 //!
 //! Each hop is made by the context before it: the ssh of the bastion logs in to the next host, and sudo runs there. The

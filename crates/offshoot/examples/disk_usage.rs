@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --example disk_usage                                  # three contexts of this machine, a folder each
 //! cargo run --example disk_usage -- /usr/share                    # one, and this folder
-//! cargo offshoot run --example disk_usage -- /var jump/web1 jump/web2 jump/web3/sudo:root
+//! cargo offshoot run -p offshoot --example disk_usage -- /var jump/web1 jump/web2 jump/web3/sudo:root
 //! ```
 //!
 //! What several hosts have in common, such as `jump`, is logged in to once.

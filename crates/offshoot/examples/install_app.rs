@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example install_app -- FOLDER                       # on this machine
-//! cargo offshoot run --example install_app -- FOLDER web1 web2/sudo:root
+//! cargo offshoot run -p offshoot --example install_app -- FOLDER web1 web2/sudo:root
 //! ```
 //!
 //! A host is a path of hops: `web1`, `jump/web1`, `web1/sudo:root`, `local`.

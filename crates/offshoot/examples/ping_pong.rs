@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example ping_pong -- 1000
-//! cargo offshoot run --example ping_pong -- 1000 web1 web2
+//! cargo offshoot run -p offshoot --example ping_pong -- 1000 web1 web2
 //! ```
 
 use std::error::Error;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example select_loop -- 2                            # for 2 s, three contexts on this machine
-//! cargo offshoot run --example select_loop -- 60 web1 web2 web3
+//! cargo offshoot run -p offshoot --example select_loop -- 60 web1 web2 web3
 //! ```
 
 use std::error::Error;
