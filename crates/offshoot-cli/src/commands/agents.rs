@@ -27,8 +27,7 @@ pub(crate) fn agents(args: &AgentsArgs, global: &GlobalArgs) -> anyhow::Result<u
     let (found, broken) = crate::tree::agents(options::agents(global)?.as_deref());
     let console = Console::of_process();
     if found.is_empty() && broken.is_empty() && !global.quiet {
-        let hint =
-            "no agents at hand: contexts on this machine need none; for others build them with: cargo xtask agents\n";
+        let hint = "no agents at hand: local hops need none; for others build them with: cargo xtask agents\n";
         console.write(Stream::Stderr, hint.as_bytes())?;
     }
     let text = if args.json { records(&found)? } else { table(&found).into_bytes() };
