@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use offshoot_build::make;
 use offshoot_build::toolchain::{Found, Recipe};
@@ -71,8 +71,10 @@ fn main() -> ExitCode {
 
 /// Becomes the program: its signals, terminal and status are its own.
 fn run(make: &make::Args, args: &[OsString]) -> Result<()> {
+    const NOTHING: &str = "with --images-only there is nothing to run";
     let here = std::env::current_dir().context("no current folder")?;
-    let file = make::run(&here, make)?.context("with --images-only there is nothing to run")?;
+    ensure!(make.makes_one_file(), NOTHING);
+    let file = make::run(&here, make)?.context(NOTHING)?;
     let error = Command::new(&file).args(args).exec();
     Err(error).with_context(|| format!("cannot run {}", file.display()))
 }

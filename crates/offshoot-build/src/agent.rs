@@ -14,6 +14,7 @@ use crate::{loader, write};
 
 /// Where the agent's sources are.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Sources {
     /// In the workspace at this folder.
     Workspace(PathBuf),
@@ -23,6 +24,7 @@ pub enum Sources {
 
 /// One agent that was built.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Built {
     /// Its triple.
     pub triple: &'static str,
@@ -46,6 +48,7 @@ pub struct Built {
 
 /// How to build agents.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// Where the sources are.
     pub sources: Sources,
@@ -57,6 +60,20 @@ pub struct Options {
     pub recipe: Option<Recipe>,
     /// Whether rustup may fetch what is missing.
     pub install: bool,
+    /// Whether cargo must do without the network.
+    pub offline: bool,
+}
+
+impl Options {
+    /// To build from `sources` in `folder`, and to put the bundles there: by the best recipe, and installing nothing; with
+    /// what `change` makes of that.
+    #[must_use]
+    pub fn with(sources: Sources, folder: PathBuf, change: impl FnOnce(&mut Options)) -> Options {
+        let out = folder.clone();
+        let mut options = Options { sources, folder, out, recipe: None, install: false, offline: false };
+        change(&mut options);
+        options
+    }
 }
 
 /// The file name of the bundle for a triple.
@@ -147,7 +164,8 @@ fn job(options: &Options) -> Result<Job<'_>> {
             select.extend(["--config".into(), format!("profile.release.{setting}").into()]);
         }
     }
-    Ok(Job { root, folder, verb, select, executable, product: Product::Agent })
+    select.extend(options.offline.then(|| "--offline".into()));
+    Ok(Job { from: root, root, folder, verb, select, executable, product: Product::Agent })
 }
 
 /// The bundle, packed anew: how that is done may have changed since the one in its place was.
@@ -164,16 +182,12 @@ mod tests {
     #[test]
     fn an_agent_from_the_registry_is_the_version_that_the_program_was_built_with() {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options {
-            sources: Sources::Registry("0.1.0".into()),
-            folder: folder.path().into(),
-            out: folder.path().into(),
-            recipe: None,
-            install: false,
-        };
+        let sources = Sources::Registry("0.1.0".into());
+        let options = Options::with(sources, folder.path().into(), |options| options.offline = true);
         let job = job(&options).unwrap();
         assert_eq!(job.verb, "install");
         assert!(job.select.iter().any(|word| word == "=0.1.0"), "{:?}", job.select);
+        assert!(job.select.iter().any(|word| word == "--offline"), "{:?}", job.select);
         assert!(job.select.iter().any(|word| word == "profile.release.panic=\"abort\""), "{:?}", job.select);
     }
 }

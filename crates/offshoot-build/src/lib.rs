@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod build_id;
+pub mod flags;
 pub mod image;
 mod loader;
 pub mod make;

@@ -4,15 +4,19 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use offshoot_image::onefile;
 
 use crate::agent::{self, Sources};
+use crate::flags::Flags;
 use crate::image::{self, Options};
 use crate::metadata::{Metadata, Package};
+use crate::run;
 use crate::toolchain::Recipe;
 use crate::triples::{ALL, Triple};
 
 /// A recipe as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum Choice {
     /// The first that can be followed
     Auto,
@@ -69,6 +73,9 @@ pub struct Args {
     /// cargo's profile
     #[arg(long, value_name = "NAME", default_value = "release")]
     profile: String,
+    /// The release profile, which is the default
+    #[arg(short, long, conflicts_with = "profile")]
+    release: bool,
     /// How to build the images
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     recipe: Choice,
@@ -78,7 +85,7 @@ pub struct Args {
     /// Take the agents from this folder instead of building them
     #[arg(long, value_name = "FOLDER")]
     agents: Option<PathBuf>,
-    /// Where the one file goes; by default target/offshoot/NAME
+    /// Where the one file goes: a file, or a folder for NAME; by default target/offshoot/NAME
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Build the images alone: no agents, no one file
@@ -87,6 +94,28 @@ pub struct Args {
     /// Path to Cargo.toml
     #[arg(long, value_name = "PATH")]
     manifest_path: Option<PathBuf>,
+    /// Do not change Cargo.lock
+    #[arg(long)]
+    locked: bool,
+    /// Do without the network
+    #[arg(long)]
+    offline: bool,
+    /// Both of these
+    #[arg(long)]
+    frozen: bool,
+}
+
+impl Args {
+    /// Whether there will be a file to run.
+    pub fn makes_one_file(&self) -> bool {
+        !self.images_only
+    }
+
+    /// cargo's words about the lock file and the network.
+    fn lock(&self) -> Vec<String> {
+        let words = [(self.locked, "--locked"), (self.offline, "--offline"), (self.frozen, "--frozen")];
+        words.into_iter().filter(|(given, _)| *given).map(|(_, word)| word.to_string()).collect()
+    }
 }
 
 /// Builds the images, the agents, and the one file of them, and gives back the latter's path; nothing when only images
@@ -96,20 +125,34 @@ pub struct Args {
 ///
 /// When something cannot be built here, with what is missing and what to do.
 pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
-    let metadata = Metadata::load(folder, args.manifest_path.as_deref())?;
-    let beside = args.manifest_path.as_deref().and_then(Path::parent);
-    let package = metadata.package(args.package.as_deref(), &std::path::absolute(beside.unwrap_or(folder))?)?;
+    let manifest = match &args.manifest_path {
+        Some(path) => {
+            let path = folder.join(path);
+            Some(path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?)
+        }
+        None => None,
+    };
+    let lock = args.lock();
+    let metadata = Metadata::load(folder, manifest.as_deref(), &lock)?;
+    let package =
+        metadata.package(args.package.as_deref(), manifest.as_deref().and_then(Path::parent).unwrap_or(folder))?;
     let program = metadata.program(package, args.bin.as_deref(), args.example.as_deref())?;
     let base = Triple::of_this_machine().context("no image is known for this machine")?;
     let triples = triples(&args.triples, base)?;
-    let options = Options {
-        features: features(args),
-        profile: args.profile.clone(),
-        recipe: args.recipe.recipe(),
-        install: args.install,
-    };
-    if !args.images_only {
-        agents_at_hand(&metadata, &triples, args)?;
+    let options = Options::with(|options| {
+        options.features = features(args);
+        options.profile.clone_from(&args.profile);
+        options.recipe = args.recipe.recipe();
+        options.install = args.install;
+        options.lock = lock;
+        options.from = Some(folder.to_path_buf());
+        options.flags = Flags::look(folder);
+    });
+    if args.makes_one_file() {
+        agents_at_hand(&metadata, package, &triples, args)?;
+    }
+    for note in options.flags.notes() {
+        eprintln!("note: {note}");
     }
     let images = image::build(&metadata, package, &program, &triples, &options)?;
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
@@ -117,17 +160,33 @@ pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
         let (triple, recipe) = (image.triple, image.recipe.name());
         println!("image {triple}: recipe {recipe}, {:.1} KiB, {}", kib(image.bytes), relative(&image.path));
     }
-    if args.images_only {
+    if !args.makes_one_file() {
+        // They travel as they are.
+        for image in &images.all {
+            image::fits(image.bytes, onefile::SENT_MAX).with_context(|| {
+                format!("the image for {} alone is no good; in one file, packed, it may be", image.triple)
+            })?;
+        }
         return Ok(None);
     }
     let agents = match &args.agents {
         Some(agents) => agents.clone(),
-        None => build_agents(&metadata, &triples, args.install)?,
+        None => build_agents(&metadata, package, &triples, args)?,
     };
-    let out = args.out.clone().unwrap_or_else(|| metadata.target_directory.join("offshoot").join(&program.name));
+    let out = place(args.out.as_deref(), &metadata.target_directory, &program.name)?;
     let bytes = image::one_file(&images, base, &agents, &out)?;
     println!("one file: {:.1} KiB, build {}, {}", kib(bytes), &images.id[..12], relative(&out));
     Ok(Some(out))
+}
+
+/// Where the one file of the program goes. A whole path: whoever runs it must not look for its name.
+fn place(out: Option<&Path>, target: &Path, name: &str) -> Result<PathBuf> {
+    let file = match out {
+        Some(folder) if folder.is_dir() => folder.join(name),
+        Some(file) => file.to_path_buf(),
+        None => target.join("offshoot").join(name),
+    };
+    std::path::absolute(&file).with_context(|| format!("{} is no place for a file", file.display()))
 }
 
 fn kib(bytes: usize) -> f64 {
@@ -162,8 +221,8 @@ fn features(args: &Args) -> Vec<String> {
 }
 
 /// Sees to it, before anything is built, that there will be an agent for each triple.
-fn agents_at_hand(metadata: &Metadata, triples: &[&'static Triple], args: &Args) -> Result<()> {
-    let node = node(metadata)?;
+fn agents_at_hand(metadata: &Metadata, package: &Package, triples: &[&'static Triple], args: &Args) -> Result<()> {
+    let node = node(metadata, package)?;
     for triple in triples {
         match &args.agents {
             Some(folder) => {
@@ -185,9 +244,8 @@ fn agents_at_hand(metadata: &Metadata, triples: &[&'static Triple], args: &Args)
 }
 
 /// offshoot as the program is built with it.
-fn node(metadata: &Metadata) -> Result<&Package> {
-    let node = metadata.packages.iter().find(|package| package.name == "offshoot-node");
-    let node = node.with_context(|| {
+fn node<'a>(metadata: &'a Metadata, package: &'a Package) -> Result<&'a Package> {
+    let node = metadata.needed(package, "offshoot-node").with_context(|| {
         "the program does not depend on offshoot\nfix: cargo add offshoot, and see its documentation".to_string()
     })?;
     let own = env!("CARGO_PKG_VERSION");
@@ -202,22 +260,32 @@ fn node(metadata: &Metadata) -> Result<&Package> {
 }
 
 /// The agents of the very version that the program is built with.
-fn build_agents(metadata: &Metadata, triples: &[&'static Triple], install: bool) -> Result<PathBuf> {
-    let node = node(metadata)?;
+fn build_agents(metadata: &Metadata, package: &Package, triples: &[&'static Triple], args: &Args) -> Result<PathBuf> {
+    let node = node(metadata, package)?;
     // In a checkout, by path or from git, the agent lies beside.
-    let beside = node.folder().with_file_name("offshoot-agent");
-    let sources = if beside.join("Cargo.toml").is_file() {
-        Sources::Workspace(beside)
+    let beside = node.folder().with_file_name("offshoot-agent/Cargo.toml");
+    let sources = if beside.is_file() {
+        Sources::Workspace(workspace(&beside)?)
     } else {
         Sources::Registry(node.version.clone())
     };
-    let folder = metadata.target_directory.join("agents");
-    let options = agent::Options { sources, folder: folder.clone(), out: folder, recipe: None, install };
+    let options = agent::Options::with(sources, metadata.target_directory.join("agents"), |options| {
+        options.install = args.install;
+        options.offline = args.offline || args.frozen;
+    });
     for triple in triples {
         let agent = agent::build(triple, &options)?;
         println!("agent {}: recipe {}, {:.1} KiB as sent", agent.triple, agent.recipe.name(), kib(agent.sent));
     }
     Ok(options.out)
+}
+
+/// The folder of the workspace that the package with this manifest is of: its profile for agents stands there.
+fn workspace(manifest: &Path) -> Result<PathBuf> {
+    let mut command = run::cargo_in(manifest.parent().unwrap_or(manifest));
+    let root = run::read(command.args(["locate-project", "--workspace", "--message-format", "plain"]))?;
+    let root = Path::new(root.trim_end_matches('\n'));
+    Ok(root.parent().with_context(|| format!("{} is in no folder", root.display()))?.to_path_buf())
 }
 
 #[cfg(test)]
@@ -255,5 +323,30 @@ mod tests {
         assert_eq!(names(&[]).unwrap(), ["x86_64", "aarch64"]);
         assert_eq!(names(&[ALL[2].name, ALL[2].name]).unwrap(), ["x86_64", "i386"]);
         assert!(names(&["sparc"]).unwrap_err().to_string().contains("known: x86_64"));
+    }
+    #[test]
+    fn the_one_file_has_a_whole_path_and_may_be_put_into_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Path::new("/target");
+        assert_eq!(place(None, target, "app").unwrap(), Path::new("/target/offshoot/app"));
+        assert_eq!(place(Some(folder.path()), target, "app").unwrap(), folder.path().join("app"));
+        let named = place(Some(Path::new("deploy")), target, "app").unwrap();
+        assert_eq!(named, std::env::current_dir().unwrap().join("deploy"));
+    }
+
+    #[test]
+    fn cargo_s_words_about_the_lock_file_and_the_profile_are_taken() {
+        assert_eq!(args(&["--locked", "--offline"]).lock(), ["--locked", "--offline"]);
+        assert_eq!(args(&["--frozen"]).lock(), ["--frozen"]);
+        assert!(args(&[]).lock().is_empty());
+        assert_eq!(args(&["--release"]).profile, "release");
+        assert!(Line::try_parse_from(["x", "--release", "--profile", "dev"]).is_err());
+    }
+
+    #[test]
+    fn the_agent_is_built_in_its_workspace_where_its_profile_stands() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = workspace(&own.join("Cargo.toml")).unwrap();
+        assert!(std::fs::read_to_string(root.join("Cargo.toml")).unwrap().contains("[profile.agent]"));
     }
 }

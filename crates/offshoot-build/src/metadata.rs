@@ -1,6 +1,6 @@
 //! What cargo knows about a user's packages: which there are, what they build, and which of them a package needs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-/// What `cargo metadata` says.
+/// What `cargo metadata` says, with all features: what is not there without one counts as well.
 #[derive(Debug, Deserialize)]
 pub struct Metadata {
     /// All packages, those from elsewhere too.
@@ -62,6 +62,7 @@ struct Node {
 
 /// What to build: a binary or an example of a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Program {
     /// The package.
     pub package: String,
@@ -80,14 +81,15 @@ impl Program {
 }
 
 impl Metadata {
-    /// Asks cargo about the workspace of `folder`, or of `manifest`.
+    /// Asks cargo about the workspace of `folder`, or of `manifest`; `lock` are its words about the lock file and the
+    /// network: `--locked`, `--offline`, `--frozen`.
     ///
     /// # Errors
     ///
     /// When cargo does not run, or a manifest is wrong; the text is cargo's own.
-    pub fn load(folder: &Path, manifest: Option<&Path>) -> Result<Metadata> {
+    pub fn load(folder: &Path, manifest: Option<&Path>, lock: &[String]) -> Result<Metadata> {
         let mut command = Command::new(crate::cargo());
-        command.args(["metadata", "--format-version", "1"]).current_dir(folder);
+        command.args(["metadata", "--format-version", "1", "--all-features"]).args(lock).current_dir(folder);
         if let Some(manifest) = manifest {
             command.arg("--manifest-path").arg(manifest);
         }
@@ -98,7 +100,7 @@ impl Metadata {
         serde_json::from_slice(&output.stdout).context("cannot read cargo's metadata")
     }
 
-    /// The package of that name in the workspace; without one, the one in `folder`, or the only one.
+    /// The package of that name in the workspace; without one, the one that `folder` lies in, or the only one.
     ///
     /// # Errors
     ///
@@ -111,9 +113,14 @@ impl Metadata {
                 .find(|package| package.name == name)
                 .with_context(|| format!("no package {name} is in this workspace\n  there are: {}", names()));
         }
-        let here = |package: &&Package| package.manifest_path.parent() == Some(folder);
+        let folder = canonical(folder);
+        let depth = |package: &Package| {
+            let own = canonical(package.folder());
+            folder.starts_with(&own).then(|| own.components().count())
+        };
+        let here = members().filter_map(|package| Some((depth(package)?, package))).max_by_key(|(depth, _)| *depth);
         let default = members().filter(|package| self.workspace_default_members.contains(&package.id));
-        let candidates: Vec<&Package> = match members().find(here) {
+        let candidates: Vec<&Package> = match here.map(|(_, package)| package) {
             Some(package) => vec![package],
             None => default.filter(|package| package.targets.iter().any(|t| t.is("bin"))).collect(),
         };
@@ -155,26 +162,40 @@ impl Metadata {
         Ok(Program { package: package.name.clone(), name: name.to_string(), example: kind == "example" })
     }
 
-    /// The package itself and all that it needs, as far as they lie in folders and not in a registry; sorted by name.
-    pub fn own(&self, package: &Package) -> Vec<&Package> {
+    /// The package itself and all that it needs, with any of its features.
+    fn needs(&self, package: &Package) -> Vec<&Package> {
         let by_id: HashMap<&str, &Package> = self.packages.iter().map(|p| (p.id.as_str(), p)).collect();
         let nodes = self.resolve.iter().flat_map(|resolve| &resolve.nodes);
         let needs: HashMap<&str, &[String]> = nodes.map(|n| (n.id.as_str(), n.dependencies.as_slice())).collect();
-        let mut seen: Vec<&str> = vec![&package.id];
+        let mut order: Vec<&str> = vec![&package.id];
+        let mut seen: HashSet<&str> = HashSet::from([package.id.as_str()]);
         let mut next = 0;
-        while let Some(id) = seen.get(next).copied() {
+        while let Some(id) = order.get(next).copied() {
             next += 1;
-            for needed in needs.get(id).copied().unwrap_or_default() {
-                let local = by_id.get(needed.as_str()).is_some_and(|p| p.source.is_none());
-                if local && !seen.contains(&needed.as_str()) {
-                    seen.push(needed);
-                }
-            }
+            let needed = needs.get(id).copied().unwrap_or_default().iter().map(String::as_str);
+            order.extend(needed.filter(|needed| seen.insert(needed)));
         }
-        let mut own: Vec<&Package> = seen.iter().filter_map(|id| by_id.get(id).copied()).collect();
+        order.iter().filter_map(|id| by_id.get(id).copied()).collect()
+    }
+
+    /// The package itself and all that it needs, with any of its features, as far as they lie in folders and not in a
+    /// registry; sorted by name.
+    pub fn own(&self, package: &Package) -> Vec<&Package> {
+        let mut own = self.needs(package);
+        own.retain(|needed| needed.source.is_none());
         own.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         own
     }
+
+    /// What the package needs under that name, with any of its features.
+    pub fn needed(&self, package: &Package, name: &str) -> Option<&Package> {
+        self.needs(package).into_iter().find(|needed| needed.name == name)
+    }
+}
+
+/// Where it really is: cargo and its user may have come there by different links.
+fn canonical(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())
 }
 
 impl Package {
@@ -196,7 +217,7 @@ mod tests {
 
     fn here() -> (Metadata, PathBuf) {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        (Metadata::load(&folder, None).unwrap(), folder)
+        (Metadata::load(&folder, None, &[]).unwrap(), folder)
     }
 
     #[test]
@@ -218,5 +239,43 @@ mod tests {
         assert!(error.contains("the_basics"), "{error}");
         let error = metadata.program(package, None, None).unwrap_err().to_string();
         assert!(error.contains("--example NAME"), "{error}");
+    }
+    /// A package in `src/deep` of which cargo was started, and one beside it that only a feature brings.
+    fn with_an_optional_one() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, rest) in [
+            ("main", "[dependencies]\nextra = { path = \"../extra\", optional = true }\n"),
+            ("extra", "[features]\nunused = []\n"),
+        ] {
+            let at = folder.path().join(name);
+            std::fs::create_dir_all(at.join("src/deep")).unwrap();
+            let package = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n{rest}");
+            std::fs::write(at.join("Cargo.toml"), package).unwrap();
+            std::fs::write(at.join("src/lib.rs"), "").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn what_only_a_feature_brings_is_needed_too() {
+        let folder = with_an_optional_one();
+        let main = folder.path().join("main");
+        let metadata = Metadata::load(&main, None, &[]).unwrap();
+        let package = metadata.package(None, &main).unwrap();
+        let names: Vec<&str> = metadata.own(package).iter().map(|package| package.name.as_str()).collect();
+        assert_eq!(names, ["extra", "main"]);
+        assert!(metadata.needed(package, "extra").is_some());
+        assert!(metadata.needed(package, "offshoot-node").is_none());
+    }
+
+    #[test]
+    fn the_package_is_found_from_below_its_folder_and_by_a_link_to_it() {
+        let folder = with_an_optional_one();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("main"), &link).unwrap();
+        let metadata = Metadata::load(&link, None, &[]).unwrap();
+        for from in [link.clone(), link.join("src/deep"), folder.path().join("main/src")] {
+            assert_eq!(metadata.package(None, &from).unwrap().name, "main", "{}", from.display());
+        }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use offshoot_image::elf::Elf;
 use offshoot_image::stamp::VARIABLE;
 
+use crate::flags::Flags;
 use crate::run;
 use crate::toolchain::{Found, Recipe, Rust};
 use crate::triples::Triple;
@@ -41,6 +42,7 @@ const SORTED_SINCE: (u32, u32) = (1, 91);
 
 /// Settings of the caller's environment that would leak into the build.
 const LEAKS: [&str; 6] = [
+    // Those that an image is built with are among the flags of the job.
     "RUSTFLAGS",
     "CARGO_BUILD_RUSTFLAGS",
     "CARGO_BUILD_TARGET",
@@ -52,7 +54,9 @@ const LEAKS: [&str; 6] = [
 /// What is to be built: one cargo build for one triple.
 #[derive(Clone, Debug)]
 pub(crate) struct Job<'a> {
-    /// The folder that cargo runs in: the workspace's.
+    /// The folder that cargo runs in: its configuration is that of this folder and those above it.
+    pub(crate) from: &'a Path,
+    /// The folder of the workspace, which is told nobody.
     pub(crate) root: &'a Path,
     /// Where cargo builds; each recipe has a folder of its own in it.
     pub(crate) folder: &'a Path,
@@ -71,8 +75,8 @@ pub(crate) struct Job<'a> {
 pub(crate) enum Product<'a> {
     /// The agent: as small as can be, and a panic aborts.
     Agent,
-    /// A program image with its build's id: a panic unwinds, and is the caller's error.
-    Image(&'a str),
+    /// A program image with its build's id and its user's flags: a panic unwinds, and is the caller's error.
+    Image(&'a str, &'a Flags),
 }
 
 /// Builds it, and gives back its executable and the version of the compiler.
@@ -82,7 +86,7 @@ pub(crate) enum Product<'a> {
 /// When the build fails; cargo has said why.
 pub(crate) fn build(job: &Job<'_>, triple: &Triple, recipe: Recipe, found: &Found) -> Result<(PathBuf, String)> {
     let target = job.folder.join(format!("build-{}", recipe.name()));
-    let mut command = run::cargo_in(job.root);
+    let mut command = run::cargo_at(job.from);
     for name in LEAKS {
         command.env_remove(name);
     }
@@ -116,8 +120,10 @@ pub(crate) fn build(job: &Job<'_>, triple: &Triple, recipe: Recipe, found: &Foun
             flags.push("-Cforce-unwind-tables=no".to_string());
             flags.extend(for_size(recipe, rust, &found.rust));
         }
-        Product::Image(id) => {
+        Product::Image(id, given) => {
             command.env(VARIABLE, id);
+            // Before the recipe's: of two that say the same the last holds.
+            flags.splice(0..0, given.words(triple));
             if recipe == Recipe::C {
                 flags.extend(WITHOUT_UNWINDER.map(String::from));
             }
@@ -137,14 +143,14 @@ impl Product<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Product::Agent => "agent",
-            Product::Image(_) => "image",
+            Product::Image(..) => "image",
         }
     }
 
     fn build_std(self, recipe: Recipe) -> &'static [&'static str] {
         match self {
-            Product::Image(_) if recipe != Recipe::C => &["-Zbuild-std=std,panic_unwind"],
-            Product::Agent | Product::Image(_) => &BUILD_STD,
+            Product::Image(..) if recipe != Recipe::C => &["-Zbuild-std=std,panic_unwind"],
+            Product::Agent | Product::Image(..) => &BUILD_STD,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::cargo;
 
 /// How a program that was run ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Its status.
     pub status: ExitStatus,
@@ -29,10 +30,17 @@ impl Outcome {
     }
 }
 
-/// A cargo command in the folder of the workspace, free of the settings of whoever called us.
+/// A cargo command in the folder of the workspace, free of the settings of whoever called us, for output that is read.
 pub fn cargo_in(root: &std::path::Path) -> Command {
+    let mut command = cargo_at(root);
+    command.env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+/// The same, for output that goes where ours does.
+pub fn cargo_at(folder: &std::path::Path) -> Command {
     let mut command = Command::new(cargo());
-    command.current_dir(root).env("CARGO_TERM_COLOR", "never").stdin(Stdio::null());
+    command.current_dir(folder).stdin(Stdio::null());
     for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "RUST_RECURSION_COUNT"] {
         command.env_remove(name);
     }

@@ -134,6 +134,7 @@ pub struct Found {
 
 /// How an agent is built. The order is the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recipe {
     /// std built anew, for size.
     APlus,

@@ -15,9 +15,10 @@
 //! foot    u64 LE where the index begins, u32 LE its length, 32 bytes SHA-256 of the index, MAGIC
 //! ```
 //!
-//! Bounds: [`INDEX_MAX`] for the index, [`PARTS_MAX`] parts, [`PART_MAX`] bytes for each. Nothing is allocated by a length
+//! Bounds: [`INDEX_MAX`] for the index, [`PARTS_MAX`] parts, [`PART_MAX`] bytes for each, [`SENT_MAX`] as written. Nothing is allocated by a length
 //! that the file cannot have. Images are packed as agents are, and travel as they lie here.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -35,6 +36,10 @@ pub const PARTS_MAX: usize = 256;
 /// The longest part, unpacked: 256 MiB, as for agents.
 pub const PART_MAX: u64 = 256 << 20;
 
+/// The longest part as it lies here, and travels: 128 MiB. It is that of all that is forwarded: each context that passes
+/// it on holds it in memory.
+pub const SENT_MAX: u64 = 128 << 20;
+
 /// What a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -43,6 +48,15 @@ pub enum Kind {
     Agent,
     /// The program for another triple.
     Image,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Agent => "agent",
+            Kind::Image => "image",
+        })
+    }
 }
 
 /// A part, as the index has it.
@@ -76,11 +90,47 @@ pub enum OneFileError {
     #[error("the index behind the executable is damaged")]
     Index,
     /// A part is not what was written.
-    #[error("the {0:?} for {1} behind the executable is damaged")]
+    #[error("the {0} for {1} behind the executable is damaged")]
     Part(Kind, String),
-    /// A part is over a limit.
-    #[error("the {0:?} for {1} is empty, too long, or has a name that is too long")]
+    /// A part is empty, or its triple longer than 255 bytes.
+    #[error("the {0} for {1} is empty, or has a name that is too long")]
     Limit(Kind, String),
+    /// A part is longer than it may be.
+    #[error("the {kind} for {triple} is {} long{}, and may be {}", mib(*len), if *packed { " packed" } else { "" }, mib(*limit))]
+    TooLarge {
+        /// What it is.
+        kind: Kind,
+        /// For which triple.
+        triple: String,
+        /// How long it is, in bytes.
+        len: u64,
+        /// How long it may be, in bytes.
+        limit: u64,
+        /// Whether that is as it lies in the file, and travels.
+        packed: bool,
+    },
+}
+
+/// A length in MiB, rounded up to a tenth, so that what is over a limit never reads as the limit: `128 MiB`, `128.1 MiB`.
+#[doc(hidden)]
+pub fn mib(bytes: u64) -> String {
+    let tenths = (u128::from(bytes) * 10).div_ceil(1 << 20);
+    match tenths % 10 {
+        0 => format!("{} MiB", tenths / 10),
+        tenth => format!("{}.{tenth} MiB", tenths / 10),
+    }
+}
+
+/// Whether `file` ends as one file does; its parts are not looked at.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn ends(file: &File) -> io::Result<bool> {
+    let mut end = [0; MAGIC.len()];
+    match file.metadata()?.len().checked_sub(MAGIC.len() as u64) {
+        Some(at) => file.read_exact_at(&mut end, at).map(|()| end == MAGIC),
+        None => Ok(false),
+    }
 }
 
 /// A file with parts behind its executable.
@@ -252,6 +302,11 @@ impl<'a> Appended<'a> {
 /// When a part is over its limit, or there are more than [`PARTS_MAX`].
 #[cfg(feature = "pack")]
 pub fn append(executable: &[u8], parts: &[Appended<'_>]) -> Result<Vec<u8>, OneFileError> {
+    append_within(executable, parts, SENT_MAX)
+}
+
+#[cfg(feature = "pack")]
+fn append_within(executable: &[u8], parts: &[Appended<'_>], sent_max: u64) -> Result<Vec<u8>, OneFileError> {
     let mut file = alone(executable).to_vec();
     if parts.len() > PARTS_MAX {
         return Err(OneFileError::Index);
@@ -260,9 +315,14 @@ pub fn append(executable: &[u8], parts: &[Appended<'_>]) -> Result<Vec<u8>, OneF
     for Appended { kind, triple, bytes } in parts {
         let limit = || OneFileError::Limit(*kind, (*triple).to_string());
         let name = u8::try_from(triple.len()).map_err(|_| limit())?;
-        if bytes.is_empty() || bytes.len() as u64 > PART_MAX {
+        let too_large = |len: u64, limit: u64, packed: bool| match len > limit {
+            true => Err(OneFileError::TooLarge { kind: *kind, triple: (*triple).to_string(), len, limit, packed }),
+            false => Ok(()),
+        };
+        if bytes.is_empty() {
             return Err(limit());
         }
+        too_large(bytes.len() as u64, PART_MAX, false)?;
         let at = file.len() as u64;
         let (code, how) = match kind {
             Kind::Agent => {
@@ -275,6 +335,7 @@ pub fn append(executable: &[u8], parts: &[Appended<'_>]) -> Result<Vec<u8>, OneF
                 (2, [1, packed.properties, packed.filter, 0])
             }
         };
+        too_large(file.len() as u64 - at, sent_max, true)?;
         index.extend([code, name]);
         index.extend(triple.as_bytes());
         for number in [at, file.len() as u64 - at, bytes.len() as u64] {
@@ -327,10 +388,7 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let image: Vec<u8> = (0..3_000u32).map(|n| (n % 61) as u8).collect();
-        let parts = [
-            Appended { kind: Kind::Agent, triple: "one", bytes: b"a bundle" },
-            Appended { kind: Kind::Image, triple: "two", bytes: &image },
-        ];
+        let parts = [Appended::new(Kind::Agent, "one", b"a bundle"), Appended::new(Kind::Image, "two", &image)];
         append(b"an executable", &parts).unwrap()
     }
 
@@ -349,7 +407,7 @@ mod tests {
 
     #[test]
     fn appending_to_one_file_replaces_what_was_appended() {
-        let again = append(&sample(), &[Appended { kind: Kind::Agent, triple: "x", bytes: b"y" }]).unwrap();
+        let again = append(&sample(), &[Appended::new(Kind::Agent, "x", b"y")]).unwrap();
         let one = OneFile::open(file(&again)).unwrap().expect("parts");
         assert_eq!((one.executable(), one.parts().len()), (13, 1));
     }
@@ -396,8 +454,33 @@ mod tests {
     fn parts_over_their_limit_are_refused() {
         let long = "t".repeat(256);
         for (triple, bytes) in [(long.as_str(), &b"x"[..]), ("t", b"")] {
-            let part = Appended { kind: Kind::Agent, triple, bytes };
+            let part = Appended::new(Kind::Agent, triple, bytes);
             assert!(matches!(append(b"e", &[part]), Err(OneFileError::Limit(..))));
         }
+    }
+    #[test]
+    fn what_would_be_too_long_to_travel_is_refused_with_its_length_and_the_limit() {
+        let image: Vec<u8> = (0..3_000u32).map(|n| ((n * n) >> 5) as u8).collect();
+        let part = [Appended::new(Kind::Image, "t", &image)];
+        let one = append(b"e", &part).unwrap();
+        let stored = OneFile::open(file(&one)).unwrap().expect("parts").parts()[0].stored;
+        assert!(append_within(b"e", &part, stored).is_ok());
+        let error = append_within(b"e", &part, stored - 1).unwrap_err();
+        assert!(
+            matches!(error, OneFileError::TooLarge { len, limit, packed: true, .. } if (len, limit) == (stored, stored - 1))
+        );
+        let large =
+            |len, limit, packed| OneFileError::TooLarge { kind: Kind::Image, triple: "t".into(), len, limit, packed };
+        let text = large(SENT_MAX + 1, SENT_MAX, true).to_string();
+        assert_eq!(text, "the image for t is 128.1 MiB long packed, and may be 128 MiB");
+        let text = large(PART_MAX * 2, PART_MAX, false).to_string();
+        assert_eq!(text, "the image for t is 512 MiB long, and may be 256 MiB");
+    }
+
+    #[test]
+    fn one_file_is_told_by_its_end() {
+        assert!(ends(&file(&sample())).unwrap());
+        assert!(!ends(&file(b"short")).unwrap());
+        assert!(!ends(&File::open("/proc/self/exe").unwrap()).unwrap());
     }
 }

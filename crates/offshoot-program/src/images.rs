@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use offshoot_image::elf::Elf;
-use offshoot_image::onefile::Kind;
+use offshoot_image::onefile::{self, Kind};
 use offshoot_node::{Image, TRIPLE};
 use offshoot_wire::{ContentRef, Failure, FailureKind, Limits, Packing};
 use sha2::{Digest, Sha256};
@@ -42,7 +42,10 @@ impl ImageMissing {
     /// The command that makes what is missing.
     pub fn hint(&self) -> String {
         let triple = self.triple.escape_debug();
-        format!("build it with `cargo offshoot build --triple {triple}`, which stamps all images of one build")
+        format!(
+            "build it with `cargo offshoot build --triple {triple}`, which stamps all images of one build, packs them, and \
+             leaves out what debuggers read"
+        )
     }
 }
 
@@ -71,15 +74,12 @@ pub struct Images {
     own: OnceLock<Result<Image, String>>,
 }
 
+const _: () = assert!(onefile::SENT_MAX == Limits::CONTENT, "what is in one file must be able to travel");
+
 /// Whether so many bytes of an image travel: no context takes more.
 fn travels(length: u64) -> Result<(), String> {
-    if length <= Limits::CONTENT {
-        return Ok(());
-    }
-    let most = Limits::CONTENT;
-    Err(format!(
-        "has {length} bytes as it travels, expected at most {most}: strip it, or build one file, which packs it"
-    ))
+    let [is, may] = [length, Limits::CONTENT].map(onefile::mib);
+    if length > Limits::CONTENT { Err(format!("is {is} long, and {may} can travel")) } else { Ok(()) }
 }
 
 impl Default for Images {
@@ -274,7 +274,7 @@ fn whole(file: Arc<File>, length: u64) -> io::Result<Image> {
 
 #[cfg(test)]
 mod tests {
-    use offshoot_image::onefile::{self, Appended};
+    use offshoot_image::onefile::Appended;
     use offshoot_image::stamp::Stamp;
 
     use super::*;
@@ -373,16 +373,19 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_too_long_to_travel_is_told_with_its_length_and_the_limit() {
+    fn what_is_too_long_to_travel_is_told_with_its_length_the_limit_and_what_to_do() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(format!("program-{ARM}"));
-        let length = Limits::CONTENT + 1;
-        // Longer than its bytes by a hole, which takes no room.
-        std::fs::write(&path, image(Some(ID))).expect("written");
-        File::options().write(true).open(&path).expect("ours").set_len(length).expect("a hole");
-        let missing = images(folder.path(), Some(ID)).find(ARM, false).expect_err("it cannot travel");
-        let told = |why: &String| why.contains(&length.to_string()) && why.contains(&Limits::CONTENT.to_string());
-        assert!(missing.looked.iter().any(told), "{missing}");
+        // Sparse: nothing of it is read.
+        let file = File::create(&path).expect("made");
+        file.set_len(Limits::CONTENT + 1).expect("long");
+        let of = images(folder.path(), Some(ID));
+        let missing = of.find(ARM, false).expect_err("too long");
+        let why = format!("{} is 128.1 MiB long, and 128 MiB can travel", path.display());
+        assert!(missing.looked.contains(&why), "{missing}");
+        assert!(Failure::from(missing).hint.contains("packs them, and leaves out what debuggers read"));
+        let own = Own::of(File::open(&path).expect("readable")).expect("readable");
+        assert_eq!(of.own(&own).expect_err("too long"), "the program itself is 128.1 MiB long, and 128 MiB can travel");
     }
 
     #[test]

@@ -51,10 +51,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The program with remote functions as users' images are: static, and stamped.
 fn build_image(workspace: &Workspace) -> Result<()> {
-    let metadata = Metadata::load(&workspace.root, None)?;
+    let metadata = Metadata::load(&workspace.root, None, &[])?;
     let package = metadata.package(Some("offshoot-bench"), &workspace.root)?;
     let program = metadata.program(package, Some("offshoot-bench-calls"), None)?;
     let base = Triple::of_this_machine().context("no image is known for this machine")?;
-    let options = Options { features: Vec::new(), profile: "small".into(), recipe: None, install: false };
+    let options = Options::with(|options| options.profile = "small".into());
     image::build(&metadata, package, &program, &[base], &options).map(drop)
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use offshoot_build::agent::Built;
+use offshoot_build::toolchain::Recipe;
 
 const HEAD: &str = "\
 # Sizes
@@ -35,31 +36,38 @@ fn budgets() -> String {
 /// When the file cannot be read or written.
 pub(super) fn write(path: &Path, built: &[Built]) -> Result<()> {
     let old = std::fs::read_to_string(path).unwrap_or_default();
-    std::fs::write(path, table(&old, built)).with_context(|| format!("cannot write {}", path.display()))
+    let rows: Vec<Row> = built.iter().map(Row::of).collect();
+    std::fs::write(path, table(&old, &rows)).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn table(old: &str, built: &[Built]) -> String {
+/// A line of the table.
+struct Row {
+    triple: &'static str,
+    line: String,
+}
+
+impl Row {
+    fn of(built: &Built) -> Row {
+        let numbers = [built.raw, built.sent, built.stage0, built.stage1];
+        Row::with(built.triple, built.recipe, numbers, &built.rustc)
+    }
+
+    fn with(triple: &'static str, recipe: Recipe, [raw, sent, stage0, stage1]: [usize; 4], rustc: &str) -> Row {
+        let (budget, recipe) = (super::budget(recipe, triple), recipe.name());
+        let line = format!("| {triple} | {recipe} | {raw} | {sent} | {budget} | {stage0} | {stage1} | {rustc} |");
+        Row { triple, line }
+    }
+}
+
+fn table(old: &str, built: &[Row]) -> String {
     let mut rows: Vec<(String, String)> = old
         .lines()
         .filter_map(|line| Some((line.strip_prefix("| ")?.split(' ').next()?, line)))
         .filter(|(triple, _)| triple.contains("-linux-"))
-        .filter(|(triple, _)| !built.iter().any(|b| b.triple == *triple))
+        .filter(|(triple, _)| !built.iter().any(|row| row.triple == *triple))
         .map(|(triple, line)| (triple.to_string(), line.to_string()))
         .collect();
-    for b in built {
-        let row = format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
-            b.triple,
-            b.recipe.name(),
-            b.raw,
-            b.sent,
-            super::budget(b.recipe, b.triple),
-            b.stage0,
-            b.stage1,
-            b.rustc
-        );
-        rows.push((b.triple.to_string(), row));
-    }
+    rows.extend(built.iter().map(|row| (row.triple.to_string(), row.line.clone())));
     rows.sort();
     let mut text = format!("{HEAD}{}{COLUMNS}", budgets());
     for (_, row) in rows {
@@ -71,22 +79,10 @@ fn table(old: &str, built: &[Built]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use offshoot_build::toolchain::Recipe;
-
     use super::*;
 
-    fn built(triple: &'static str, raw: usize) -> Built {
-        Built {
-            triple,
-            recipe: Recipe::APlus,
-            raw,
-            sent: 2,
-            stage0: 3,
-            stage1: 4,
-            rustc: "1.95.0".to_string(),
-            bundle: "x".into(),
-            hello_not_run: None,
-        }
+    fn built(triple: &'static str, raw: usize) -> Row {
+        Row::with(triple, Recipe::APlus, [raw, 2, 3, 4], "1.95.0")
     }
 
     #[test]
