@@ -55,7 +55,11 @@ enum Sub {
 fn main() -> ExitCode {
     let result = match Cargo::parse() {
         Cargo::Offshoot(Offshoot { command: Sub::Build(args) }) => {
-            std::env::current_dir().context("no current folder").and_then(|here| make::run(&here, &args)).map(drop)
+            let tell = |line: &str| println!("{line}");
+            std::env::current_dir()
+                .context("no current folder")
+                .and_then(|here| make::run(&here, &args, &tell))
+                .map(drop)
         }
         Cargo::Offshoot(Offshoot { command: Sub::Run { make, args } }) => run(&make, &args),
         Cargo::Offshoot(Offshoot { command: Sub::Triples }) => triples(),
@@ -74,7 +78,8 @@ fn run(make: &make::Args, args: &[OsString]) -> Result<()> {
     const NOTHING: &str = "with --images-only there is nothing to run";
     let here = std::env::current_dir().context("no current folder")?;
     ensure!(make.makes_one_file(), NOTHING);
-    let file = make::run(&here, make)?.context(NOTHING)?;
+    // What is on stdout is the program's.
+    let file = make::run(&here, make, &|line| eprintln!("{line}"))?.context(NOTHING)?;
     let error = Command::new(&file).args(args).exec();
     Err(error).with_context(|| format!("cannot run {}", file.display()))
 }

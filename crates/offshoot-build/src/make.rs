@@ -2,6 +2,7 @@
 //! `cargo xtask image` do.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use offshoot_image::onefile;
@@ -119,12 +120,13 @@ impl Args {
 }
 
 /// Builds the images, the agents, and the one file of them, and gives back the latter's path; nothing when only images
-/// were asked for. What was built is told on stdout, a line each.
+/// were asked for. What was built is told, a line each; what is on its way is shown on stderr, with cargo's own words.
 ///
 /// # Errors
 ///
 /// When something cannot be built here, with what is missing and what to do.
-pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
+pub fn run(folder: &Path, args: &Args, tell: &dyn Fn(&str)) -> Result<Option<PathBuf>> {
+    let began = Instant::now();
     let manifest = match &args.manifest_path {
         Some(path) => {
             let path = folder.join(path);
@@ -154,11 +156,14 @@ pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
     for note in options.flags.notes() {
         eprintln!("note: {note}");
     }
+    let names: Vec<&str> = triples.iter().map(|triple| triple.name).collect();
+    let what = if args.makes_one_file() && args.agents.is_none() { "images, and then agents," } else { "images" };
+    eprintln!("{}: {what} for {}; what is built for the first time takes minutes", program.name, names.join(" and "));
     let images = image::build(&metadata, package, &program, &triples, &options)?;
     let relative = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
     for image in &images.all {
         let (triple, recipe) = (image.triple, image.recipe.name());
-        println!("image {triple}: recipe {recipe}, {:.1} KiB, {}", kib(image.bytes), relative(&image.path));
+        tell(&format!("image {triple}: recipe {recipe}, {:.1} KiB, {}", kib(image.bytes), relative(&image.path)));
     }
     if !args.makes_one_file() {
         // They travel as they are.
@@ -171,11 +176,13 @@ pub fn run(folder: &Path, args: &Args) -> Result<Option<PathBuf>> {
     }
     let agents = match &args.agents {
         Some(agents) => agents.clone(),
-        None => build_agents(&metadata, package, &triples, args)?,
+        None => build_agents(&metadata, package, &triples, args, tell)?,
     };
     let out = place(args.out.as_deref(), &metadata.target_directory, &program.name)?;
+    eprintln!("packing the images into one file");
     let bytes = image::one_file(&images, base, &agents, &out)?;
-    println!("one file: {:.1} KiB, build {}, {}", kib(bytes), &images.id[..12], relative(&out));
+    tell(&format!("one file: {:.1} KiB, build {}, {}", kib(bytes), &images.id[..12], relative(&out)));
+    eprintln!("all of it took {}", run::duration(began.elapsed()));
     Ok(Some(out))
 }
 
@@ -260,7 +267,13 @@ fn node<'a>(metadata: &'a Metadata, package: &'a Package) -> Result<&'a Package>
 }
 
 /// The agents of the very version that the program is built with.
-fn build_agents(metadata: &Metadata, package: &Package, triples: &[&'static Triple], args: &Args) -> Result<PathBuf> {
+fn build_agents(
+    metadata: &Metadata,
+    package: &Package,
+    triples: &[&'static Triple],
+    args: &Args,
+    tell: &dyn Fn(&str),
+) -> Result<PathBuf> {
     let node = node(metadata, package)?;
     // In a checkout, by path or from git, the agent lies beside.
     let beside = node.folder().with_file_name("offshoot-agent/Cargo.toml");
@@ -275,7 +288,8 @@ fn build_agents(metadata: &Metadata, package: &Package, triples: &[&'static Trip
     });
     for triple in triples {
         let agent = agent::build(triple, &options)?;
-        println!("agent {}: recipe {}, {:.1} KiB as sent", agent.triple, agent.recipe.name(), kib(agent.sent));
+        let recipe = agent.recipe.name();
+        tell(&format!("agent {}: recipe {recipe}, {:.1} KiB as sent", agent.triple, kib(agent.sent)));
     }
     Ok(options.out)
 }

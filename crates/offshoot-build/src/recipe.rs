@@ -130,7 +130,8 @@ pub(crate) fn build(job: &Job<'_>, triple: &Triple, recipe: Recipe, found: &Foun
         }
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    eprintln!("+ {} (recipe {})", run::line(&command), recipe.name());
+    eprintln!("the {} for {} by recipe {}", job.product.name(), triple.name, recipe.name());
+    eprintln!("+ {}", run::line(&command));
     run::check(&mut command).with_context(|| {
         let what = job.product.name();
         format!("cannot build the {what} for {} by recipe {}", triple.name, recipe.name())

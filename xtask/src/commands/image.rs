@@ -31,7 +31,7 @@ pub fn build_for_tests(workspace: &Workspace, triples: &[&str]) -> Result<()> {
         let mut words =
             vec!["image", "--package", "offshoot", "--example", example, "--profile", "dev", "--images-only"];
         words.extend(triples.iter().flat_map(|triple| ["--triple", triple]));
-        make::run(&workspace.root, &Line::try_parse_from(words)?.args.make)?;
+        make::run(&workspace.root, &Line::try_parse_from(words)?.args.make, &tell)?;
     }
     Ok(())
 }
@@ -42,7 +42,11 @@ pub fn build_for_tests(workspace: &Workspace, triples: &[&str]) -> Result<()> {
 ///
 /// When something cannot be built here, with what is missing and what to do.
 pub fn run(args: &Args) -> Result<()> {
-    make::run(&Workspace::load()?.root, &args.make).map(drop)
+    make::run(&Workspace::load()?.root, &args.make, &tell).map(drop)
+}
+
+fn tell(line: &str) {
+    println!("{line}");
 }
 
 #[cfg(test)]
