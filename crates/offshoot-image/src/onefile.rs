@@ -15,8 +15,8 @@
 //! foot    u64 LE where the index begins, u32 LE its length, 32 bytes SHA-256 of the index, MAGIC
 //! ```
 //!
-//! Bounds: [`INDEX_MAX`] for the index, [`PARTS_MAX`] parts, [`PART_MAX`] bytes for each, [`SENT_MAX`] as written. Nothing is allocated by a length
-//! that the file cannot have. Images are packed as agents are, and travel as they lie here.
+//! Bounds: [`INDEX_MAX`] for the index, [`PARTS_MAX`] parts, [`PART_MAX`] bytes for each, and [`SENT_MAX`] of them written.
+//! Nothing is allocated by a length that the file cannot have. Images are packed as agents are, and travel as they lie here.
 
 use std::fmt;
 use std::fs::File;
