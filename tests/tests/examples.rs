@@ -1,12 +1,17 @@
-//! The examples, as their first lines say to run them: on this machine, without any server.
+//! The examples, as their first lines say to run them: on this machine, without any server; and one on hosts, as its are meant to be.
 
 use std::time::Duration;
 
-use offshoot_tests::bounded::{self, Finished};
-use offshoot_tests::{Tag, product};
+use offshoot_build::toolchain::Found;
+use offshoot_build::triples::Triple;
+use offshoot_tests::bounded::{self, Finished, find_program};
+use offshoot_tests::{Fleet, Peer, Tag, bed, host, not_run, or_not_run, product};
 
 /// Three times the two seconds in which everything must be gone after a normal end.
 const GONE: Duration = Duration::from_secs(6);
+
+/// The same with hosts, a second each for their shells.
+const GONE_ON_HOSTS: Duration = Duration::from_secs(12);
 
 /// Runs an example in an empty folder.
 fn run(tag: &Tag, name: &str, arguments: &[&str]) -> Finished {
@@ -80,6 +85,43 @@ fn billing_runs_at_the_end_of_a_chain_of_contexts() {
     assert!(done.out().contains("3 customers, 4590 in all, billed by "), "{done}");
     assert!(done.out().trim_end().ends_with("local -> local -> local -> local -> worker"), "{done}");
     tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn billing_runs_behind_two_logins_and_sudo_at_the_end_of_whatever_way_is_there() {
+    let name = "billing_runs_behind_two_logins_and_sudo_at_the_end_of_whatever_way_is_there";
+    or_not_run!(name, host::allowed());
+    let own = Triple::of_this_machine().expect("this machine is known");
+    if Found::look(own).expect("a compiler").best_for_images().is_none() {
+        not_run!(name, format!("no image can be built for {}; `cargo offshoot triples` says why", own.name));
+    }
+    let tag = Tag::new("bills");
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1"), bed::peer("h2")]));
+    let file = product::one_file("billing", &[]);
+    // Root is not asked for a password; the last one is a login from the account that sudo led to.
+    let mut ends = vec![("su:goal", "goal"), ("sudo:goal", "goal"), ("local", "root"), ("h1", "root")];
+    if find_program("doas").is_some() {
+        // By the rules of the host.
+        fleet.on("h2", "echo 'permit nopass root as goal' >>/etc/doas.conf").expect_code(0);
+        fleet.host("h2").expect("a host").watched().accept_files();
+        ends.push(("doas:goal", "goal"));
+    }
+    for (end, user) in ends {
+        let hops = ["h1", "sudo-nopass@h2", "sudo:root", end];
+        let done = fleet.one_file(&tag, &file, &hops).expect("a copy").run();
+        done.expect_code(0);
+        let last = if end == "h1" { "ssh:h1" } else { end };
+        let way = ["ssh:h1", "ssh:sudo-nopass@h2", "sudo:root", last];
+        let mut expected: Vec<String> =
+            (1..=way.len()).map(|hops| format!("at {}", way[..hops].join(" -> "))).collect();
+        expected.push(format!("3 customers, 4590 in all, billed by {user} on {} -> worker", way.join(" -> ")));
+        assert_eq!(done.out().lines().collect::<Vec<_>>(), expected, "{done}");
+    }
+    // What stands in the way is told, with the way: sudo lets this account do nothing.
+    let done = fleet.one_file(&tag, &file, &["h1", "sudo-none@h2", "sudo:root", "local"]).expect("a copy").run();
+    assert!(done.code != Some(0) && done.err().contains("sudo:root") && !done.out().contains("billed"), "{done}");
+    std::fs::remove_file(file).expect("removed");
+    tag.assert_nothing_left(GONE_ON_HOSTS);
 }
 
 #[test]

@@ -317,11 +317,13 @@ fn a_member_and_its_program_are_found_by_its_folder_and_by_its_manifest_also_whe
 fn with_errands() -> TempDir {
     let offshoot = offshoot("");
     let folder = user_crate(&format!("{offshoot}\nerrands = {{ path = 'errands' }}\n\n[workspace]"));
-    write(&folder, "errands/Cargo.toml", &package("errands", &format!("[dependencies]\n{offshoot}")));
+    // Known by another name, as a dependency can be.
+    let renamed = offshoot.replacen("offshoot = {", "cluster = { package = 'offshoot',", 1);
+    write(&folder, "errands/Cargo.toml", &package("errands", &format!("[dependencies]\n{renamed}")));
     let write = |path: &str, text: &str| write(&folder, path, text);
     write(
         "errands/src/lib.rs",
-        "#[offshoot::remote]\npub fn weekday(day: u8) -> String {\n    format!(\"day {day}\")\n}\n",
+        "#[cluster::remote(crate = cluster)]\npub fn weekday(day: u8) -> String {\n    format!(\"day {day}\")\n}\n",
     );
     let main = |first: &str, call: &str| {
         format!(
@@ -330,10 +332,13 @@ fn with_errands() -> TempDir {
         )
     };
     // As one calls who has the function's name from elsewhere: whoever names the function names its crate.
-    let by_name = "offshoot::__expansion::call::<_, String>(\"errands::weekday\", &(3u8,)).on(&context)";
+    let by_name = "offshoot::__expansion::call::<_, String>(\"errands::weekday@0.1.0\", &(3u8,)).on(&context)";
     write("src/bin/called.rs", &main("", "errands::weekday::on(&context, 3)"));
     write("src/bin/named.rs", &main("use errands as _;", by_name));
     write("src/bin/unnamed.rs", &main("", by_name));
+    // A library of the same name as the program, with a function of the same name.
+    write("src/lib.rs", "#[offshoot::remote]\npub fn own() -> String {\n    \"the library's\".into()\n}\n");
+    write("src/main.rs", &main("", "greeter::own::on(&context)"));
     folder
 }
 
@@ -355,6 +360,9 @@ fn a_function_of_a_crate_that_nothing_names_is_told_with_what_to_write() {
         done.expect_code(0);
         assert_eq!(done.out(), "day 3\n", "{name}: {done}");
     }
+    let done = run("greeter");
+    done.expect_code(0);
+    assert_eq!(done.out(), "the library's\n", "{done}");
     let done = run("unnamed");
     done.expect_code(1);
     for part in ["no function errands::weekday is among the 1 that are registered there", "`use errands as _;`"] {

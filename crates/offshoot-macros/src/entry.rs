@@ -4,10 +4,10 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Error, FnArg, ItemFn, Result, Type};
 
-use crate::remote::{is_named, refuse_arguments};
+use crate::remote::{crate_path, is_named};
 
 pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    refuse_arguments(&attribute, "main")?;
+    let offshoot = crate_path(attribute, "main")?;
     let span = proc_macro2::Span::call_site();
     let mut inner: ItemFn =
         syn::parse2(item).map_err(|_| Error::new(span, "`#[offshoot::main]` is for the function `main`"))?;
@@ -32,7 +32,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
     let output = &inner.sig.output;
     let run = if master {
         quote! {
-            let master = ::offshoot::__expansion::master();
+            let master = #offshoot::__expansion::master();
             let result = main(&master);
             ::core::mem::drop(master);
             result
@@ -44,7 +44,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
         #(#attributes)*
         #visibility fn main() #output {
             #inner
-            ::offshoot::init();
+            #offshoot::init();
             #run
         }
     })

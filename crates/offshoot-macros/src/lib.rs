@@ -14,7 +14,7 @@ use proc_macro::TokenStream;
 
 /// Makes a function callable in other contexts.
 ///
-/// The function stays as it is. Beside it comes a module of the same name:
+/// The function stays as it is. Beside it comes a type of the same name, which is there for these alone:
 ///
 /// - `name::on(&context, args…)` runs it there and waits: `Result<T, offshoot::Error>`, where `T` is what the function
 ///   returns;
@@ -31,8 +31,15 @@ use proc_macro::TokenStream;
 /// A first argument `&Here` is not passed by the caller: through it the function sees its own context, and whether
 /// anyone still waits.
 ///
-/// It is for free, non-generic functions of a module; anything else is a compile error that says so. The expansion places a
-/// static by link section. A crate that forbids `unsafe_code` can use it: none is in its own code.
+/// Where the crate is known by another path than `::offshoot`, the attribute is told: `#[offshoot::remote(crate = my::offshoot)]`.
+///
+/// It is for free, non-generic functions, of a module or within another function; anything else is a compile error. In an
+/// `impl` or a `trait` that error is mostly the compiler's own, which says that an enum cannot be there: put the function beside
+/// it. The expansion places a static by link section. A crate that forbids `unsafe_code` can use it: none is in its own code.
+///
+/// A call names its function by path, version of the package, and whether it belongs to the program or a library. When two
+/// functions of a program are alike in all of these, such as two of one name within two functions of a module, neither is run:
+/// their calls end with an error that tells both places.
 #[proc_macro_attribute]
 pub fn remote(attribute: TokenStream, item: TokenStream) -> TokenStream {
     remote::expand(attribute.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
@@ -40,6 +47,8 @@ pub fn remote(attribute: TokenStream, item: TokenStream) -> TokenStream {
 
 /// The `main` of a program with remote functions: a process that is started as an agent or a worker becomes one, and any
 /// other runs this function, with a master when it takes `&Master`.
+///
+/// Where the crate is known by another path than `::offshoot`: `#[my::offshoot::main(crate = my::offshoot)]`.
 ///
 /// It is short for `offshoot::init()` first thing in `main`, and `Master::new()`. When there is no master to be had,
 /// the program ends with status 125 and the reason.

@@ -1,115 +1,184 @@
 //! `#[offshoot::remote]`.
 
-use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, GenericArgument, Ident, ItemFn, Pat, PathArguments, Result, ReturnType, Signature, Type};
+use syn::{
+    Error, FnArg, GenericArgument, Ident, ItemFn, Meta, Pat, Path, PathArguments, Result, ReturnType, Signature, Token,
+    Type,
+};
 
 /// As many as a tuple may have elements for serde.
 const MOST: usize = 16;
 
 pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    refuse_arguments(&attribute, "remote")?;
+    let offshoot = crate_path(attribute, "remote")?;
     let function: ItemFn = syn::parse2(item)
         .map_err(|_| Error::new(Span::call_site(), "`#[offshoot::remote]` is for free functions with a body"))?;
     let signature = &function.sig;
     check(signature)?;
     let (here, arguments) = arguments(signature)?;
-    let returned = returned(&signature.output)?;
+    let returned = returned(&signature.output, &offshoot)?;
 
     let (name, visibility) = (&signature.ident, &function.vis);
-    let cfgs = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
     let names: Vec<&Ident> = arguments.iter().map(|(name, _)| name).collect();
     let types: Vec<&Type> = arguments.iter().map(|(_, ty)| ty).collect();
-    let here = here.then(|| quote! { __here, });
     let value = &returned.value;
-    let fallible = returned.fallible;
+    // No argument or function of the user's can have these names.
+    let own = |name: &str| Ident::new(name, Span::mixed_site());
+    let [context, spot, invocation] = ["context", "here", "call"].map(own);
+    let places: Vec<Ident> = (0..types.len()).map(|place| own(&format!("place{place}"))).collect();
+    let here = here.then(|| quote! { #spot, });
     // Told first, and at the type itself.
-    let travelling = types.iter().map(|ty| quote_spanned! { ty.span() => ::offshoot::__expansion::travels::<#ty>(); });
-    let spot = match &signature.output {
+    let travelling = types.iter().map(|ty| quote_spanned! { ty.span() => #offshoot::__expansion::travels::<#ty>(); });
+    let at_value = match &signature.output {
         ReturnType::Default => Span::call_site(),
         ReturnType::Type(_, ty) => ty.span(),
     };
-    let returns = quote_spanned! { spot => ::offshoot::__expansion::travels::<#value>(); };
+    let at = Span::mixed_site().located_at(at_value);
+    let result = Ident::new("result", at);
+    let returns = quote_spanned! { at_value => #offshoot::__expansion::travels::<#value>(); };
     let convert = returned.foreign.then(|| {
-        quote! {
-            let value = value.map_err(|error| {
-                // The first of these that fits the error's type: by value a std error, else what shows one.
-                use ::offshoot::__expansion::{ShowsError as _, ShowsSendError as _, StdError as _};
-                (&&&::offshoot::__expansion::Thrown(error)).remote()
+        quote_spanned! { at =>
+            let #result = ::core::result::Result::map_err(#result, |error| {
+                // The first of these that fits the error's type: by value a std error, else what shows one, else none.
+                use #offshoot::__expansion::{ShowsError as _, ShowsSendError as _, StdError as _, Untold as _};
+                (&&&&#offshoot::__expansion::Thrown(error)).remote()
             });
         }
     });
-    let module = format!("[`{name}`](fn@{name}) in other contexts.");
+    let beside = function.attrs.iter().filter_map(|attribute| carried(&attribute.meta, &["cfg", "deprecated", "doc"]));
+    let cfgs: Vec<_> = function.attrs.iter().filter_map(|attribute| carried(&attribute.meta, &["cfg"])).collect();
+    let quiet = quote! {
+        // The user is told of the function itself; nothing else here is the user's to change. Not every program uses all of it.
+        #[allow(
+            dead_code, deprecated, missing_copy_implementations, missing_debug_implementations, non_camel_case_types,
+            non_snake_case, private_interfaces, unreachable_pub, unused_imports, unused_qualifications,
+            clippy::all, clippy::nursery, clippy::pedantic, clippy::restriction
+        )]
+    };
+    let (plain, of) = (name.unraw().to_string(), of_crate());
+    let about = format!("[`{name}`](fn@{name}) in other contexts.");
     let [on, start, call] = [
-        format!("Runs [`{name}`](fn@super::{name}) in a context and waits for what it returns."),
-        format!("Runs [`{name}`](fn@super::{name}) in a context, without waiting for what it returns."),
-        format!("A call of [`{name}`](fn@super::{name}), to be given options and then a context."),
+        format!("Runs [`{name}`](fn@{name}) in a context and waits for what it returns."),
+        format!("Runs [`{name}`](fn@{name}) in a context, without waiting for what it returns."),
+        format!("A call of [`{name}`](fn@{name}), to be given options and then a context."),
     ];
     Ok(quote! {
         #function
 
-        #(#cfgs)*
-        #[doc = #module]
-        // Not everything is used by every program; what is public is so by the function's own visibility; the static
-        // that registers the function is placed by link section; the references before an error pick a trait.
-        #[allow(
-            unused_imports, dead_code, unreachable_pub, clippy::too_many_arguments, clippy::needless_borrow
-        )]
-        #visibility mod #name {
-            use super::*;
+        #(#[#beside])*
+        #[doc = #about]
+        #quiet
+        #visibility enum #name {}
 
-            const _: () = {
+        // All in one: in the impl of a type the compiler drops it as a whole. And what is associated is in nobody's way: types
+        // mean what they mean in the function's own signature.
+        #(#[#cfgs])*
+        #quiet
+        impl #name {
+            const __REGISTERED: () = {
                 #(#travelling)*
                 #returns
+                {
+                    #[#offshoot::__expansion::linkme::distributed_slice(#offshoot::__expansion::FUNCTIONS)]
+                    #[linkme(crate = #offshoot::__expansion::linkme)]
+                    static REGISTERED: #offshoot::__expansion::Function = #offshoot::__expansion::Function::new(
+                        #name::__NAME,
+                        ::core::concat!(::core::file!(), ":", ::core::line!()),
+                        #name::__run,
+                    )
+                    .fallible(#name::__FALLIBLE);
+                }
             };
-
-            const NAME: &str = ::core::module_path!();
 
             #[doc = #on]
             ///
             /// # Errors
             /// When it did not run to its end there, or its value did not come back: see `offshoot::Error`.
-            pub fn on(
-                __context: &::offshoot::Context,
+            #visibility fn on(
+                #context: &#offshoot::Context,
                 #(#names: #types),*
-            ) -> ::core::result::Result<#value, ::offshoot::Error> {
-                self::call(#(#names),*).on(__context)
+            ) -> ::core::result::Result<#value, #offshoot::Error> {
+                Self::call(#(#names),*).on(#context)
             }
 
             #[doc = #start]
             #[must_use = "dropping it cancels the call"]
-            pub fn start(__context: &::offshoot::Context, #(#names: #types),*) -> ::offshoot::PendingCall<#value> {
-                self::call(#(#names),*).start(__context)
+            #visibility fn start(#context: &#offshoot::Context, #(#names: #types),*) -> #offshoot::PendingCall<#value> {
+                Self::call(#(#names),*).start(#context)
             }
 
             #[doc = #call]
-            pub fn call(#(#names: #types),*) -> ::offshoot::Call<#value> {
-                ::offshoot::__expansion::call(NAME, &(#(#names,)*)).fallible(#fallible)
+            #visibility fn call(#(#names: #types),*) -> #offshoot::Call<#value> {
+                #offshoot::__expansion::call(Self::__NAME, &(#(#names,)*)).fallible(Self::__FALLIBLE)
             }
 
-            fn run(
-                __here: &::offshoot::Here,
-                __call: &::offshoot::__expansion::Invocation,
-            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::offshoot::Failure> {
-                let (#(#names,)*): (#(#types,)*) = ::offshoot::__expansion::arguments(__call)?;
-                let value = super::#name(#here #(#names),*);
+            const __NAME: &'static str = ::core::concat!(::core::module_path!(), "::", #plain, #of);
+
+            const __FALLIBLE: bool = {
+                use #offshoot::__expansion::NoResult as _;
+                #offshoot::__expansion::Probe::<#value>::FALLIBLE
+            };
+
+            fn __run(
+                #spot: &#offshoot::Here,
+                #invocation: &#offshoot::__expansion::Invocation,
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, #offshoot::Failure> {
+                let (#(#places,)*): (#(#types,)*) = #offshoot::__expansion::arguments(#invocation)?;
+                let #result = #name(#here #(#places),*);
                 #convert
-                ::offshoot::__expansion::value::<#value>(__call, &value)
+                #offshoot::__expansion::value::<#value>(#invocation, &#result)
             }
-
-            #[::offshoot::__expansion::linkme::distributed_slice(::offshoot::__expansion::FUNCTIONS)]
-            #[linkme(crate = ::offshoot::__expansion::linkme)]
-            static REGISTERED: ::offshoot::__expansion::Function = ::offshoot::__expansion::Function::new(NAME, run).fallible(#fallible);
         }
     })
 }
 
-pub(crate) fn refuse_arguments(attribute: &TokenStream, name: &str) -> Result<()> {
+/// The crate that the expansion names: `::offshoot`, or what the attribute says.
+pub(crate) fn crate_path(attribute: TokenStream, name: &str) -> Result<TokenStream> {
     if attribute.is_empty() {
-        return Ok(());
+        return Ok(quote! { ::offshoot });
     }
-    Err(Error::new_spanned(attribute, format!("`#[offshoot::{name}]` takes no arguments")))
+    let parse = |input: ParseStream| {
+        input.parse::<Token![crate]>()?;
+        input.parse::<Token![=]>()?;
+        let path = input.call(Path::parse_mod_style)?;
+        input.parse::<Option<Token![,]>>()?;
+        if input.is_empty() { Ok(path) } else { Err(input.error("")) }
+    };
+    let message = format!(
+        "`#[offshoot::{name}]` takes nothing, or `crate = path` where the crate offshoot is known by another path"
+    );
+    match parse.parse2(attribute.clone()) {
+        Ok(path) => Ok(quote! { #path }),
+        Err(_) => Err(Error::new_spanned(attribute, message)),
+    }
+}
+
+/// What a function's name is among all of a program, beside its path: of a library and a program of one package the crates have one
+/// name, and so have two versions of a library.
+fn of_crate() -> String {
+    let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let program = if std::env::var_os("CARGO_BIN_NAME").is_some() { ":bin" } else { "" };
+    format!("@{version}{program}")
+}
+
+/// Of an attribute of the function what is to stand at an item beside it, too: those with these names, but no text of
+/// documentation.
+fn carried(meta: &Meta, names: &[&str]) -> Option<TokenStream> {
+    if meta.path().is_ident("cfg_attr") {
+        let Meta::List(list) = meta else { return None };
+        let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?;
+        let mut parts = parts.iter();
+        let condition = parts.next()?;
+        let parts: Vec<TokenStream> = parts.filter_map(|part| carried(part, names)).collect();
+        return (!parts.is_empty()).then(|| quote! { cfg_attr(#condition, #(#parts),*) });
+    }
+    let text = meta.path().is_ident("doc") && !matches!(meta, Meta::List(_));
+    (!text && names.iter().any(|name| meta.path().is_ident(name))).then(|| quote! { #meta })
 }
 
 /// Whether the last name of a path is this.
@@ -122,6 +191,12 @@ fn check(signature: &Signature) -> Result<()> {
         return Err(Error::new_spanned(
             receiver,
             "a method cannot be remote, since its object is here: make it a free function that takes what it needs",
+        ));
+    }
+    if let Some(word) = word_self(signature.to_token_stream()) {
+        return Err(Error::new(
+            word,
+            "a function of a type cannot be remote, since it is found by its module and name: put it beside the `impl`",
         ));
     }
     if let Some(keyword) = &signature.asyncness {
@@ -154,6 +229,15 @@ fn check(signature: &Signature) -> Result<()> {
     Ok(())
 }
 
+/// Where `Self` is named, which only something in an `impl` can.
+fn word_self(tokens: TokenStream) -> Option<Span> {
+    tokens.into_iter().find_map(|token| match token {
+        TokenTree::Ident(ident) if ident == "Self" => Some(ident.span()),
+        TokenTree::Group(group) => word_self(group.stream()),
+        _ => None,
+    })
+}
+
 /// Whether the function takes `&Here`, and what it takes besides.
 fn arguments(signature: &Signature) -> Result<(bool, Vec<(Ident, Type)>)> {
     let mut here = false;
@@ -182,7 +266,8 @@ fn arguments(signature: &Signature) -> Result<(bool, Vec<(Ident, Type)>)> {
         }
         let name = match &*argument.pat {
             Pat::Ident(pattern) => pattern.ident.clone(),
-            _ => format_ident!("arg{index}"),
+            // Not one that the user could have written beside it.
+            _ => Ident::new(&format!("arg{index}"), Span::mixed_site()),
         };
         list.push((name, ty.clone()));
     }
@@ -198,13 +283,11 @@ struct Returned {
     value: TokenStream,
     /// Its error does not travel as itself.
     foreign: bool,
-    /// It is a `Result`, as far as its name tells.
-    fallible: bool,
 }
 
-fn returned(output: &ReturnType) -> Result<Returned> {
+fn returned(output: &ReturnType, offshoot: &TokenStream) -> Result<Returned> {
     let ty = match output {
-        ReturnType::Default => return Ok(Returned { value: quote! { () }, foreign: false, fallible: false }),
+        ReturnType::Default => return Ok(Returned { value: quote! { () }, foreign: false }),
         ReturnType::Type(_, ty) => &**ty,
     };
     match ty {
@@ -215,9 +298,7 @@ fn returned(output: &ReturnType) -> Result<Returned> {
         Type::Never(_) => return Err(Error::new_spanned(ty, "a remote function returns")),
         _ => {}
     }
-    let named = |path: &syn::TypePath| path.path.segments.last().is_some_and(|last| last.ident == "Result");
-    let fallible = matches!(ty, Type::Path(path) if named(path));
-    let own = Returned { value: quote! { #ty }, foreign: false, fallible };
+    let own = Returned { value: quote! { #ty }, foreign: false };
     let Type::Path(path) = ty else { return Ok(own) };
     let Some(last) = path.path.segments.last().filter(|last| last.ident == "Result") else { return Ok(own) };
     let PathArguments::AngleBracketed(parameters) = &last.arguments else { return Ok(own) };
@@ -231,20 +312,21 @@ fn returned(output: &ReturnType) -> Result<Returned> {
         .collect();
     let value = match types[..] {
         [value] => value,
-        [value, error] if is_foreign(error) => value,
+        [value, error] if is_foreign(error, offshoot) => value,
         _ => return Ok(own),
     };
-    let value = quote! { ::core::result::Result<#value, ::offshoot::RemoteError> };
-    Ok(Returned { value, foreign: true, fallible })
+    let value = quote! { ::core::result::Result<#value, #offshoot::RemoteError> };
+    Ok(Returned { value, foreign: true })
 }
 
 /// Whether an error is one of those that everyone uses and serde does not know.
-fn is_foreign(error: &Type) -> bool {
+fn is_foreign(error: &Type, offshoot: &TokenStream) -> bool {
     let Type::Path(path) = error else { return false };
     let segments: Vec<String> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     let names: Vec<&str> = segments.iter().map(String::as_str).collect();
     match names[..] {
         [.., "io" | "anyhow" | "fmt" | "offshoot", "Error"] => true,
+        [.., of, "Error"] => offshoot.clone().into_iter().last().is_some_and(|last| last.to_string() == of),
         [.., "Box"] => matches!(
             path.path.segments.last().map(|last| &last.arguments),
             Some(PathArguments::AngleBracketed(inner))

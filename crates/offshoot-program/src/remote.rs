@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use crate::chain::{Chain, Member};
 use crate::detached::Outcome;
 use crate::identity::identity;
+use crate::registry::path;
 
-/// A call of a remote function, before it is sent. Made by the function's module.
+/// A call of a remote function, before it is sent. Made by `name::call`, beside the function.
 #[must_use = "nothing happens until `on` or `start` is called"]
 pub struct Call<T> {
     function: &'static str,
@@ -111,7 +112,8 @@ impl<T> Call<T> {
                     EncodeError::NoForm => FailureKind::Malformed,
                     EncodeError::TooLong | EncodeError::TooMany => FailureKind::TooLarge,
                 };
-                let failure = Failure::new(kind, format!("the arguments of {} cannot be sent: {error}", self.function));
+                let failure =
+                    Failure::new(kind, format!("the arguments of {} cannot be sent: {error}", path(self.function)));
                 (None, Err(failure.hint("send what is large in parts, by a pipe, or as the input of a command")))
             }
         };
@@ -152,7 +154,7 @@ impl<T> Call<T> {
 
 impl<T> fmt::Debug for Call<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("function", &self.function).finish_non_exhaustive()
+        f.debug_struct("Call").field("function", &path(self.function)).finish_non_exhaustive()
     }
 }
 
@@ -396,7 +398,7 @@ impl<T> PendingCall<T> {
 
     fn decoded(&self, worker: &Context, value: &[u8]) -> Result<T, Error> {
         (self.decode)(&self.call, worker, value).map_err(|mut failure| {
-            failure.message = format!("{}: {}", self.call.function, failure.message);
+            failure.message = format!("{}: {}", path(self.call.function), failure.message);
             Error::new(failure.ran(Ran::Executed), worker.path())
         })
     }
@@ -419,7 +421,7 @@ impl<T> PendingCall<T> {
     }
 
     pub(crate) fn function(&self) -> &'static str {
-        self.call.function
+        path(self.call.function)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -438,7 +440,7 @@ impl<T> Drop for PendingCall<T> {
 
 impl<T> fmt::Debug for PendingCall<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingCall").field("function", &self.call.function).finish_non_exhaustive()
+        f.debug_struct("PendingCall").field("function", &path(self.call.function)).finish_non_exhaustive()
     }
 }
 

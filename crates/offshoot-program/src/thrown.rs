@@ -101,7 +101,7 @@ pub trait StdError {
     fn remote(&self) -> RemoteError;
 }
 
-impl<E: StdErrorTrait + 'static> StdError for &&Thrown<E> {
+impl<E: StdErrorTrait + 'static> StdError for &&&Thrown<E> {
     fn remote(&self) -> RemoteError {
         RemoteError::of(&self.0)
     }
@@ -113,7 +113,7 @@ pub trait ShowsError {
     fn remote(&self) -> RemoteError;
 }
 
-impl<E: AsRef<dyn StdErrorTrait>> ShowsError for &Thrown<E> {
+impl<E: AsRef<dyn StdErrorTrait>> ShowsError for &&Thrown<E> {
     fn remote(&self) -> RemoteError {
         RemoteError::of(self.0.as_ref())
     }
@@ -125,11 +125,36 @@ pub trait ShowsSendError {
     fn remote(&self) -> RemoteError;
 }
 
-impl<E: AsRef<dyn StdErrorTrait + Send + Sync>> ShowsSendError for Thrown<E> {
+impl<E: AsRef<dyn StdErrorTrait + Send + Sync>> ShowsSendError for &Thrown<E> {
     fn remote(&self) -> RemoteError {
         RemoteError::of(self.0.as_ref())
     }
 }
+
+/// For any other, which cannot be told: so that the compiler says so.
+pub trait Untold<E> {
+    /// Never called.
+    fn remote(&self) -> RemoteError
+    where
+        E: Told;
+}
+
+impl<E> Untold<E> for Thrown<E> {
+    fn remote(&self) -> RemoteError
+    where
+        E: Told,
+    {
+        RemoteError::new(RemoteErrorKind::Other, String::new())
+    }
+}
+
+/// What an error must be to be turned into a [`RemoteError`]. Nothing is it that none of the traits above fits.
+#[diagnostic::on_unimplemented(
+    message = "the error `{Self}` of a remote function cannot be told where it is called from",
+    label = "a `Result` with one parameter turns its error into `offshoot::RemoteError`: this one is no `std::error::Error`",
+    note = "implement `std::error::Error` for `{Self}`; or, where it is known to serde, write both parameters, `Result<T, {Self}>`: then it travels as itself"
+)]
+pub trait Told {}
 
 #[cfg(test)]
 // As the expansion writes it: the references pick the trait.
@@ -140,23 +165,23 @@ mod tests {
     #[test]
     fn every_common_error_type_keeps_its_message_its_chain_and_its_errno() {
         let lost = || io::Error::from_raw_os_error(2);
-        let std = (&&&Thrown(lost())).remote();
+        let std = (&&&&Thrown(lost())).remote();
         assert_eq!((std.kind, std.chain.len()), (RemoteErrorKind::Os(2), 0));
         // Also when it goes on from there, as it came or as an error of the function's own.
-        assert_eq!((&&&Thrown(io::Error::from(std.clone()))).remote().kind, RemoteErrorKind::Os(2));
+        assert_eq!((&&&&Thrown(io::Error::from(std.clone()))).remote().kind, RemoteErrorKind::Os(2));
         assert_eq!(RemoteError::of(&std).kind, RemoteErrorKind::Os(2));
         assert_eq!(io::Error::from(std).kind(), io::ErrorKind::NotFound);
         let boxed: Box<dyn StdErrorTrait> = Box::new(io::Error::other(lost()));
-        assert_eq!((&&&Thrown(boxed)).remote().kind, RemoteErrorKind::Os(2));
+        assert_eq!((&&&&Thrown(boxed)).remote().kind, RemoteErrorKind::Os(2));
         let boxed: Box<dyn StdErrorTrait + Send + Sync> = "just text".into();
-        let remote = (&&&Thrown(boxed)).remote();
+        let remote = (&&&&Thrown(boxed)).remote();
         assert_eq!((remote.kind, &*remote.message), (RemoteErrorKind::Other, "just text"));
     }
 
     #[test]
     fn r10_a_message_reaches_no_terminal_raw_and_has_a_bound() {
         let boxed: Box<dyn StdErrorTrait> = "é\u{1b}[2J".repeat(2000).into();
-        let remote = (&&&Thrown(boxed)).remote();
+        let remote = (&&&&Thrown(boxed)).remote();
         assert!(remote.message.len() <= MESSAGE);
         assert!(!remote.to_string().contains('\u{1b}'));
     }

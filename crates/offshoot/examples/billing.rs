@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! cargo run --example billing                                     # on this machine, four contexts deep
-//! cargo offshoot run -p offshoot --example billing -- jump web1 sudo:billing su:postgres
+//! cargo offshoot run -p offshoot --example billing -- jump web1 sudo:root su:billing
 //! ```
 //!
 //! Each hop is made by the context before it: the ssh of the bastion logs in to the next host, and sudo runs there. The
-//! last one may be anything that becomes a context: `ssh`, `sudo:USER`, `su:USER`, `doas:USER`, `local`.
+//! last one may be anything that becomes a context: `ssh`, `sudo:USER`, `su:USER`, `doas:USER`, `local`. Each must do without a
+//! password here, as su does for root; `passwords` shows how one is given.
 
 use std::error::Error;
 use std::io;

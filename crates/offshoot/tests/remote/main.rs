@@ -8,6 +8,9 @@ mod functions;
 mod groups;
 mod life;
 mod logs;
+mod marked;
+#[deny(warnings, missing_docs)]
+pub mod strict;
 mod values;
 mod workers;
 
@@ -44,6 +47,8 @@ fn main() -> ExitCode {
         logs::CHECKS,
         workers::CHECKS,
         chains::CHECKS,
+        marked::CHECKS,
+        strict::CHECKS,
     ]
     .concat();
     if let Ok(name) = std::env::var(NAME) {

@@ -190,6 +190,12 @@ fn selection_timeouts() {
     assert!(began.elapsed() >= Duration::from_millis(100));
 }
 
+/// A function's name as calls have it.
+fn named(name: &str) -> &'static str {
+    let name = concat!(module_path!(), "::").replace("values", "functions") + name + "@" + env!("CARGO_PKG_VERSION");
+    name.leak()
+}
+
 fn not_understood() {
     let master = master();
     let context = local(&master);
@@ -197,8 +203,7 @@ fn not_understood() {
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
     assert!(error.message().contains("no::such::function") && error.hint().contains("`use no as _;`"), "{error}");
     // As a caller with other types would: the identity sees to it that there is none.
-    let name = concat!(module_path!(), "::panic").replace("values", "functions");
-    let error = __expansion::call::<_, ()>(name.leak(), &(200u8, 2u8)).on(&context).expect_err("other arguments");
+    let error = __expansion::call::<_, ()>(named("panic"), &(200u8, 2u8)).on(&context).expect_err("other arguments");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::NotSent), "{error}");
 }
 
@@ -224,25 +229,24 @@ fn not_decoded() {
     log::set_max_level(log::LevelFilter::Trace);
     let master = master();
     let context = local(&master);
-    let named = |name: &str| concat!(module_path!(), "::").replace("values", "functions") + name;
     let mut told = String::new();
     // Arguments of another type: a text that is longer than it says, and one that is none.
     for text in ["a secret text", "\u{7f}\u{7f}\u{7f} a secret text"] {
-        let call = __expansion::call::<_, ()>(named("panic").leak(), &(7u8, text, text)).on(&context);
+        let call = __expansion::call::<_, ()>(named("panic"), &(7u8, text, text)).on(&context);
         let error = call.expect_err("other arguments");
         assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::NotSent), "{error}");
         told += &format!("{error:?} {error} {}", error.hint());
     }
     // A value of another type.
-    let call = __expansion::call::<_, Vec<String>>(named("same").leak(), &(b"a secret text", "a secret text", ()));
+    let call = __expansion::call::<_, Vec<String>>(named("same"), &(b"a secret text", "a secret text", ()));
     let error = call.on(&context).expect_err("another function's arguments");
     told += &format!("{error:?} {error}");
-    let call = __expansion::call::<_, Vec<String>>(named("fill").leak(), &(700usize,));
+    let call = __expansion::call::<_, Vec<String>>(named("fill"), &(700usize,));
     let error = call.on(&context).expect_err("no list");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Malformed, Ran::Executed), "{error}");
     assert!(error.message().contains("functions::fill: the value cannot be decoded"), "{error}");
     told += &format!("{error:?} {error} {}", error.hint());
-    __expansion::call::<_, ()>(named("panic").leak(), &(7u8, "a secret text")).detached(&context);
+    __expansion::call::<_, ()>(named("panic"), &(7u8, "a secret text")).detached(&context);
     crate::within("the detached call is not told of", || ALL.0.lock().expect("no panic").contains("detached"));
     nothing::on(&context).expect("the worker goes on");
     drop((context, master));
@@ -255,8 +259,7 @@ fn not_decoded() {
 fn agent_refuses() {
     let master = master();
     let context = local(&master);
-    let name = concat!(module_path!(), "::pid").replace("values", "functions");
-    let error = context.start_call(&name, Vec::new(), None).expect("sent").wait(None).expect_err("refused");
+    let error = context.start_call(named("pid"), Vec::new(), None).expect("sent").wait(None).expect_err("refused");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
 }
 

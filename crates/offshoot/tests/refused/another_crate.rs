@@ -1,0 +1,5 @@
+#[offshoot::remote(crate = "offshoot")]
+fn quick() {}
+
+#[offshoot::main(crate)]
+fn main() {}
