@@ -347,9 +347,9 @@ impl Each<Command> {
 }
 
 impl<T> Call<T> {
-    /// Runs it in each context, side by side, and waits for all values; see [`Call::on`]. The arguments are encoded once and
-    /// kept once; a thread for each context sends them where they are more than 32 KiB. A context or the sending end of a channel among them is there for each; the receiving end of one, and a pipe, are for one
-    /// context alone.
+    /// Runs it in each context, side by side, and waits for all values; see [`Call::on`]. The arguments are encoded once and kept
+    /// once; where they are more than 32 KiB, a thread for each context sends them. A context or the sending end of a channel
+    /// among them is there for each; the receiving end of one, and a pipe, are for one context alone.
     pub fn on_each<'a>(self, contexts: impl IntoIterator<Item = &'a Context>) -> Results<T> {
         let pending: Vec<PendingCall<T>> = self.all(contexts).collect();
         pending.into_iter().map(PendingCall::wait).collect()

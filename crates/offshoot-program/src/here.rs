@@ -7,7 +7,8 @@ use offshoot_connect::methods::{Doas, Local, Ssh, Su, Sudo};
 use offshoot_node::{Context, Invocation, Via};
 use offshoot_wire::Address;
 
-/// Where a remote function runs: its first argument, when it takes `&Here`.
+/// Where a remote function runs: its first argument, when it takes `&Here`. What it connects is below its worker; to run a
+/// program on its own machine it takes `std::process::Command`, and what that starts ends with the worker.
 #[derive(Clone, Debug)]
 pub struct Here {
     context: Context,
