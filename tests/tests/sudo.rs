@@ -130,6 +130,29 @@ fn what_sudo_refuses_is_an_error_that_says_why() {
 }
 
 #[test]
+fn s19_what_a_login_shell_behind_sudo_asks_gets_nothing() {
+    let name = "s19_what_a_login_shell_behind_sudo_asks_gets_nothing";
+    let tag = Tag::new("sudologin");
+    let fleet = or_not_run!(name, bed::one(&tag));
+    let password = fleet.accounts().password("h1", "sudo-pw");
+    bed::answer(&fleet, &[("*", password)]).unwrap();
+    // The account's own start file, on the terminal that sudo asked on.
+    let asks =
+        "stty -echo </dev/tty; printf 'Password: ' >/dev/tty; read -r -t 2 got </dev/tty; echo \"got:$got\" >>~/got";
+    std::fs::write(fleet.shared().join("profile"), asks).unwrap();
+    fleet.on("h1", "cp /run/fixture/profile /home/goal/.profile").expect_code(0);
+    for (account, asked) in [("sudo-nopass@h1", &[][..]), ("sudo-pw@h1", &["sudo-pw"])] {
+        let arguments = [bed::ANSWER, account, "sudo:-goal", "--", "id", "-un"];
+        let done = fleet.example(&tag, "passwords", &arguments).run();
+        assert_eq!(fleet.on("h1", "cat /home/goal/got; rm -f /home/goal/got").out(), "got:\n", "{account}\n{done}");
+        assert_eq!(bed::asked(&fleet), asked, "{account}\n{done}");
+        assert!(done.code == Some(0) && done.out() == "goal\n", "{account}\n{done}");
+    }
+    fleet.on("h1", "rm /home/goal/.profile").expect_code(0);
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
 fn sudo_without_anybody_to_ask_ends_at_once_and_says_what_to_do() {
     let name = "sudo_without_anybody_to_ask_ends_at_once_and_says_what_to_do";
     let tag = Tag::new("sudonobody");

@@ -115,7 +115,9 @@ pub struct Prompts {
     /// The known ones, first match wins. Another text that the tool leaves standing, with echo off, is
     /// [`Asks::Other`].
     pub known: Vec<Prompt>,
-    /// Whether it asks on its controlling terminal; else it asks on its error output and reads its input.
+    /// Whether it asks on its controlling terminal; else it asks on its error output and reads its input. Either way it is
+    /// answered only while it is the program that was started, by its name, and has started none itself; but for the method
+    /// `ssh`, which leads to another machine.
     pub terminal: bool,
     /// How long an answer may take, in milliseconds.
     pub answer_ms: u32,

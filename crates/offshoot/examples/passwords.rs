@@ -38,7 +38,11 @@ fn run(vault: &str, hops: &[String], program: &str, arguments: &[String]) -> Res
     let mut here = master.context().clone();
     for hop in hops {
         here = match hop.strip_prefix("sudo:") {
-            Some(user) => here.sudo(user).responder(responder.clone()).connect()?,
+            // With a dash in front, as `su -` has it, by the user's login shell.
+            Some(user) => match user.strip_prefix('-') {
+                Some(user) => here.sudo(user).login(true).responder(responder.clone()).connect()?,
+                None => here.sudo(user).responder(responder.clone()).connect()?,
+            },
             None => here.ssh(hop).responder(responder.clone()).connect()?,
         };
     }

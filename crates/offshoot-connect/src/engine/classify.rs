@@ -27,7 +27,7 @@ const SHOWN: usize = 2000;
 const QUOTED: usize = 200;
 
 /// What to do about a wrong secret.
-const ONCE: &str = "it was tried once, so as to lock no account; connect again with the right one";
+const ONCE: &str = "it was tried once, so as to lock no account: is it right, and all that is asked for?";
 
 /// What is known when a connect through a tool fails.
 pub(super) struct Scene<'a> {
@@ -107,7 +107,7 @@ impl Scene<'_> {
             }
             (Why::Shown, _) => {
                 let what = "it asks for a secret where it would be shown, and gets none".to_owned();
-                (AuthFailure::TtyRequired, what, "log in once by hand and see what the tool does with its terminal")
+                (AuthFailure::TtyRequired, what, "log in once by hand and see what it asks")
             }
             (Why::TooMany, _) => {
                 (AuthFailure::Rejected, "it asks without end".to_owned(), "log in once by hand and see what it asks")
@@ -165,8 +165,7 @@ impl Scene<'_> {
             None => {
                 let hint = match self.exit.and_then(|exit| exit.code()) {
                     Some(0) if self.in_login() => {
-                        "the login ran something else than the command it was given: a forced command, or a shell \
-                         that takes none; what it printed says more"
+                        "the login ran something else than its command: a forced command, or a shell that takes none"
                     }
                     _ => hint,
                 };
@@ -220,8 +219,8 @@ impl Scene<'_> {
                 if self.recipe.method == "ssh" =>
             {
                 format!(
-                    "; this login is made on {}, with the keys, agent and known hosts that are there: where keys must \
-                     not leave this machine, log in with ssh's ProxyJump instead of a hop",
+                    "; this login is made on {}, with the keys, agent and known hosts there: for those of this machine \
+                     use ssh's ProxyJump instead of a hop",
                     escaped(via.as_bytes())
                 )
             }

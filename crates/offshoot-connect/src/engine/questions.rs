@@ -149,8 +149,8 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// Does what is to be done now. `input` is the tool's stdin. `alone` tells whether nobody but the tool itself reads there:
-    /// what it started (a login shell's start file) could ask in its stead.
+    /// Does what is to be done now. `input` is the tool's stdin. `alone` tells whether nobody but the tool itself can have asked:
+    /// what it led to (a login shell's start file) could do so in its stead.
     pub(super) fn turn(&mut self, input: Option<&OwnedFd>, alone: impl FnOnce() -> bool) -> Result<(), Refused> {
         let now = Instant::now();
         let answer = self.slot.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -161,7 +161,7 @@ impl<'a> Questions<'a> {
         let terminal = self.terminal.as_ref();
         let echo = || terminal.is_some_and(|terminal| tty::echo(&terminal.pty).unwrap_or(true));
         let step = self.dialogue.poll(now, echo);
-        if matches!(step, Some(Step::Ask(_) | Step::Type(_))) && terminal.is_none() && !alone() {
+        if matches!(step, Some(Step::Ask(_) | Step::Type(_))) && !alone() {
             self.dialogue.close();
             return Ok(());
         }

@@ -211,8 +211,11 @@ impl Session<'_> {
         if over {
             questions.close();
         }
-        // Before the marker nothing of ours is under way to the tool's stdin.
-        let alone = || match (self.tool.child(), &self.connecting.recipe.start) {
+        // Before the marker nothing of ours is under way to the tool's stdin. ssh asks by others, too: the ssh that leads to a
+        // jump host; and whom it leads to is on another machine.
+        let recipe = self.connecting.recipe;
+        let alone = || match (self.tool.child(), &recipe.start) {
+            _ if recipe.method == "ssh" => true,
             (Some(child), Start::Shell { argv, .. }) => {
                 argv.first().is_some_and(|program| tree::runs_alone(child.pid(), program))
             }

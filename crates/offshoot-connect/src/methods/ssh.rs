@@ -55,8 +55,8 @@ const REFUSED: &[&str] = &[
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KnownHosts {
-    /// As the user's ssh configuration says. Its default is to ask about an unknown key: since nobody can be asked, an
-    /// unknown key is refused, and so is a changed one.
+    /// As the user's ssh configuration says. Its default is to ask about an unknown key, which a [responder](Ssh::responder)
+    /// answers; where nobody is asked it is refused. A changed one is refused in any case.
     #[default]
     Check,
     /// Refuses unknown and changed keys, whatever the configuration says.

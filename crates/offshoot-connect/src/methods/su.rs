@@ -22,6 +22,9 @@ const OPTIONS: OptionsOf = OptionsOf("su");
 /// su's messages are translated, so a wrong password is told by su's end after it: without a text that is known, any
 /// refusal behind a password counts as one.
 ///
+/// Whatever su asks is taken for a question for the password, since that is all that can be told of it in any language: where
+/// it asks for something else first, such as a one-time code, the password is typed there, and the login fails.
+///
 /// # Examples
 ///
 /// ```
@@ -138,6 +141,7 @@ const TEXTS: &[Text] = &[
     ("must be suid", auth(AuthFailure::NotAllowed), "su is not installed as it must be, or its file system is mounted nosuid"),
     ("currently not available", auth(AuthFailure::NotAllowed), "that user may not run commands; use another one"),
     ("has expired", auth(AuthFailure::NotAllowed), "the account or its password has expired: log in once by hand"),
+    ("required to change", auth(AuthFailure::NotAllowed), "the password has expired: log in once by hand"),
     ("Permission denied", auth(AuthFailure::NotAllowed), "the machine lets only some users call su, such as those of the group wheel"),
 ];
 

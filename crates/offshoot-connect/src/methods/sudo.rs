@@ -27,8 +27,13 @@ enum Keep {
 /// A context of another user on the same machine, through the system's `sudo`.
 ///
 /// sudo gets a terminal of its own for its password prompt, so `requiretty` is met; the link does not go through it. The
-/// prompt is known by a word that nobody can guess, so it does not matter what lectures and translations say. Without a
-/// [password](Self::password) and a [responder](Self::responder) sudo is told not to ask (`-n`).
+/// prompt is told to sudo and holds a word of this connect's, so it does not matter what lectures and translations say; the
+/// usual prompts, `[sudo] password for …:` and `Password:`, are known as well. An answer is typed only while sudo is alone: what
+/// it leads to can ask nothing in its stead. Without a [password](Self::password) and a [responder](Self::responder) sudo is
+/// told not to ask (`-n`).
+///
+/// Whatever sudo asks it asks by that prompt. Where the machine wants more than a password, such as a one-time code, both look
+/// the same: the password is typed at the first, and the second ends the login, as if the password had been wrong.
 ///
 /// What sudo runs is `/bin/sh -c` with a short script: that is what its policy has to allow, and what its log shows.
 ///
@@ -142,7 +147,8 @@ impl Sudo {
         self
     }
 
-    /// The sudo program: a name to look up in `PATH`, or a path. `sudo` by default.
+    /// The sudo program: a name to look up in `PATH`, or a path. `sudo` by default. What starts another program to ask, such as
+    /// a script around sudo, gets no answers.
     #[must_use]
     pub fn program(mut self, program: impl Into<String>) -> Sudo {
         self.program = program.into();

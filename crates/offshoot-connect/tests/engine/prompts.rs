@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use offshoot_connect::methods::{Method, Ssh, Su};
+use offshoot_connect::methods::{Method, Ssh, Su, Sudo};
 use offshoot_connect::{Asker, Cancel, Reply};
 use offshoot_wire::{Asks, AuthFailure, FailureKind, HostKeyFailure, Question, Recipe, Secret, Start};
 
@@ -237,6 +237,7 @@ fn s16_a_tool_that_may_ask_gets_a_session_and_a_terminal_of_its_own_and_its_inpu
 /// As su does: it asks on its error output, in its own language, and reads its input byte by byte.
 fn becoming(script: &str) -> Recipe {
     let mut recipe = asking(script);
+    recipe.method = "su".into();
     recipe.prompts = Su::to("other").recipe().expect("a recipe").prompts;
     recipe
 }
@@ -275,4 +276,30 @@ fn s19_what_su_led_to_cannot_ask_in_its_stead() {
         assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::PasswordRequired), "{failure:?}");
         assert!(!text(&failure).contains("got"), "{failure:?}");
     }
+}
+
+#[test]
+fn s19_what_sudo_led_to_cannot_ask_in_its_stead() {
+    let test = Test::begin("on-its-terminal");
+    let by_sudo = |script: &str| {
+        let mut recipe = asking(script);
+        recipe.method = "sudo".into();
+        recipe.prompts = Sudo::to("other").recipe().expect("a recipe").prompts;
+        recipe
+    };
+    // A start file of the other account, which has sudo's terminal: as its child, or in its place. Also behind sudo's own question.
+    let asks =
+        r#"stty -echo </dev/tty; printf "Password: " >/dev/tty; read -r got </dev/tty; echo "got $got" >&2; sleep 60"#;
+    let own = "ask '[sudo] password for dmw:'";
+    for (before, asked) in [("", 0), (own, 1)] {
+        for script in [format!("{before}\nsh -c '{asks}'; exit 9"), format!("{before}\nexec bash -c '{asks}'")] {
+            let friend = Friend::new(|_| Some("hunter2".into()));
+            let failure = test.connecting(&hasty(by_sudo(&script))).asker(&friend).fail();
+            assert_eq!(friend.asked().len(), asked, "{script}");
+            assert!(!text(&failure).contains("got"), "{failure:?}");
+        }
+    }
+    let friend = Friend::new(|_| Some("hunter2".into()));
+    drop(test.connecting(&by_sudo(&format!("{own}; agent \"$1\""))).asker(&friend).succeed());
+    assert_eq!(friend.asked().len(), 1);
 }
