@@ -8,7 +8,7 @@ use offshoot::{Error, FailureKind, Group, LostReason, Ran, Select, Worker};
 use offshoot_mux::tree::Proc;
 
 use crate::functions::*;
-use crate::{Check, WITHOUT_INIT, local, master, within};
+use crate::{Check, WITHOUT_INIT, all_wanted, local, master, within};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("one_worker_serves_all_calls_of_a_context_however_they_begin", one_worker),
@@ -345,9 +345,9 @@ fn memory_of(pids: &[u32]) -> Vec<u64> {
     pids.iter().map(of).collect()
 }
 
-/// A million with `OFFSHOOT_LONG`, else a tenth of that.
+/// A million where all is wanted, else a tenth of that.
 fn flat() {
-    let calls: u32 = if std::env::var_os("OFFSHOOT_LONG").is_some() { 1_000_000 } else { 100_000 };
+    let calls: u32 = if all_wanted() { 1_000_000 } else { 100_000 };
     let master = master();
     let context = local(&master);
     let worker = pid::on(&context).expect("a value");

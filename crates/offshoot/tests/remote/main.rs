@@ -29,8 +29,15 @@ const NAME: &str = "OFFSHOOT_REMOTE_CHECK";
 /// Set for a process that does not call `init`.
 pub(crate) const WITHOUT_INIT: &str = "OFFSHOOT_REMOTE_WITHOUT_INIT";
 
+/// Whether the long versions of checks are wanted.
+pub(crate) fn all_wanted() -> bool {
+    std::env::var_os("OFFSHOOT_TEST_ALL").is_some()
+}
+
 /// How long a check may take.
-const LIMIT: Duration = Duration::from_secs(120);
+fn limit() -> Duration {
+    Duration::from_secs(if all_wanted() { 900 } else { 120 })
+}
 
 fn main() -> ExitCode {
     if std::env::var_os(WITHOUT_INIT).is_some() {
@@ -87,7 +94,7 @@ fn start(name: &str) -> (bool, String) {
         .stderr(write)
         .spawn()
         .expect("a process");
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + limit();
     let status = loop {
         match child.try_wait().expect("a child") {
             Some(status) => break status,
