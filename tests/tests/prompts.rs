@@ -276,26 +276,6 @@ fn an_answer_that_comes_after_the_hosts_patience_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_command_that_is_asked_for_a_password_ends_with_the_run() {
-    let name = "a_command_that_is_asked_for_a_password_ends_with_the_run";
-    let tag = Tag::new("command-ends");
-    let fleet = or_not_run!(name, bed::one(&tag));
-    let command = "echo $$ >/dev/shm/new; mv /dev/shm/new /dev/shm/begun; sleep 100; true";
-    for target in ["p-word@h1", "sudo-pw@h1/sudo:goal"] {
-        let arguments = ["exec", "--password-command", command, target, "--", "true"];
-        let mut terminal = fleet.offshoot_on_terminal(&tag, &arguments);
-        let begun = || fleet.on("control", "kill -0 $(cat /dev/shm/begun)").code == Some(0);
-        assert!(bounded::eventually(SOON, begun), "{target}: {}", terminal.shown());
-        terminal.type_keys("\x03");
-        let done = terminal.finish(SOON);
-        assert!(done.code == Some(code::INTERRUPTED) && done.restored_terminal(), "{target}\n{done}");
-        assert!(!begun(), "{target}: the command is left\n{done}");
-        fleet.on("control", "rm /dev/shm/begun").expect_code(0);
-        tag.assert_nothing_left(GONE);
-    }
-}
-
-#[test]
 fn a_host_key_is_a_question_for_the_user_and_its_password_comes_after() {
     let name = "a_host_key_is_a_question_for_the_user_and_its_password_comes_after";
     let tag = Tag::new("key-asked");

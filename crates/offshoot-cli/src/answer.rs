@@ -22,6 +22,7 @@ use offshoot::{Asks, Question};
 
 use crate::interrupt::Interrupt;
 use crate::output::Console;
+pub(crate) use command::end_all;
 pub(crate) use terminal::{leave, restore};
 use turns::Turns;
 
@@ -126,7 +127,7 @@ impl Answers {
         let ended = || self.around.get().is_some_and(|(_, interrupt)| interrupt.code().is_some());
         match &self.source {
             Source::Given(given) if secret => Some(given.clone()),
-            Source::Command(command) if secret => match command::run(command, asking, &ended) {
+            Source::Command(command) if secret => match command::run(command, asking, ended) {
                 Ok(secret) => Some(secret),
                 Err(_) if ended() => None,
                 Err(error) => {

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
     };
     // A question may still stand, where nobody waits for its answer any more.
     terminal::restore();
+    answer::end_all();
     match result {
         // Not by returning: a thread may sit in a read of stdin, and nothing of ours needs to be unwound.
         Ok(code) => std::process::exit(i32::from(code)),

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Runs the command with a shell script for ssh; `{}` in an argument stands for the folder in which `told` will be.
 fn offshoot(arguments: &[&str], script: &str, around: &str) -> (Output, String) {
@@ -90,4 +92,31 @@ fn an_account_of_several_targets_is_asked_for_once() {
     let (_, told) = offshoot(&arguments, ASKS, "exec \"$@\"");
     assert_eq!(told, "x\nx\n");
     assert_eq!(read(&asked), "password ann@web1\n");
+}
+
+#[test]
+fn a_command_that_is_asked_for_a_password_ends_with_the_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ssh, pid) = (folder.path().join("ssh"), folder.path().join("pid"));
+    fs::write(&ssh, format!("#!/bin/sh\ntold=/dev/null\n{ASKS}")).expect("written");
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).expect("set");
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").expect("a path"));
+    let command = format!("echo $$ >'{0}.new'; mv '{0}.new' '{0}'; sleep 60; true", pid.display());
+    let mut run = Command::new(env!("CARGO_BIN_EXE_offshoot"))
+        .args(["exec", "dmw@web1", "--password-command", &command, "--", "true"])
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !pid.exists() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let pid = read(&pid);
+    // To the one process: keys reach the command by themselves.
+    let signalled = Command::new("kill").args(["-TERM", &run.id().to_string()]).status().expect("started");
+    assert!(signalled.success(), "it had ended");
+    assert_eq!(run.wait().expect("ended").code(), Some(143));
+    assert!(!Path::new("/proc").join(pid.trim()).exists() && !pid.is_empty(), "the command is left");
 }

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -20,14 +21,52 @@ use super::{PATIENCE, first_line};
 /// How much of a command's further output is read.
 const REST: u64 = 64 << 10;
 
+/// How long it has to end when it is asked to, and when it is killed.
+const END: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether the run has ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How many run, and whether the process is about to end.
+static RUNNING: Mutex<(usize, bool)> = Mutex::new((0, false));
+static CHANGED: Condvar = Condvar::new();
+
+fn running() -> MutexGuard<'static, (usize, bool)> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One that runs.
+struct Running;
+
+impl Running {
+    fn begin() -> Running {
+        running().0 += 1;
+        Running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        running().0 -= 1;
+        CHANGED.notify_all();
+    }
+}
+
+/// Ends all that run, and waits for that. For whoever is about to end the process.
+pub(crate) fn end_all() {
+    let mut running = running();
+    running.1 = true;
+    // As long as they have to end in, and as long again.
+    let _ = CHANGED.wait_timeout_while(running, END * 4, |(count, _)| *count > 0);
+}
 
 /// Runs the user's command for an account; its first line is the answer. `ended` says that nobody waits for it any more.
 ///
 /// # Errors
 /// What went wrong with the command, or that it took too long, or the run's end.
 pub(super) fn run(command: &OsString, asking: &Asking<'_>, ended: impl Fn() -> bool) -> anyhow::Result<Secret> {
+    let _running = Running::begin();
+    let ended = || ended() || running().1;
     let question = asking.question;
     let account = if question.account.is_empty() { asking.path } else { &question.account };
     let asks = if question.asks == Asks::Passphrase { "passphrase" } else { "password" };
@@ -75,8 +114,7 @@ fn end(child: &Child) {
         found.extend(Proc::of(child.pid()));
         found
     };
-    let second = Duration::from_secs(1);
-    end_processes(own, EndPlan { term_first: true, grace: second, kill_deadline: second });
+    end_processes(own, EndPlan { term_first: true, grace: END, kill_deadline: END });
 }
 
 /// A command's output, as long as there is time.
