@@ -109,10 +109,17 @@ pub(super) fn run(command: &OsString, asking: &Asking<'_>, ended: impl Fn() -> b
 
 /// Ends it with all that it started. Asked first: it may have to put the terminal's settings back.
 fn end(child: &Child) {
+    // Who outlives its parent is below it no longer.
+    let mut found = Vec::from_iter(Proc::of(child.pid()));
     let own = || {
-        let mut found = tree::descendants(child.pid());
-        found.extend(Proc::of(child.pid()));
-        found
+        for process in found.clone().iter().flat_map(|process| tree::descendants(process.pid)) {
+            let is = |known: &Proc| (known.pid, known.start_time) == (process.pid, process.start_time);
+            if !found.iter().any(is) {
+                found.push(process);
+            }
+        }
+        found.retain(Proc::lives);
+        found.clone()
     };
     end_processes(own, EndPlan { term_first: true, grace: END, kill_deadline: END });
 }
@@ -185,9 +192,10 @@ mod tests {
             started.load(Ordering::SeqCst)
         };
         let begun = Instant::now();
-        assert!(
-            answer(&format!("sleep 60 & echo $! >'{0}.new'; mv '{0}.new' '{0}'; wait", left.display()), ended).is_err()
-        );
+        let left_at = left.display();
+        let command =
+            format!("(trap '' TERM; exec sleep 60) & echo $! >'{left_at}.new'; mv '{left_at}.new' '{left_at}'; wait");
+        assert!(answer(&command, ended).is_err());
         assert!(started.load(Ordering::SeqCst));
         let pid = std::fs::read_to_string(&left).expect("written").trim().parse().expect("a number");
         assert_eq!(Proc::of(pid), None);
