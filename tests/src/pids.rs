@@ -35,13 +35,16 @@ impl Pids {
         }
     }
 
-    /// At most so many processes and threads; none for any number.
+    /// At most so many processes and threads besides those that have ended and are not reaped yet, which count as well; none
+    /// for any number. For when nothing runs in the group.
     ///
     /// # Panics
     ///
     /// When the kernel does not take it.
     pub fn limit(&self, most: Option<u32>) {
-        let most = most.map_or("max".into(), |most| most.to_string());
+        let counted = fs::read_to_string(self.0.join("pids.current")).expect("a number of a group of its own");
+        let ended: u32 = counted.trim().parse().expect("a number");
+        let most = most.map_or("max".into(), |most| (ended + most).to_string());
         fs::write(self.0.join("pids.max"), most).expect("a limit of a group of its own");
     }
 
