@@ -340,6 +340,11 @@ impl Running<'_> {
         String::from_utf8_lossy(&self.gathered.stdout_so_far()).into_owned()
     }
 
+    /// Its errors so far, as text.
+    pub fn errors_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.gathered.stderr_so_far()).into_owned()
+    }
+
     /// The output and errors so far, and the processes of the test.
     pub fn report(&self) -> String {
         format!(

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use offshoot_tests::bounded::eventually;
 use offshoot_tests::expect::code;
 use offshoot_tests::process::{self, Process, Signal};
-use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Running, Tag, host, or_not_run};
+use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Running, Tag, bed, host, or_not_run};
 
 /// When silence is noticed, and when the far side has gone.
 const SILENT: Duration = Duration::from_secs(15);
 const FAR: Duration = Duration::from_secs(17);
 /// When Ctrl-C has ended everything.
 const INTERRUPTED: Duration = Duration::from_secs(7);
+
+/// When a loss is told: the promised 250 ms, a part of which the link is still read behind a login.
+const TOLD: Duration = Duration::from_millis(250);
 
 const UP: Duration = Duration::from_secs(40);
 
@@ -230,5 +233,34 @@ fn the_loss_of_an_intermediate_host_is_told_of_everything_below_it_by_its_name()
     let done = interrupted(running);
     let told = done.err().matches("local -> local was lost: its process was ended by signal 9").count();
     assert!(told >= 1, "it is not named\n{done}");
+    tag.assert_nothing_left(Duration::from_secs(6));
+}
+
+#[test]
+fn the_loss_of_an_agent_behind_a_login_is_told_though_its_guard_takes_long_to_end_what_it_left() {
+    let name = "the_loss_of_an_agent_behind_a_login_is_told_though_its_guard_takes_long_to_end_what_it_left";
+    let tag = Tag::new("lingering");
+    let fleet = or_not_run!(name, bed::one(&tag));
+    // Told to end, it stops who told it: the guard, which has said its last words by then and is its parent.
+    let biting = "exec 2>/dev/null; trap 'read -r pid name state guard rest < /proc/$$/stat; kill -STOP $guard' TERM; echo up; \
+                  while :; do sleep 0.1; done";
+    for (target, agents) in [("sudo-nopass@h1", 1), ("sudo-nopass@h1/sudo:sudo-nopass", 2)] {
+        let mut running = fleet.offshoot(&tag, &["exec", target, "--", "sh", "-c", biting]).start();
+        running.await_output("up", UP);
+        let tree = running.await_agents(agents, UP);
+        let start = Instant::now();
+        assert!(tree.agents[agents - 1].signal(Signal::KILL));
+        let told = || running.errors_so_far().contains("its process was ended by signal 9");
+        assert!(eventually(TOLD * 3, told), "{target}: nothing was told\n{}", running.report());
+        println!("{target}: told after {:?}", start.elapsed());
+        let guard = tree.supervisors[agents - 1].refreshed();
+        assert!(
+            guard.as_ref().is_some_and(|guard| guard.state == 'T'),
+            "{target}: its guard is not stopped: {guard:?}"
+        );
+        assert!(guard.is_some_and(|guard| guard.signal(Signal::CONT)));
+        running.finish_within(INTERRUPTED * 3).expect_code(code::LINK_LOST).expect_harmless();
+    }
+    drop(fleet);
     tag.assert_nothing_left(Duration::from_secs(6));
 }

@@ -83,6 +83,7 @@ pub(crate) struct Link {
     unwritable: bool,
     /// Whether the other end sends no more: no event will tell of the end behind what is still to be read.
     hung_up: bool,
+    reads: u32,
 }
 
 /// Input buffers that were full of stream data, kept until that has been consumed and they can be filled again: with an
@@ -155,7 +156,13 @@ impl Link {
             widened: false,
             unwritable: false,
             hung_up: false,
+            reads: 0,
         })
+    }
+
+    /// How often it was read, to see whether something came in between.
+    pub(crate) fn reads(&self) -> u32 {
+        self.reads
     }
 
     /// What was read and not yet taken by the core.
@@ -171,6 +178,7 @@ impl Link {
     /// Reads once, at most a turn's worth.
     pub(crate) fn read(&mut self, spares: &mut Spares) -> Turn {
         spares.make_room(&mut self.input);
+        self.reads = self.reads.wrapping_add(1);
         match fd::read_into(self.io.read_fd(), &mut self.input, TURN) {
             Ok(0) => Turn::Ended,
             Ok(n) if n == TURN || self.hung_up => Turn::More,

@@ -20,7 +20,7 @@ use crate::ids::IdMap;
 use crate::link::{Link, LinkFds, LinkIo, Turn};
 use crate::shared::Shared;
 use crate::sources::{Source, Sources};
-use crate::state::{State, Timer};
+use crate::state::{LAST_WORDS, State, Timer};
 use crate::supervise::{self, SIGCONT, SIGTERM, SILENT};
 
 /// How long a link's end waits for its tool to tell why: a fraction of the 250 ms in which calls below it must end.
@@ -49,6 +49,8 @@ pub(crate) struct Tool {
     /// What its login asked on: kept and drained until it ends.
     terminal: Option<(Terminal, Token)>,
     tail: Vec<u8>,
+    /// What its guard said of the agent's end, and how often the link had been read by then.
+    said: Option<(LostReason, u32)>,
     exited: Option<LostReason>,
     /// It is the guard of a context on this machine, which ends all that is below it, if it is let.
     guard: bool,
@@ -143,17 +145,6 @@ impl Links {
         self.entries.values().all(|entry| entry.child.is_none() && entry.tool.is_none())
     }
 
-    /// Reads the error output of a link's tool into its tail.
-    pub(crate) fn drain_stderr(&mut self, shared: &Shared, sources: &mut Sources, link: LinkId) {
-        if let Some(tool) = self.entries.get_mut(&link).and_then(|entry| entry.tool.as_mut())
-            && tool.drain(shared, sources)
-            && let Some((stderr, token)) = &tool.stderr
-        {
-            // Told again, as below.
-            let _ = shared.registry.set(stderr.as_fd(), *token, Interest::Read);
-        }
-    }
-
     /// Throws away what a link's tool wrote to its terminal.
     pub(crate) fn drain_terminal(&mut self, shared: &Shared, link: LinkId) {
         let tool = self.entries.get(&link).and_then(|entry| entry.tool.as_ref());
@@ -190,6 +181,10 @@ impl Tool {
     fn drain(&mut self, shared: &Shared, sources: &mut Sources) -> bool {
         let Some((stderr, token)) = &self.stderr else { return false };
         let turn = hear(stderr, &mut self.tail);
+        if self.said.is_none() {
+            // Whoever forges that speaks of itself.
+            self.said = supervise::last_words(&self.tail).map(|status| (exit_reason(status), 0));
+        }
         if turn == Turn::Ended {
             // Not an error: a descriptor that is closed anyway.
             let _ = shared.registry.remove(stderr.as_fd());
@@ -298,6 +293,7 @@ impl State {
             stderr,
             terminal,
             tail: Vec::new(),
+            said: None,
             exited: None,
             guard: false,
             killing: false,
@@ -325,15 +321,41 @@ impl State {
         }
     }
 
+    /// A link's tool wrote to its error output. Its guard's last words come ahead of the link's end where a login holds that
+    /// back: sshd until the command's error output has ended too, sudo until the command has.
+    pub(crate) fn tool_wrote(&mut self, shared: &Shared, id: LinkId) {
+        let Some(Entry { link, tool: Some(tool), .. }) = self.links.entries.get_mut(&id) else { return };
+        let known = tool.said.is_some();
+        if tool.drain(shared, &mut self.sources)
+            && let Some((stderr, token)) = &tool.stderr
+        {
+            // Told again, as below.
+            let _ = shared.registry.set(stderr.as_fd(), *token, Interest::Read);
+        }
+        if let (false, Some(link), Some((_, reads))) = (known, link, &mut tool.said) {
+            *reads = link.reads();
+            self.after(LAST_WORDS, Timer::LinkReason(id));
+        }
+    }
+
     /// The tool has had its time to tell why the link ended.
     pub(crate) fn link_reason_due(&mut self, shared: &Arc<Shared>, id: LinkId, now: Time) {
-        let tool = self.links.entries.get_mut(&id).and_then(|entry| entry.tool.as_mut());
-        let told = tool.and_then(|tool| {
+        let Some(Entry { link: Some(link), tool, .. }) = self.links.entries.get_mut(&id) else { return };
+        let mut told = LostReason::LinkEnd;
+        if let Some(tool) = tool {
             tool.drain(shared, &mut self.sources);
-            // A guard tells its agent's end before its own. Whoever forges that speaks of itself.
-            tool.exited.clone().or_else(|| supervise::last_words(&tool.tail).map(exit_reason))
-        });
-        self.link_down(shared, id, told.unwrap_or(LostReason::LinkEnd), now);
+            if let Some(reason) = &tool.exited {
+                told = reason.clone();
+            } else if let Some((reason, reads)) = &mut tool.said {
+                // Behind a login the link has no end of its own before the guard's. What was on its way still comes.
+                if !link.io.baton.is_closed() && std::mem::replace(reads, link.reads()) != link.reads() {
+                    self.after(LAST_WORDS, Timer::LinkReason(id));
+                    return;
+                }
+                told = reason.clone();
+            }
+        }
+        self.link_down(shared, id, told, now);
     }
 
     /// The link is over: the core learns of it and the descriptors close.

@@ -91,8 +91,8 @@ pub(crate) struct State {
 /// How a node ends whose parent is gone: what runs has a moment to end by itself, and 2 s in all are promised.
 pub(crate) const AT_ONCE: ShutdownNotice = ShutdownNotice { grace_ms: 200, kill_ms: 1500 };
 
-/// How long a link that can no longer be written is read.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a link is read that can no longer be written, or, from the last byte on, one whose agent is said to have ended.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// When nothing is due the broker still looks once an hour: a clock that is read now and then costs nothing.
 const FAR: Duration = Duration::from_secs(3600);
@@ -167,7 +167,7 @@ impl State {
             }
             Some(Source::LinkWrite(link)) => self.write_link(shared, link, now),
             Some(Source::ToolExit(link)) => self.tool_exited(shared, link, now),
-            Some(Source::ToolStderr(link)) => self.links.drain_stderr(shared, &mut self.sources, link),
+            Some(Source::ToolStderr(link)) => self.tool_wrote(shared, link),
             Some(Source::ToolTerminal(link)) => self.links.drain_terminal(shared, link),
             Some(Source::ProcessOut(id, index)) => self.process_readable(shared, id, index, now),
             Some(Source::ProcessIn(id)) => self.process_writable(shared, id, now),

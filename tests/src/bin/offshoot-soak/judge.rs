@@ -41,6 +41,8 @@ pub(crate) struct Fault {
     pub(crate) address: Vec<u32>,
     pub(crate) part: Part,
     pub(crate) blow: Blow,
+    /// Whether the context is behind a login.
+    pub(crate) login: bool,
     /// The process' id and start time; zeros for none.
     pub(crate) process: (i32, u64),
 }
@@ -101,6 +103,17 @@ impl Fault {
         }
     }
 
+    /// Whether its loss is not told while that lasts. A login tells the end of its command's output only when the guard has
+    /// ended, or has said that the agent has; a stopped one says nothing. Behind no login the link has ended with the agent.
+    fn is_held_by(&self, stop: &Fault) -> bool {
+        self.login
+            && (self.part, stop.part, stop.blow) == (Part::Agent, Part::Supervisor, Blow::Stop)
+            && matches!(self.blow, Blow::Kill | Blow::Segv)
+            && stop.address == self.address
+            && stop.at <= self.told()
+            && stop.until >= self.at
+    }
+
     /// By when everything at and below the address must be gone, `hops` being how many levels lie below.
     pub(crate) fn gone(&self, hops: u32) -> Instant {
         self.told().max(self.at + GONE * (1 + hops))
@@ -130,10 +143,15 @@ pub(crate) fn due(kind: Kind, target: &[u32], start: Instant, faults: &[Fault]) 
     };
     let concerned = faults.iter().filter(|fault| fault.concerns(kind, target));
     let (lethal, stops): (Vec<&Fault>, Vec<&Fault>) = concerned.partition(|fault| fault.is_lethal());
+    // What is held back is told at the latest when the silence is over.
+    let told = |fault: &Fault| {
+        let held = faults.iter().filter(|stop| fault.is_held_by(stop)).map(|stop| stop.until.min(fault.at + SILENCE));
+        held.max().map_or(fault.told(), |held| fault.told().max(held + AGENT))
+    };
     // What has lasted until it is lost ends with the first loss; for the others any loss excuses some time.
     let lost = match kind {
-        Kind::Hold => lethal.iter().map(|fault| fault.told()).min(),
-        _ => lethal.iter().map(|fault| fault.told()).max(),
+        Kind::Hold => lethal.iter().map(|fault| told(fault)).min(),
+        _ => lethal.iter().map(|fault| told(fault)).max(),
     };
     let base = match (own.map(|own| start + own), lost) {
         (Some(own), Some(lost)) => own.max(lost),
@@ -176,7 +194,7 @@ mod tests {
     use super::*;
 
     fn fault(at: Instant, address: &[u32], part: Part, blow: Blow) -> Fault {
-        Fault { at, until: at, address: address.to_vec(), part, blow, process: (1, 1) }
+        Fault { at, until: at, address: address.to_vec(), part, blow, login: false, process: (1, 1) }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -204,6 +222,24 @@ mod tests {
         assert!(objection(Kind::Call, &[1], &lost, true, std::slice::from_ref(&stop)).is_some());
         let long = Fault { until: start + seconds(20), ..stop };
         assert!(objection(Kind::Call, &[1], &lost, true, &[long]).is_none());
+    }
+
+    #[test]
+    fn a_stopped_guard_holds_back_the_loss_of_its_agent_behind_a_login_alone() {
+        let start = Instant::now();
+        let stop = Fault { until: start + seconds(20), ..fault(start, &[1], Part::Supervisor, Blow::Stop) };
+        let kill = fault(start + seconds(5), &[1], Part::Agent, Blow::Kill);
+        let due_of = |kill: Fault, stop: Fault| due(Kind::Hold, &[1, 2], start, &[stop, kill]);
+        let behind = Fault { login: true, ..kill.clone() };
+        assert_eq!(due_of(kill.clone(), stop.clone()), Some(kill.at + AGENT));
+        assert_eq!(due_of(behind.clone(), stop.clone()), Some(stop.until + AGENT));
+        let longer = Fault { until: start + seconds(60), ..stop.clone() };
+        assert_eq!(due_of(behind.clone(), longer), Some(start + SILENCE), "the silence of the stop itself");
+        let before = Fault { until: start + seconds(4), ..stop.clone() };
+        let passed = Some(before.until + CALL).max(Some(kill.at + AGENT));
+        assert_eq!(due_of(behind.clone(), before), passed);
+        let elsewhere = Fault { address: vec![3], ..stop };
+        assert_eq!(due_of(behind, elsewhere), Some(kill.at + AGENT));
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn strike(
     // One that is being connected has none yet, and above it may be the root.
     let behind = if part == Part::Below { Vec::new() } else { run.nodes.roots(&address) };
     let below = below(&[vec![root], behind].concat(), all);
-    let fault = Fault { at: now, until, address, part, blow, process: id(&process) };
+    let fault = Fault { at: now, until, address, part, blow, login: false, process: id(&process) };
     let fault = run.nodes.hit(fault);
     let (part, address) = (fault.part, fault.address.clone());
     if !process.signal(signal) {

@@ -61,6 +61,12 @@ pub(crate) fn shown(address: &[u32]) -> String {
     text + if address.is_empty() { "/ " } else { " " }
 }
 
+impl Node {
+    fn is_behind_login(&self) -> bool {
+        self.context.name().starts_with("ssh:")
+    }
+}
+
 impl Inner {
     fn is_lost(&self, address: &[u32]) -> bool {
         self.faults
@@ -98,8 +104,10 @@ impl Nodes {
                 Some(Fault { part, address: address.clone(), ..fault.clone() })
             })
             .collect();
-        inner.faults.extend(before);
-        inner.nodes.insert(address, Node { context, agent, supervisor });
+        let node = Node { context, agent, supervisor };
+        let login = node.is_behind_login();
+        inner.faults.extend(before.into_iter().map(|fault| Fault { login, ..fault }));
+        inner.nodes.insert(address, node);
     }
 
     /// The context and all below it are gone.
@@ -137,6 +145,8 @@ impl Nodes {
                 (fault.part, fault.address) = (part, address.clone());
             }
         }
+        // A fault of somebody below such a context is none of its own.
+        fault.login = fault.part != Part::Below && inner.nodes.get(&fault.address).is_some_and(Node::is_behind_login);
         let now = Instant::now();
         while inner.faults.front().is_some_and(|fault| now.saturating_duration_since(fault.until) > REMEMBERED) {
             inner.faults.pop_front();

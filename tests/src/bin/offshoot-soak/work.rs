@@ -301,6 +301,7 @@ fn shutdown(run: &Run<'_>, context: &Context) {
         address: address.clone(),
         part: Part::Agent,
         blow: Blow::Shutdown,
+        login: false,
         process: (0, 0),
     };
     run.nodes.hit(fault);
