@@ -194,7 +194,7 @@ impl Tag {
         }
         let took = started.elapsed();
         // Files and zombies of processes that have just ended go a moment later: unlink and wait come after exit has been seen.
-        let patience = Instant::now() + Duration::from_millis(500);
+        let patience = Instant::now() + Duration::from_secs(3);
         loop {
             let (zombies, files) = (self.zombies(), self.new_files());
             if zombies.is_empty() && files.is_empty() {

@@ -28,10 +28,10 @@ pub(crate) fn bound(idle: Duration) -> Duration {
 /// descriptors, what the allocator keeps, and what a debug build needs for its threads. Three times the promise.
 pub(crate) const GROWTH: u64 = 3 * 2 * (4 << 20);
 
-/// The 99th percentile of a context's answer, calling one after the other.
+/// The 99th percentile of a context's answer, calling one after the other: of so many that one stall is not it.
 pub(crate) fn p99(context: &Context, lasts: Duration) -> Duration {
     let (until, mut times) = (Instant::now() + lasts, Vec::new());
-    while Instant::now() < until || times.len() < 100 {
+    while Instant::now() < until || times.len() < 300 {
         let began = Instant::now();
         let echo = context.start_echo(b"honest").expect("it is up");
         assert_eq!(&echo.wait_timeout(PATIENCE).expect("the honest sibling answers")[..], b"honest");

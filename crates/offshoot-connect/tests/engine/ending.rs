@@ -29,8 +29,8 @@ fn a_cancelled_connect_ends_at_once_and_leaves_nothing() {
         let result = test.connecting(&recipe).image(&image).cancel(&cancel).connect();
         let late = thread.join().expect("no panic").elapsed();
         assert_eq!(result.expect_err("a failure").kind, FailureKind::Cancelled);
-        assert!(late < Duration::from_millis(300), "ended {late:?} after it was cancelled");
-        test.assert_nothing_left(Duration::from_millis(500));
+        assert!(late < Duration::from_secs(2), "ended {late:?} after it was cancelled");
+        test.assert_nothing_left(Duration::from_secs(2));
     }
 }
 
@@ -85,7 +85,7 @@ fn tools_that_refuse_to_end_are_ended_with_their_whole_group() {
         test.connecting(&hasty(tool(script))).connect().expect_err("a failure");
         // A second of silence, and three times what the clean-up may take.
         assert!(begun.elapsed() < Duration::from_secs(7), "{script}: {:?}", begun.elapsed());
-        test.assert_nothing_left(Duration::from_millis(200));
+        test.assert_nothing_left(Duration::from_secs(2));
     }
 }
 

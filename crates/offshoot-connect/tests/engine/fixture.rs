@@ -64,7 +64,7 @@ impl Test {
 impl Drop for Test {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.assert_nothing_left(Duration::from_millis(500));
+            self.assert_nothing_left(Duration::from_secs(2));
             let links = std::fs::read_dir("/proc/self/fd").expect("a list").flatten();
             let links: Vec<_> = links.map(|entry| std::fs::read_link(entry.path()).unwrap_or_default()).collect();
             assert_eq!(descriptors(), self.descriptors, "descriptors were left open, or are gone: {links:?}");
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
             Err(failure) => failure,
         };
         let took = began.elapsed();
-        test.assert_nothing_left(Duration::from_millis(200));
+        test.assert_nothing_left(Duration::from_secs(2));
         let (stages, ends): (Vec<_>, Vec<_>) = failure.stages.iter().copied().unzip();
         assert_eq!(stages.first(), Some(&ConnectStage::Start), "{failure:?}");
         assert!(ends.is_sorted() && ends.iter().all(|end| u128::from(*end) <= took.as_micros()), "{took:?}: {ends:?}");

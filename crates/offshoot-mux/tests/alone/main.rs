@@ -97,7 +97,16 @@ mod harness {
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
-        let left = tree::descendants(process::id());
+        // Whoever ended a moment ago is still to be reaped.
+        let orphans = Instant::now();
+        let left = loop {
+            Reaper.reap();
+            let left = tree::descendants(process::id());
+            if left.is_empty() || orphans.elapsed() > Duration::from_secs(3) {
+                break left;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
         let plan = EndPlan { term_first: false, ..EndPlan::default() };
         let ended = end_processes(|| tree::descendants(process::id()), plan);
         Reaper.reap();

@@ -486,7 +486,7 @@ fn unwanted_flood() {
     while Instant::now() < until {
         slowest = slowest.max(context.ping().expect("an answer"));
     }
-    assert!(slowest < Duration::from_secs(1), "a call took {slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "a call took {slowest:?}");
 }
 
 fn event_deadline() {

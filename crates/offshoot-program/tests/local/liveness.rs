@@ -63,7 +63,7 @@ fn stop_each(stop: impl Fn(&Context)) {
         );
         assert_eq!(error.lost_at().as_deref(), Some(chain[depth].path()), "{error}");
         assert!(took >= SILENCE / 2 && took < SILENCE * 3, "depth {depth}: it was told after {took:?}");
-        assert!(slowest < Duration::from_millis(500), "depth {depth}: the one beside it answered after {slowest:?}");
+        assert!(slowest < Duration::from_secs(1), "depth {depth}: the one beside it answered after {slowest:?}");
         all_gone(&below, (SILENCE + ENDED) * 3);
         println!("depth {depth}: told after {took:?}, gone after {:?}", start.elapsed());
         for above in &chain[..depth] {

@@ -131,7 +131,7 @@ fn start(name: &str) -> (bool, String) {
     let left = loop {
         Reaper.reap();
         let left = tree::descendants(process::id());
-        if left.is_empty() || orphans.elapsed() > Duration::from_secs(1) {
+        if left.is_empty() || orphans.elapsed() > Duration::from_secs(3) {
             break left;
         }
         std::thread::sleep(Duration::from_millis(2));

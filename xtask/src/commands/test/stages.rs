@@ -133,14 +133,14 @@ fn clippy(setting: &Setting) -> Result<Seen> {
 }
 
 fn unit(setting: &Setting) -> Result<Seen> {
-    tests(setting, &["--workspace", "--exclude", PEERS], &[], minutes(25))
+    tests(setting, &["--workspace", "--exclude", PEERS], &[], minutes(45))
 }
 
 fn peers(setting: &Setting) -> Result<Seen> {
     // They wait for each other, and for time to pass, more than they compute.
     let at_once = std::thread::available_parallelism().map_or(2, usize::from) + 1;
     let environment = [("OFFSHOOT_BIN", program(setting)), ("NEXTEST_TEST_THREADS", at_once.to_string())];
-    tests(setting, &["--package", PEERS], &environment, minutes(25))
+    tests(setting, &["--package", PEERS], &environment, minutes(60))
 }
 
 /// The command under test, as the stage before has built it.
@@ -164,7 +164,7 @@ fn own(setting: &Setting) -> Result<Seen> {
             .args(["test", "--locked", "--package", package, "--test", &target])
             .envs(setting.environment.iter().map(|(name, value)| (name, value)));
         println!("+ {}", run::line(&command));
-        let limit = minutes(10);
+        let limit = minutes(25);
         let outcome = run::run(&mut command, limit, true)?;
         let not_run = not_run::from_verdicts(&outcome.output);
         let counts = counts::verdicts(&outcome.output);
@@ -229,7 +229,7 @@ fn documentation(setting: &Setting) -> Result<Seen> {
         .args(["test", "--locked", "--doc", "--no-fail-fast", "--workspace"])
         .envs(setting.environment.iter().map(|(name, value)| (name, value)));
     println!("+ {}", run::line(&command));
-    let limit = minutes(10);
+    let limit = minutes(25);
     let outcome = run::run(&mut command, limit, true)?;
     let counts = counts::libtest(&outcome.output);
     if counts.all() == 0 && outcome.success() {
@@ -306,7 +306,7 @@ fn models(setting: &Setting) -> Result<Seen> {
     }
     let mut command = loom::command(&setting.workspace);
     println!("+ {}", run::line(&command));
-    let limit = minutes(10);
+    let limit = minutes(25);
     let outcome = run::run(&mut command, limit, true)?;
     judge(counts::libtest(&outcome.output), &outcome, &run::line(&command), limit)
 }
