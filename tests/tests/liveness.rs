@@ -253,12 +253,10 @@ fn the_loss_of_an_agent_behind_a_login_is_told_though_its_guard_takes_long_to_en
         let told = || running.errors_so_far().contains("its process was ended by signal 9");
         assert!(eventually(TOLD * 3, told), "{target}: nothing was told\n{}", running.report());
         println!("{target}: told after {:?}", start.elapsed());
-        let guard = tree.supervisors[agents - 1].refreshed();
-        assert!(
-            guard.as_ref().is_some_and(|guard| guard.state == 'T'),
-            "{target}: its guard is not stopped: {guard:?}"
-        );
-        assert!(guard.is_some_and(|guard| guard.signal(Signal::CONT)));
+        let guard = || tree.supervisors[agents - 1].refreshed();
+        let stopped = || guard().is_some_and(|guard| guard.state == 'T');
+        assert!(eventually(Duration::from_secs(5), stopped), "{target}: its guard is not stopped: {:?}", guard());
+        assert!(guard().is_some_and(|guard| guard.signal(Signal::CONT)));
         running.finish_within(INTERRUPTED * 3).expect_code(code::LINK_LOST).expect_harmless();
     }
     drop(fleet);
