@@ -28,6 +28,10 @@ pub(crate) enum Part {
     Agent,
     /// Its supervisor.
     Supervisor,
+    /// The ssh client that leads to it, beside whoever connected it.
+    Client,
+    /// The session of the sshd that serves that client.
+    Session,
     /// Not a context's, or not yet: somewhere below that address.
     Below,
 }
@@ -95,7 +99,7 @@ impl Fault {
     /// By when those who wait for something of the context, or below it, must have been told.
     fn told(&self) -> Instant {
         match (self.blow, self.part) {
-            (Blow::Kill | Blow::Segv, Part::Agent) => self.at + AGENT,
+            (Blow::Kill | Blow::Segv, Part::Agent | Part::Client | Part::Session) => self.at + AGENT,
             (Blow::Kill | Blow::Segv | Blow::Term, _) => self.at + GONE,
             (Blow::Stop, _) if self.is_lethal() => self.at + SILENCE,
             (Blow::Stop, _) => self.until,
@@ -103,15 +107,23 @@ impl Fault {
         }
     }
 
-    /// Whether its loss is not told while that lasts. A login tells the end of its command's output only when the guard has
-    /// ended, or has said that the agent has; a stopped one says nothing. Behind no login the link has ended with the agent.
+    /// Whether its loss is not told while that lasts.
     fn is_held_by(&self, stop: &Fault) -> bool {
-        self.login
-            && (self.part, stop.part, stop.blow) == (Part::Agent, Part::Supervisor, Blow::Stop)
-            && matches!(self.blow, Blow::Kill | Blow::Segv)
-            && stop.address == self.address
-            && stop.at <= self.told()
-            && stop.until >= self.at
+        let same = stop.address == self.address;
+        let on_way = self.address.starts_with(&stop.address);
+        let stands = match stop.part {
+            // A login tells the end of its command's output only when the guard has ended, or has said that the agent has; a
+            // stopped one says nothing. Behind no login the link has ended with the agent.
+            Part::Supervisor => {
+                same && self.login && self.part == Part::Agent && matches!(self.blow, Blow::Kill | Blow::Segv)
+            }
+            // The news comes this way: of what is behind, and not of what is nearer.
+            Part::Agent => on_way && !same,
+            Part::Session => on_way && !(same && matches!(self.part, Part::Client | Part::Session)),
+            Part::Client => on_way && !(same && self.part == Part::Client),
+            Part::Below => false,
+        };
+        stands && stop.blow == Blow::Stop && stop.at <= self.told() && stop.until >= self.at
     }
 
     /// By when everything at and below the address must be gone, `hops` being how many levels lie below.
@@ -240,6 +252,56 @@ mod tests {
         assert_eq!(due_of(behind.clone(), before), passed);
         let elsewhere = Fault { address: vec![3], ..stop };
         assert_eq!(due_of(behind, elsewhere), Some(kill.at + AGENT));
+    }
+
+    #[test]
+    fn the_loss_of_an_ssh_client_or_its_session_is_that_of_the_context_behind_it() {
+        let start = Instant::now();
+        let lost = FailureKind::PeerLost(LostReason::LinkEnd);
+        for part in [Part::Client, Part::Session] {
+            let faults = [Fault { login: true, ..fault(start + seconds(5), &[1, 2], part, Blow::Kill) }];
+            let due_of = |target: &[u32]| due(Kind::Hold, target, start, &faults);
+            assert_eq!(due_of(&[1, 2]), Some(faults[0].at + AGENT));
+            assert_eq!(due_of(&[1, 2, 3]), Some(faults[0].at + AGENT));
+            assert_eq!(due_of(&[1]), None, "whoever started the client goes on");
+            assert!(objection(Kind::Hold, &[1, 2, 3], &lost, true, &faults).is_none());
+            assert!(objection(Kind::Hold, &[1], &lost, true, &faults).is_some());
+            let asked = [Fault { blow: Blow::Term, ..faults[0].clone() }];
+            assert_eq!(due(Kind::Hold, &[1, 2], start, &asked), Some(asked[0].at + GONE));
+            assert_eq!(faults[0].gone(1), faults[0].at + 2 * GONE);
+            let stop = Fault { until: start + seconds(9), blow: Blow::Stop, ..faults[0].clone() };
+            let stopped = std::slice::from_ref(&stop);
+            assert!(objection(Kind::Call, &[1, 2], &lost, true, stopped).is_some(), "no silence yet");
+            assert_eq!(due(Kind::Call, &[1, 2], start + seconds(5), stopped), Some(stop.until + CALL));
+            let long = [Fault { until: stop.at + SILENT, ..stop }];
+            assert!(objection(Kind::Call, &[1, 2], &lost, true, &long).is_none());
+            assert_eq!(due(Kind::Hold, &[1, 2], start, &long), Some(long[0].at + SILENCE));
+        }
+    }
+
+    #[test]
+    fn news_waits_for_whoever_is_stopped_on_its_way_and_for_nobody_else() {
+        let start = Instant::now();
+        let kill = |address: &[u32], part| fault(start + seconds(5), address, part, Blow::Kill);
+        let stop = |part| Fault { until: start + seconds(25), ..fault(start + seconds(5), &[1], part, Blow::Stop) };
+        let is_late = |kill: &Fault, stop: &Fault| kill.is_held_by(stop);
+        for part in [Part::Agent, Part::Supervisor, Part::Client, Part::Session] {
+            let behind = kill(&[1, 2], part);
+            assert!(is_late(&behind, &stop(Part::Agent)) && is_late(&behind, &stop(Part::Session)));
+            assert!(is_late(&behind, &stop(Part::Client)) && !is_late(&behind, &stop(Part::Supervisor)));
+            assert!(!is_late(&kill(&[2], part), &stop(Part::Client)), "another branch");
+            assert!(!is_late(&kill(&[], part), &stop(Part::Agent)), "nearer than the stop");
+        }
+        let (agent, client, session) = (kill(&[1], Part::Agent), kill(&[1], Part::Client), kill(&[1], Part::Session));
+        assert!(is_late(&agent, &stop(Part::Client)) && is_late(&agent, &stop(Part::Session)));
+        assert!(is_late(&session, &stop(Part::Client)), "a client that is stopped does not end");
+        assert!(!is_late(&client, &stop(Part::Session)) && !is_late(&client, &stop(Part::Agent)));
+        let over = Fault { until: start + seconds(4), at: start, ..stop(Part::Client) };
+        assert!(!is_late(&agent, &over));
+        let later = Fault { at: agent.told() + seconds(1), ..stop(Part::Client) };
+        assert!(!is_late(&agent, &later));
+        let news = [agent.clone(), Fault { until: start + seconds(17), ..stop(Part::Client) }];
+        assert_eq!(due(Kind::Hold, &[1], start, &news), Some(start + seconds(17) + AGENT));
     }
 
     #[test]

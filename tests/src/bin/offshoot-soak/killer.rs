@@ -124,6 +124,7 @@ fn strike(
     let what = format!("{blow:?} {part:?} of {}pid {} for {lasts} ms", shown(&address), process.pid);
     run.history.note(&format!("FAULT {what}"));
     run.counts.fault(blow);
+    run.counts.victim(part);
     if blow == Blow::Stop {
         stopped.push(Stopped { until, process });
         return;

@@ -14,6 +14,7 @@ use offshoot_tests::tree::is_ours;
 
 use crate::judge::{Fault, Part};
 use crate::rng::Rng;
+use crate::ssh::{self, Login, Way};
 
 /// How long a fault is remembered: longer than any operation lasts.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -22,6 +23,8 @@ struct Node {
     context: Context,
     agent: Option<Process>,
     supervisor: Option<Process>,
+    /// What leads to it, behind a login.
+    way: Way,
 }
 
 #[derive(Default)]
@@ -65,6 +68,21 @@ impl Node {
     fn is_behind_login(&self) -> bool {
         self.context.name().starts_with("ssh:")
     }
+
+    /// Its processes, as far as they are known.
+    fn processes(&self) -> impl Iterator<Item = (Part, &Process)> {
+        let parts = [
+            (Part::Agent, &self.agent),
+            (Part::Supervisor, &self.supervisor),
+            (Part::Client, &self.way.client),
+            (Part::Session, &self.way.session),
+        ];
+        parts.into_iter().filter_map(|(part, process)| Some((part, process.as_ref()?)))
+    }
+
+    fn part(&self, wanted: (i32, u64)) -> Option<Part> {
+        self.processes().find(|(_, process)| id(process) == wanted).map(|(part, _)| part)
+    }
 }
 
 impl Inner {
@@ -80,33 +98,32 @@ impl Nodes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A context whose connect began at `since` and has just returned.
-    pub(crate) fn add(&self, context: Context, since: Instant) {
+    /// A context whose connect began at `since` and has just returned; `login` is that of those behind ssh.
+    pub(crate) fn add(&self, context: Context, since: Instant, login: Option<&Login>) {
         let agent = context.hello().and_then(|hello| Process::read(i32::try_from(hello.pid).ok()?)).filter(is_ours);
         let above = agent.as_ref().and_then(|agent| Process::read(agent.parent)).filter(is_ours);
         let address = context.address().path().to_vec();
+        let behind = context.name().starts_with("ssh:");
+        let way = above.as_ref().zip(login.filter(|_| behind)).map(|(above, login)| ssh::way(above, login));
+        let way = way.unwrap_or_default();
         let mut inner = self.lock();
         // An agent whose guard is gone already has been adopted by the agent above.
         let supervisor = above.filter(|above| !inner.nodes.values().any(|node| is(&node.agent, id(above))));
-        let part_of = |process| match process {
-            _ if is(&agent, process) => Some(Part::Agent),
-            _ if is(&supervisor, process) => Some(Part::Supervisor),
-            _ => None,
-        };
+        let node = Node { context, agent, supervisor, way };
+        // One that is gone already cannot be asked who it was.
+        let gone = node.agent.is_none()
+            || node.supervisor.is_none()
+            || behind && (node.way.client.is_none() || node.way.session.is_none());
         let before: Vec<Fault> = inner
             .faults
             .iter()
             .filter(|fault| fault.part == Part::Below && address.starts_with(&fault.address))
             .filter_map(|fault| {
-                // One that is gone already cannot be asked who it was.
-                let gone = agent.is_none() || supervisor.is_none();
-                let part = part_of(fault.process).or((gone && fault.at >= since).then_some(Part::Agent))?;
-                Some(Fault { part, address: address.clone(), ..fault.clone() })
+                let part = node.part(fault.process).or((gone && fault.at >= since).then_some(Part::Agent))?;
+                Some(Fault { part, address: address.clone(), login: behind, ..fault.clone() })
             })
             .collect();
-        let node = Node { context, agent, supervisor };
-        let login = node.is_behind_login();
-        inner.faults.extend(before.into_iter().map(|fault| Fault { login, ..fault }));
+        inner.faults.extend(before);
         inner.nodes.insert(address, node);
     }
 
@@ -136,11 +153,7 @@ impl Nodes {
         let mut inner = self.lock();
         if fault.part == Part::Below {
             let mut nodes = inner.nodes.iter();
-            let found = nodes.find_map(|(address, node)| match fault.process {
-                process if is(&node.agent, process) => Some((Part::Agent, address)),
-                process if is(&node.supervisor, process) => Some((Part::Supervisor, address)),
-                _ => None,
-            });
+            let found = nodes.find_map(|(address, node)| Some((node.part(fault.process)?, address)));
             if let Some((part, address)) = found {
                 (fault.part, fault.address) = (part, address.clone());
             }
@@ -160,15 +173,14 @@ impl Nodes {
         let inner = self.lock();
         let mut known: Vec<Victim> = Vec::new();
         for (address, node) in inner.nodes.iter().filter(|(address, _)| !inner.is_lost(address)) {
-            let parts = [(Part::Agent, &node.agent), (Part::Supervisor, &node.supervisor)];
-            for (part, process) in parts {
-                let Some(process) = process else { continue };
+            for (part, process) in node.processes() {
                 let root = node.supervisor.as_ref().map_or(process.pid, |supervisor| supervisor.pid);
                 known.push(Victim { address: address.clone(), part, process: process.clone(), root });
             }
         }
         let is_known = |process: &Process| known.iter().any(|victim| id(&victim.process) == id(process));
-        let strangers: Vec<&Process> = below.iter().filter(|process| is_ours(process) && !is_known(process)).collect();
+        let fits = |process: &&Process| (is_ours(process) || ssh::is_on_way(process)) && !is_known(process);
+        let strangers: Vec<&Process> = below.iter().filter(fits).collect();
         if let (true, Some(stranger)) = (rng.chance(15), rng.pick(&strangers)) {
             let address = inner.above(stranger, below);
             let part = Part::Below;
@@ -179,11 +191,12 @@ impl Nodes {
         Some(known.swap_remove(at as usize))
     }
 
-    /// What the processes of the contexts below that address descend from.
+    /// What the processes of the contexts at and below that address descend from, with what leads to those behind ssh.
     pub(crate) fn roots(&self, address: &[u32]) -> Vec<i32> {
         let inner = self.lock();
-        let below = inner.nodes.iter().filter(|(other, _)| other.len() > address.len() && other.starts_with(address));
-        below.filter_map(|(_, node)| Some(node.supervisor.as_ref()?.pid)).collect()
+        let below = inner.nodes.iter().filter(|(other, _)| other.starts_with(address));
+        let roots = below.flat_map(|(_, node)| node.processes().filter(|(part, _)| *part != Part::Agent));
+        roots.map(|(_, process)| process.pid).collect()
     }
 
     /// The faults above, at and below that address.
@@ -200,7 +213,7 @@ impl Inner {
         let mut at = process.parent;
         for _ in 0..64 {
             let Some(parent) = all.iter().find(|process| process.pid == at) else { break };
-            let of = |node: &Node| is(&node.agent, id(parent)) || is(&node.supervisor, id(parent));
+            let of = |node: &Node| node.part(id(parent)).is_some();
             if let Some((address, _)) = self.nodes.iter().find(|(_, node)| of(node)) {
                 return address.clone();
             }

@@ -192,6 +192,7 @@ pub(crate) struct Counts {
 #[derive(Default)]
 struct Inner {
     faults: BTreeMap<&'static str, u64>,
+    victims: BTreeMap<&'static str, u64>,
     operations: BTreeMap<&'static str, [u64; 2]>,
     told: Vec<u32>,
     gone: Vec<u32>,
@@ -218,6 +219,18 @@ impl Counts {
             Blow::Shutdown => "shut down",
         };
         *self.lock().faults.entry(name).or_default() += 1;
+    }
+
+    /// What was hit, in any way.
+    pub(crate) fn victim(&self, part: Part) {
+        let name = match part {
+            Part::Agent => "agents",
+            Part::Supervisor => "supervisors",
+            Part::Client => "ssh clients",
+            Part::Session => "sessions of sshd",
+            Part::Below => "in a connect",
+        };
+        *self.lock().victims.entry(name).or_default() += 1;
     }
 
     fn operation(&self, kind: Kind, well: bool) {
@@ -276,6 +289,8 @@ impl Counts {
         let mut text = String::new();
         let faults: Vec<String> = inner.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let _ = writeln!(text, "faults      {}", faults.join(", "));
+        let victims: Vec<String> = inner.victims.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let _ = writeln!(text, "victims     {}", victims.join(", "));
         for (name, [well, badly]) in &inner.operations {
             let _ = writeln!(text, "operations  {name}: {well} well, {badly} told of a loss");
         }

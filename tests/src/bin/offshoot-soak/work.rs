@@ -74,7 +74,7 @@ pub(crate) fn connect(run: &Run<'_>, rng: &mut Rng) {
     };
     match connected {
         Ok(context) => {
-            run.nodes.add(context.clone(), since);
+            run.nodes.add(context.clone(), since, ssh);
             run.end(begun, Ok(&format!("is {}", shown(context.address().path()))));
         }
         Err(error) => run.end(begun, Err(&error)),
