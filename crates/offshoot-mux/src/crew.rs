@@ -5,7 +5,7 @@
 //! and for the start of a thread. Model-checked in `tests/loom.rs`: each job is taken once, and none waits while a thread
 //! sleeps.
 //!
-//! A thread of the crew does, until [`Crew::next`] yields nothing:
+//! A thread of the crew calls [`Crew::arrive`], then does, until [`Crew::next`] yields nothing:
 //!
 //! 1. when [`Crew::is_quiet`], take over the source of the jobs, as with [`Registry::lead`](crate::Registry::lead), then
 //!    [`Crew::lead`] with a ticket of its own, and [attach](Slot::attach) its wake-up to that;
@@ -35,6 +35,8 @@ struct Work<J> {
     idle: usize,
     threads: usize,
     limit: usize,
+    /// One that was told of a job, or is being started, is on its way here.
+    coming: bool,
     leader: Option<Leader<J>>,
 }
 
@@ -55,7 +57,7 @@ impl<J> fmt::Debug for Crew<J> {
 impl<J> Crew<J> {
     /// A crew without threads, that may have so many.
     pub fn new(limit: usize) -> Crew<J> {
-        let work = Work { queue: VecDeque::new(), idle: 0, threads: 0, limit, leader: None };
+        let work = Work { queue: VecDeque::new(), idle: 0, threads: 0, limit, coming: false, leader: None };
         Crew { work: Mutex::new(work), came: Condvar::new() }
     }
 
@@ -65,8 +67,9 @@ impl<J> Crew<J> {
     }
 
     /// Brings a job: to the thread that leads, if it has none yet, else to one that sleeps, else to one that `start`
-    /// starts, if there may be more. It runs under the lock; the thread that it starts comes to [`next`](Self::next). Else the job
-    /// waits until a thread is free.
+    /// starts, if there may be more. It runs under the lock; the thread that it starts calls [`arrive`](Self::arrive) first of all.
+    /// Else the job waits until a thread is free. Only one thread is on its way at a time, and has the next one come when it takes
+    /// its job: so short jobs that come together are run by few, and each by a thread of its own if they are long.
     ///
     /// # Errors
     ///
@@ -81,20 +84,36 @@ impl<J> Crew<J> {
             return Ok(());
         }
         work.queue.push_back(job);
-        if work.queue.len() <= work.idle {
+        match self.call(&mut work, start) {
+            Err(error) if work.threads == 0 => {
+                work.queue.pop_back();
+                Err(error)
+            }
+            // The threads that there are will come to it.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Has a thread come, if a job waits and none is on its way.
+    fn call(&self, work: &mut Work<J>, start: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if work.queue.is_empty() || work.coming {
+            return Ok(());
+        }
+        if work.idle > 0 {
             self.came.notify_one();
         } else if work.threads < work.limit {
-            match start() {
-                Ok(()) => work.threads += 1,
-                Err(error) if work.threads == 0 => {
-                    work.queue.pop_back();
-                    return Err(error);
-                }
-                // The threads that there are will come to it.
-                Err(_) => {}
-            }
+            start()?;
+            work.threads += 1;
+        } else {
+            return Ok(());
         }
+        work.coming = true;
         Ok(())
+    }
+
+    /// The thread that was started is there.
+    pub fn arrive(&self) {
+        lock(&self.work).coming = false;
     }
 
     /// Takes back the first job that is `wanted`, if it still waits.
@@ -109,6 +128,11 @@ impl<J> Crew<J> {
         let work = lock(&self.work);
         let leads = usize::from(work.leader.as_ref().is_some_and(|leader| leader.job.is_none()));
         work.queue.is_empty() && work.idle + leads == work.threads
+    }
+
+    /// Whether a job waits for a thread.
+    pub fn has_waiting(&self) -> bool {
+        !lock(&self.work).queue.is_empty()
     }
 
     /// Whether no job waits and every other thread of the crew sleeps: then the calling one may lead.
@@ -139,11 +163,14 @@ impl<J> Crew<J> {
         work.leader.take_if(|leader| Arc::ptr_eq(&leader.ticket, ticket))?.job
     }
 
-    /// Waits for a job, at most until then. `None` takes the calling thread out of the crew.
-    pub fn next(&self, until: Instant) -> Option<J> {
+    /// Waits for a job, at most until then. When more wait, another thread is told, or started, as by [`push`](Self::push).
+    /// `None` takes the calling thread out of the crew.
+    pub fn next(&self, until: Instant, start: impl FnOnce() -> io::Result<()>) -> Option<J> {
         let mut work = lock(&self.work);
         loop {
             if let Some(job) = work.queue.pop_front() {
+                // An error means that there are no more threads to be had: those that there are come to it.
+                let _ = self.call(&mut work, start);
                 return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -154,6 +181,7 @@ impl<J> Crew<J> {
             work.idle += 1;
             work = self.came.wait_timeout(work, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
             work.idle -= 1;
+            work.coming = false;
         }
     }
 }
@@ -173,43 +201,70 @@ mod tests {
         Instant::now() + Duration::from_secs(30)
     }
 
+    fn never() -> io::Result<()> {
+        unreachable!("no thread is needed")
+    }
+
     #[test]
     fn the_thread_that_leads_gets_the_next_job_and_the_one_after_it_starts_another() {
         let crew = Crew::new(2);
         crew.push(1, || Ok(())).unwrap();
-        assert_eq!(crew.next(soon()), Some(1));
+        crew.arrive();
+        assert_eq!(crew.next(soon(), never), Some(1));
         let ticket = Arc::new(Slot::new());
         assert!(crew.is_quiet() && crew.lead(&ticket));
         assert!(crew.is_idle() && !crew.is_quiet(), "one leads, and no other may");
-        crew.push(2, || unreachable!("the one that leads has nothing to do")).unwrap();
+        crew.push(2, never).unwrap();
         assert!(ticket.is_done() && !crew.is_idle());
         let mut started = 0;
-        for job in [3, 4] {
-            let start = || {
-                started += 1;
-                Ok(())
-            };
-            crew.push(job, start).unwrap();
-        }
-        assert_eq!(started, 1, "two threads are as many as may be");
+        crew.push(3, || {
+            started += 1;
+            Ok(())
+        })
+        .unwrap();
+        crew.push(4, never).unwrap();
         assert_eq!(crew.take(&Arc::new(Slot::new())), None, "another's job");
         assert_eq!((crew.take(&ticket), crew.let_go(&ticket)), (Some(2), None));
         assert!(!crew.lead(&ticket), "jobs wait");
         assert_eq!(crew.remove(|job| *job == 4), Some(4));
-        assert_eq!(crew.next(soon()), Some(3));
-        assert!(!crew.is_quiet(), "the other thread runs");
+        crew.arrive();
+        assert_eq!(crew.next(soon(), never), Some(3));
+        assert!(!crew.is_quiet() && started == 1, "the other thread runs");
+    }
+
+    #[test]
+    fn one_thread_is_on_its_way_at_a_time_and_has_the_next_one_come_up_to_the_limit() {
+        let crew = Crew::new(3);
+        let mut started = 0;
+        let mut start = || {
+            started += 1;
+            Ok(())
+        };
+        for job in 1..=5 {
+            crew.push(job, &mut start).unwrap();
+        }
+        crew.arrive();
+        assert_eq!(crew.next(soon(), &mut start), Some(1));
+        // Who was started takes its time: meanwhile another comes back.
+        assert_eq!(crew.next(soon(), &mut start), Some(2));
+        crew.arrive();
+        assert_eq!(crew.next(soon(), &mut start), Some(3));
+        crew.arrive();
+        assert_eq!(crew.next(soon(), &mut start), Some(4));
+        assert_eq!(started, 3, "as many as may be");
     }
 
     #[test]
     fn a_job_that_comes_while_the_leader_lets_go_is_its_own() {
         let crew = Crew::new(1);
         crew.push(1, || Ok(())).unwrap();
-        crew.next(soon()).unwrap();
+        crew.arrive();
+        crew.next(soon(), never).unwrap();
         let ticket = Arc::new(Slot::new());
         assert!(crew.lead(&ticket));
-        crew.push(2, || Ok(())).unwrap();
+        crew.push(2, never).unwrap();
         assert_eq!(crew.let_go(&ticket), Some(2));
-        assert_eq!(crew.next(Instant::now()), None);
+        assert_eq!(crew.next(Instant::now(), never), None);
         crew.push(3, || Err(io::ErrorKind::OutOfMemory.into())).unwrap_err();
         assert!(crew.is_idle(), "no thread, and no job");
     }

@@ -391,17 +391,19 @@ impl Worker {
     }
 
     fn push(self: &StdArc<Self>, job: usize) {
-        let start = || {
-            let worker = StdArc::clone(self);
-            let mut threads = self.threads.lock().unwrap();
-            let number = threads.len();
-            threads.push(thread::spawn(move || worker.serve(number)));
-            Ok(())
-        };
-        self.crew.push(job, start).unwrap();
+        self.crew.push(job, || self.start()).unwrap();
+    }
+
+    fn start(self: &StdArc<Self>) -> std::io::Result<()> {
+        let worker = StdArc::clone(self);
+        let mut threads = self.threads.lock().unwrap();
+        let number = threads.len();
+        threads.push(thread::spawn(move || worker.serve(number)));
+        Ok(())
     }
 
     fn serve(self: &StdArc<Self>, number: usize) {
+        self.crew.arrive();
         let wake = self.link.wake_fd(number);
         loop {
             let job = self.next(number, &wake);
@@ -423,7 +425,7 @@ impl Worker {
         }
         // The model knows no time: it waits until there is one.
         let far = std::time::Instant::now() + std::time::Duration::from_secs(3600);
-        self.crew.next(far).unwrap()
+        self.crew.next(far, || self.start()).unwrap()
     }
 
     fn lead(self: &StdArc<Self>, number: usize, wake: &Arc<WakeFd>, ticket: &Arc<Slot<()>>) -> Option<usize> {

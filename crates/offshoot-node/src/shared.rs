@@ -116,6 +116,16 @@ impl Shared {
         result
     }
 
+    /// As [`with`](Self::with), but what comes of it is left to the broker, which handles all that has gathered by then in one go.
+    pub(crate) fn with_later<R>(self: &Arc<Self>, command: impl FnOnce(&mut State, Time) -> R) -> R {
+        let mut state = self.lock();
+        let now = self.now();
+        let result = command(&mut state, now);
+        drop(state);
+        self.waker.wake();
+        result
+    }
+
     /// Handles everything that is ready, lets the lock go and wakes whom it concerns.
     pub(crate) fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Time) {
         state.settle(self, now);

@@ -21,6 +21,7 @@ use super::chains::{Chains, Step};
 use crate::Context;
 use crate::ids::IdMap;
 use crate::shared::{Shared, Ticket};
+use crate::state::State;
 
 /// How many functions run side by side unless the attendant says otherwise; more wait their turn. Each has a thread.
 const AT_ONCE: usize = 64;
@@ -377,10 +378,12 @@ struct Pool {
 
 impl Pool {
     fn push(self: &Arc<Self>, shared: &Arc<Shared>, job: Job) -> std::io::Result<()> {
-        self.crew.push(job, || {
-            let (pool, shared) = (Arc::clone(self), Arc::clone(shared));
-            std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared)).map(drop)
-        })
+        self.crew.push(job, || self.start(shared))
+    }
+
+    fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> std::io::Result<()> {
+        let (pool, shared) = (Arc::clone(self), Arc::clone(shared));
+        std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared)).map(drop)
     }
 
     /// A call that waits its turn waits no more: while no thread comes to it, it would keep its arguments for ever.
@@ -391,12 +394,14 @@ impl Pool {
     }
 
     /// Says how the function that this thread ran has ended, and waits for the next.
-    fn next(&self, shared: &Arc<Shared>, ran: Option<(ExchangeId, Outcome)>) -> Option<Job> {
+    fn next(self: &Arc<Self>, shared: &Arc<Shared>, ran: Option<(ExchangeId, Outcome)>) -> Option<Job> {
         let until = Instant::now() + IDLE;
         let mut ran = ran;
         let mut tell = || {
             if let Some((id, outcome)) = ran.take() {
-                shared.with(|state, now| state.call_done(shared, id, outcome, now));
+                let command = |state: &mut State, now| state.call_done(shared, id, outcome, now);
+                // While more wait, what has ended by then goes out in one go.
+                if self.crew.has_waiting() { shared.with_later(command) } else { shared.with(command) }
             }
         };
         if self.crew.is_quiet() {
@@ -414,10 +419,11 @@ impl Pool {
             }
         }
         tell();
-        self.crew.next(until)
+        self.crew.next(until, || self.start(shared))
     }
 
-    fn serve(&self, shared: &Arc<Shared>) {
+    fn serve(self: &Arc<Self>, shared: &Arc<Shared>) {
+        self.crew.arrive();
         let context = Context::own(shared);
         let mut ran = None;
         while let Some(Job { id, from, function, args, cancelled }) = self.next(shared, ran.take()) {
