@@ -8,9 +8,10 @@ chpasswd --crypt-method SHA512 --root "$root" <"$passwords"
 # A password that must be changed, and an account that is over.
 sed -i -e '/^[a-z]*-stale:/s/^\([^:]*:[^:]*\):[^:]*:/\1:0:/' -e '/^[a-z]*-ended:/s/:[^:]*:\([^:]*\)$/:1:\1/' "$root/etc/shadow"
 
-# For sshd. What each may do is in its configuration, by name; this is text that looks like a prompt, from the login itself, before the login goes on.
+# For sshd. What each may do is in its configuration, by name; this is text that looks like a prompt, from the login itself, which reads what comes before it
+# goes on.
 sed -i 's#^\(p-nologin:.*:\)[^:]*$#\1/usr/sbin/nologin#' "$root/etc/passwd"
-printf '%s\n' 'printf "Password: "' "printf \"p-noisy@fixture's password: \" >&2" >"$root/home/p-noisy/.bashrc"
+printf '%s\n' 'cat /etc/motd' "printf \"p-noisy@fixture's password: \" >&2" 'read -r -t 1 got' 'echo "got:$got" >>~/got' >"$root/home/p-noisy/.bashrc"
 echo 'sleep 1' >"$root/home/p-slow/.bashrc"
 printf 'This host asks for a password.\nPassword: ' >"$root/etc/motd"
 

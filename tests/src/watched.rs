@@ -24,7 +24,7 @@ pub struct Watched {
 }
 
 /// What sshd, PAM, sudo and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 15] = [
+const WRITTEN_BY_LOGINS: [&str; 16] = [
     "run/upper/var/log/lastlog",
     "run/upper/var/log/wtmp",
     "run/upper/var/log/btmp",
@@ -39,8 +39,9 @@ const WRITTEN_BY_LOGINS: [&str; 15] = [
     "dev/tty",
     "run/utmp",
     "home/u-fish",
-    // What a command forced by our own configuration was told.
+    // What a command forced by our own configuration was told, and a start file of our own.
     "home/p-forced/got",
+    "home/p-noisy/got",
     // Whom our own program was asked for.
     "dev/shm/asked",
 ];

@@ -75,6 +75,8 @@ fn whatever_ssh_asks_is_answered_once() {
     let asked = bed::asked(fleet);
     // Two ways lead through p-word@h1 and p-word@h2, but in different runs; one needs its own answer for key and account.
     assert_eq!(asked.len(), 12, "{asked:?}");
+    // What the login printed looks like a prompt, and it read what came.
+    assert_eq!(fleet.on("h1", "cat /home/p-noisy/got").out(), "got:\n");
     tag.assert_nothing_left(GONE);
 }
 

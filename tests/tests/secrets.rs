@@ -1,8 +1,8 @@
-//! S19: a secret is in no argument list, environment, log, error text or core dump, and it stays in no memory that is done with it.
+//! S19: a secret is in no argument list, environment, file, log, error text or core dump, and it stays in no memory that is done with it.
 
 use std::time::Duration;
 
-use offshoot_tests::bounded::{self, Gathered};
+use offshoot_tests::bounded::{self, Finished, Gathered, find_program};
 use offshoot_tests::expect::code;
 use offshoot_tests::process::{self, Process, Signal};
 use offshoot_tests::sampler::{self, Sampler};
@@ -71,6 +71,88 @@ fn memories<'a>(processes: impl IntoIterator<Item = &'a Process>, secret: &str) 
         .collect()
 }
 
+/// The files of a host, and what sudo packs for its log of a session, that hold the text of the file `secret`, or have it in their name. What is mounted there
+/// from outside is not the host's own.
+fn files_with_the_secret(fleet: &Fleet, host: &str) -> Vec<String> {
+    let script = "cd /; set -- run/upper run home root tmp var/tmp dev dev/shm
+        find \"$@\" -xdev | grep -aF -f /run/fixture/secret
+        find \"$@\" -xdev -type f -exec grep -laF -f /run/fixture/secret {} +
+        find run/upper/var/log/sudo-io -xdev -type f 2>/dev/null | while read -r file; do
+            zcat -f \"$file\" | grep -qaF -f /run/fixture/secret && echo \"$file\"
+        done";
+    let found = fleet.on(host, script);
+    assert_eq!(found.err(), "", "not all of {host} could be looked at");
+    let mut files: Vec<String> = found.out().lines().map(str::to_string).collect();
+    files.sort();
+    files
+}
+
+/// Each way to give a password, and each method that asks for one, side by side: what was said, and what it ended with.
+fn every_way_to_give_one(fleet: &Fleet, tag: &Tag) {
+    let word = |host: &str, account: &str| fleet.accounts().password(host, account);
+    let mut answers = vec![
+        ("p-both@h1", word("h1", "p-both")),
+        ("*/id_phrase", bed::passphrase(fleet)),
+        ("*sudo-none@h1 -> su:goal", word("h1", "goal")),
+        ("p-word@h2", word("h2", "p-word")),
+        ("doas-pw@h1", word("h1", "doas-pw")),
+    ];
+    // One that its tool refuses.
+    answers.extend(["sudo-once", "*sudo-none@h1 -> su:root"].map(|account| (account, word("h1", "nobody") + " wrong")));
+    answers.extend([("sudo-log", word("h1", "sudo-log"))]);
+    bed::answer(fleet, &answers).unwrap();
+    std::fs::write(fleet.shared().join("word"), word("h1", "p-word") + "\n").unwrap();
+    let given = ["--password-command", bed::ANSWER];
+    let run = |words: &[&str], account: &str, expected: i32| {
+        let (subcommand, rest) = words.split_first().expect("a subcommand");
+        let words = [&[*subcommand], &given[..], rest].concat();
+        let done = fleet.offshoot(tag, &words).env("OFFSHOOT_LOG", "trace").run();
+        assert!(done.code == Some(expected) && done.out().contains(account), "{words:?}\n{done}");
+        done
+    };
+    let by_command = |words: &[&str], account: &str, expected| keeps_it(fleet, &run(words, account, expected));
+    let typed = |target: &str, line: &str, expected: i32| {
+        let mut terminal = fleet.offshoot_on_terminal(tag, &["exec", target, "--", "id", "-un"]);
+        terminal.await_text("password of ", SOON);
+        terminal.await_text(": ", SOON);
+        terminal.type_line(line);
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(expected) && done.restored_terminal(), "{target}\n{done}");
+        keeps_it(fleet, &done);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            by_command(&["doctor", "both"], "greeting the agent", 0);
+            by_command(&["exec", "sudo-none@h1/su:goal", "--", "id", "-un"], "goal", 0);
+            by_command(&["exec", "sudo-none@h1/su:root", "--", "id", "-un"], "", code::OURS);
+            by_command(&["tree", "p-word@h2"], "p-word@h2", 0);
+        });
+        scope.spawn(|| {
+            by_command(&["exec", "sudo-log@h1/sudo:goal", "--", "id", "-un"], "goal", 0);
+            by_command(&["exec", "sudo-once@h1/sudo:root", "--", "id", "-un"], "", code::OURS);
+            if find_program("doas").is_some() {
+                by_command(&["exec", "doas-pw@h1/doas:root", "--", "id", "-un"], "root", 0);
+            } else {
+                not_run::report("passwords_for_four_hops_leave_no_trace_anywhere::doas", "doas is not installed");
+            }
+        });
+        typed("p-keyboard@h1", &word("h1", "p-keyboard"), 0);
+        typed("p-strange@h1", &(word("h1", "p-strange") + " wrong"), code::OURS);
+        let offshoot = product::binary().display();
+        let script = format!("exec {offshoot} exec --password-fd 3 p-word@h1 -- id -un 3</run/fixture/word");
+        let done = bounded::run(fleet.command("sh").args(["-c", &script]).env("OFFSHOOT_LOG", "trace"), None, SOON);
+        done.expect_code(0).expect_lines("p-word@h1", &["p-word"]);
+        keeps_it(fleet, &done);
+    });
+}
+
+/// Asserts that the secret is in nothing that a run has said.
+#[track_caller]
+fn keeps_it(fleet: &Fleet, done: &Finished) {
+    let secret = fleet.accounts().secret();
+    assert!(!done.err().contains(secret) && !done.out().contains(secret), "{done}");
+}
+
 #[test]
 fn passwords_for_four_hops_leave_no_trace_anywhere() {
     let name = "passwords_for_four_hops_leave_no_trace_anywhere";
@@ -91,7 +173,9 @@ fn passwords_for_four_hops_leave_no_trace_anywhere() {
     let hops = ["p-word@h1", "sudo-pw@h2", "sudo:goal", "p-noisy@h1"];
     let mut arguments = vec![bed::ANSWER];
     arguments.extend(hops);
-    arguments.extend(["--", "sh", "-c", "id -un; sleep 1; exit 3"]);
+    let until_looked =
+        "id -un; n=0; until [ -e /run/fixture/looked ] || [ $((n+=1)) -gt 400 ]; do sleep 0.05; done; exit 3";
+    arguments.extend(["--", "sh", "-c", until_looked]);
     let running = fleet.example(&tag, "passwords", &arguments).env("OFFSHOOT_LOG", "trace").start();
     let tree = running.await_agents(4, Duration::from_secs(30));
     // Passwords have crossed the first three agents, whose buffers are not wiped; the rest has never had one.
@@ -101,17 +185,12 @@ fn passwords_for_four_hops_leave_no_trace_anywhere() {
         let script = "for p in /proc/[0-9]*; do case $(cat $p/comm) in offshoot:*) echo seen; cat $p/environ && echo read; esac; done; cat /proc/$$/environ && echo own";
         bounded::run(h1.command_as("p-word", "sh").args(["-c", script]), None, SOON)
     });
+    std::fs::write(fleet.shared().join("looked"), "").unwrap();
     let done = running.finish();
-    let seen = sampler.finish();
     done.expect_code(3);
     assert_eq!(done.out(), "p-noisy\n");
-    assert_eq!(seen.found.into_iter().collect::<Vec<_>>(), Vec::<String>::new());
-    for expected in ["ssh", "sudo", "passwords"] {
-        assert!(seen.names.contains(expected), "{expected} was not looked at: {:?}", seen.names);
-    }
-    assert!(seen.rounds > 20, "{} rounds", seen.rounds);
     assert_eq!(memories, Vec::<String>::new());
-    assert!(!done.err().contains(secret) && !fleet.logs().contains(secret), "{done}");
+    keeps_it(&fleet, &done);
     // The command says all it can, and a second time with a wrong password.
     let target = hops.join("/");
     let exec = ["exec", "--json", "--password-command", bed::ANSWER, &target, "--", "id", "-un"];
@@ -122,12 +201,33 @@ fn passwords_for_four_hops_leave_no_trace_anywhere() {
     wrong.expect_code(code::OURS);
     for done in [&told, &wrong] {
         assert!(!done.stderr.is_empty(), "nothing is logged\n{done}");
-        assert!(!done.err().contains(secret) && !done.out().contains(secret), "{done}");
+        keeps_it(&fleet, done);
     }
     let look = look.expect("the bed has hosts");
     assert!(look.out().contains("seen\n") && look.out().contains("own\n") && !look.out().contains("read\n"), "{look}");
     let asked = ["p-word@h1", "sudo-pw", "p-noisy@h1"];
     assert_eq!(bed::asked(&fleet), [&asked[..], &asked, &asked[..1]].concat());
+    every_way_to_give_one(&fleet, &tag);
+    let seen = sampler.finish();
+    assert_eq!(seen.found.into_iter().collect::<Vec<_>>(), Vec::<String>::new());
+    let doas = find_program("doas").map(|_| "doas");
+    for expected in ["ssh", "sudo", "su", "passwords", "offshoot"].into_iter().chain(doas) {
+        assert!(seen.names.contains(expected), "{expected} was not looked at: {:?}", seen.names);
+    }
+    assert!(seen.rounds > 20, "{} rounds", seen.rounds);
+    assert!(!fleet.logs().contains(secret), "{}", fleet.logs());
+    assert!(fleet.on("h1", "cat /home/p-noisy/got").out().lines().all(|line| line == "got:"));
+    tag.assert_nothing_left(GONE);
+    // The looking finds what is there, and nothing else is.
+    std::fs::write(fleet.shared().join("secret"), format!("{secret}\n")).unwrap();
+    let plant = "cp /run/fixture/secret /home/goal/planted; cd /var/log/sudo-io; gzip -c /run/fixture/secret >planted";
+    fleet.on("h1", plant).expect_code(0);
+    let planted = ["home/goal/planted", "run/upper/var/log/sudo-io/planted"];
+    assert_eq!(files_with_the_secret(&fleet, "h1"), planted);
+    fleet.on("h1", "rm /home/goal/planted /var/log/sudo-io/planted").expect_code(0);
+    for host in ["control", "h2"] {
+        assert_eq!(files_with_the_secret(&fleet, host), [""; 0], "{host}");
+    }
     tag.assert_nothing_left(GONE);
 }
 

@@ -71,7 +71,7 @@ fn ssh_itself_asks_as_the_fixture_says() {
         Login::to("p-banner@h1")
             .asks("authorised.\r\np-banner@h1's password: \rp-banner@h1's password: ", &word("h1", "p-banner")),
         ask("p-failed@h1"),
-        ask("p-noisy@h1").ends(0, "Password: "),
+        ask("p-noisy@h1").ends(0, "asks for a password.\r\nPassword: "),
         ask("p-forced@h1").ends(0, "done"),
         ask("p-nologin@h1").ends(1, "not available"),
         ask("p-stale@h1").ends(1, "Password change required but no TTY available."),
@@ -96,6 +96,12 @@ fn ssh_itself_asks_as_the_fixture_says() {
     assert_eq!(bed::passwords_seen(fleet, "h1", "p-tries"), 1, "{}", fleet.logs());
     assert_eq!(bed::passwords_seen(fleet, "h1", "p-keyboard"), 2, "{}", fleet.logs());
     assert!(!fleet.logs().contains(fleet.accounts().secret()));
+    // What only looks like a prompt reads what comes, so that an answer to it would be seen.
+    if let Some(h1) = fleet.host("h1") {
+        let answered = Some(b"answered\n".to_vec());
+        bounded::run(h1.command_as("p-noisy", "bash").args(["-c", ". ~/.bashrc"]), answered, SOON).expect_code(0);
+    }
+    assert_eq!(fleet.on("h1", "cat /home/p-noisy/got").out(), "got:\ngot:answered\n");
     // A key alone gets nobody in where a password is wanted, and no terminal means no prompt.
     let done = bounded::run(&mut fleet.ssh(&["p-word@h1", "true"]), None, SOON);
     done.expect_code(255);
