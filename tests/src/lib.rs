@@ -28,6 +28,7 @@ pub mod tag;
 pub mod terminal;
 pub mod tmux;
 pub mod tree;
+mod twist;
 pub mod watched;
 
 pub use accounts::Accounts;

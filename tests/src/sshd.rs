@@ -126,8 +126,12 @@ impl Sshd {
 
         let mut command = match place {
             Place::Host(host, _) if host.profiles().contains(&Profile::NoMemfd) => {
-                let mut command = host.command("perl");
-                command.arg(crate::host::scripts().join("no-memfd.pl")).arg(&program);
+                // The filter is set outside, by a perl that the host itself need not have.
+                let inside = host.command(&program);
+                let mut command = Command::new(find_program("perl").unwrap_or_else(|| "perl".into()));
+                command.arg(crate::host::scripts().join("no-memfd.pl")).arg(inside.get_program());
+                command.args(inside.get_args()).env_clear();
+                command.envs(inside.get_envs().filter_map(|(name, value)| Some((name, value?))));
                 command
             }
             Place::Host(host, _) => host.command(&program),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use offshoot_tests::bounded::Finished;
+use offshoot_tests::bounded::{Finished, find_program};
 use offshoot_tests::expect::code;
 use offshoot_tests::servers::Temper;
-use offshoot_tests::{Fleet, Offshoot, Peer, Profile, Tag, host, or_not_run};
+use offshoot_tests::{Fleet, Offshoot, Peer, Profile, Tag, host, not_run, or_not_run};
 use serde_json::Value;
 
 const GONE: Duration = Duration::from_secs(12);
@@ -62,6 +62,7 @@ fn a_login_behind_a_host_is_told_by_that_host_with_all_its_stages() {
     done.expect_code(0).expect_harmless();
     let hops = records(&done);
     assert_eq!(hops.iter().map(|hop| hop["hop"].as_str()).collect::<Vec<_>>(), [Some("h1"), Some("h2")]);
+    let mut whole = 0.0;
     for hop in &hops {
         let told = stages(hop);
         for stage in ["starting the connection tool", "logging in", "starting the agent", "first call"] {
@@ -70,7 +71,12 @@ fn a_login_behind_a_host_is_told_by_that_host_with_all_its_stages() {
         assert!(hop["agent"]["sent"].as_u64().is_some_and(|sent| sent > 10_000), "{hop}");
         assert!(hop["facts"]["image"].as_str().is_some_and(|image| image.contains("memfd")), "{hop}");
         assert!(hop["folders"].as_array().is_some_and(|folders| !folders.is_empty()), "{hop}");
+        let seconds = times(hop);
+        assert!(seconds.iter().all(|time| *time > 0.0), "{seconds:?} in {hop}");
+        whole += seconds.iter().sum::<f64>();
     }
+    // One comes after the other.
+    assert!(whole < done.elapsed.as_secs_f64(), "{whole} s\n{done}");
     tag.assert_nothing_left(GONE);
 }
 
@@ -83,17 +89,77 @@ fn what_a_damaged_target_lacks_is_said_with_what_to_do() {
         Peer::new("noproc").profile(Profile::NoProc),
         Peer::new("nomemfd").profile(Profile::NoMemfd),
         Peer::new("bare").profile(Profile::NoInterpreters),
+        Peer::new("nomemfd-bare").profile(Profile::NoMemfd).profile(Profile::NoInterpreters),
+        Peer::new("noexec").profile(Profile::ReadOnly).profile(Profile::NoExec),
+        Peer::new("full").profile(Profile::FullDisk),
+        Peer::new("limited").twisted(),
     ];
     let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
-    for (target, part) in [
-        ("noproc", "/proc is not mounted"),
-        ("nomemfd", "files in memory are refused"),
-        ("bare", "starts by a file in /"),
-    ] {
+    fleet.twist("limited", "few-files", "u-dash", "ulimit -n 64");
+    // An account that nothing else runs as: its processes on all of this machine count. It has a few for a question, and none to spare.
+    let alone = 100_000 + std::process::id();
+    let few = format!(
+        "ulimit -u 24; export HOME=/tmp; exec setpriv --reuid {alone} --regid {alone} --clear-groups -- /bin/sh -c \\\"$SSH_ORIGINAL_COMMAND\\\""
+    );
+    fleet.twist("limited", "few-processes", "root", &few);
+    // With perl or python3 a login needs no file, and no place for one.
+    let interpreted = find_program("perl").is_some() || find_program("python3").is_some();
+    let cases: [(&str, &[&str]); 8] = [
+        ("noproc", &["/proc is not mounted"]),
+        ("nomemfd", &["files in memory are refused"]),
+        ("bare", &["starts by a file in /"]),
+        ("nomemfd-bare", &["files in memory are refused", "starts by a file in /"]),
+        ("noexec", &["/dev/shm         written, not run", "/tmp             written, not run", "runs from memory"]),
+        ("full", &["no space is left in /tmp", "no space is left in /dev/shm", "runs from memory"]),
+        ("few-files", &["at most 64 descriptors", "ulimit -Hn"]),
+        ("few-processes", &["at most 24 processes of this user", "ulimit -Hu"]),
+    ];
+    for (target, parts) in cases {
+        if ["noexec", "full"].contains(&target) && !interpreted {
+            not_run::report(&format!("{name}::{target}"), "neither perl nor python3 is installed");
+            continue;
+        }
         let done = fleet.offshoot(&tag, &["doctor", target]).run();
         done.expect_code(0).expect_harmless();
-        assert!(done.out().contains(part), "{part:?} is missing on {target}\n{done}");
+        for part in parts {
+            assert!(done.out().contains(part), "{part:?} is missing on {target}\n{done}");
+        }
         assert!(!done.out().contains("did not answer"), "{target}\n{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_target_where_nothing_starts_is_told_by_its_stage_with_why_and_what_to_do() {
+    let name = "a_target_where_nothing_starts_is_told_by_its_stage_with_why_and_what_to_do";
+    or_not_run!(name, host::allowed());
+    let tag = Tag::new("doctornothing");
+    let locked = Peer::new("locked").profile(Profile::NoInterpreters);
+    let peers = [locked.profile(Profile::ReadOnly).profile(Profile::NoExec), Peer::new("limited").twisted()];
+    let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
+    fleet.twist("limited", "no-files", "u-bash", "ulimit -n 8");
+    fleet.twist("limited", "no-processes", "u-bash", "ulimit -u 1");
+    fleet.twist("limited", "no-room", "u-bash", "ulimit -f 0");
+    let cases: [(&str, &[&str]); 4] = [
+        ("locked", &["no place can run an agent", "nothing can be executed", "/dev/shm", "/tmp", "Permission denied"]),
+        ("no-files", &["starting the agent", "status 126"]),
+        ("no-processes", &["Cannot fork", "ulimit -u"]),
+        ("no-room", &["nothing can be executed", "/dev/shm", "/tmp"]),
+    ];
+    for (target, parts) in cases {
+        let done = fleet.offshoot(&tag, &["doctor", target]).run();
+        done.expect_code(code::OURS).expect_harmless();
+        for part in parts.iter().chain(&["logging in ", "error: ", target, "  hint  "]) {
+            assert!(done.out().contains(part), "{part:?} is missing on {target}\n{done}");
+        }
+        // The stage that failed is the last one.
+        let timed = |line: &&str| line.ends_with(" ms") || line.ends_with(" s");
+        let out = done.out();
+        let stages: Vec<&str> = out.lines().skip(1).take_while(timed).collect();
+        assert!(stages.len() >= 2, "a stage has no time: {stages:?}\n{done}");
+        let failed = stages.iter().position(|line| line.starts_with("  ✗ ") || line.starts_with("  NO"));
+        assert_eq!(failed, Some(stages.len() - 1), "{stages:?}\n{done}");
+        assert!(!done.out().contains("panicked"), "{done}");
     }
     tag.assert_nothing_left(GONE);
 }

@@ -122,10 +122,11 @@ fn a_crippled_host_will_do_as_long_as_anything_can_be_executed() {
         Peer::new("noproc").profile(Profile::NoProc),
         Peer::new("noproc-bare").profile(Profile::NoProc).profile(none),
         Peer::new("nomemfd").profile(Profile::NoMemfd),
+        Peer::new("nomemfd-bare").profile(Profile::NoMemfd).profile(none),
     ];
     let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
     let interpreted = find_program("perl").is_some() || find_program("python3").is_some();
-    for peer in ["ro", "ro-bare", "noexec", "full", "noproc", "noproc-bare", "nomemfd"] {
+    for peer in ["ro", "ro-bare", "noexec", "full", "noproc", "noproc-bare", "nomemfd", "nomemfd-bare"] {
         if ["noexec", "full"].contains(&peer) && !interpreted {
             not_run::report(&format!("{name}::{peer}"), "neither perl nor python3 is installed");
             continue;
@@ -148,10 +149,25 @@ fn a_host_where_nothing_can_be_executed_is_an_error_that_lists_what_was_tried() 
     let peers = [
         locked("noexec").profile(Profile::ReadOnly).profile(Profile::NoExec),
         locked("full").profile(Profile::FullDisk),
+        // An interpreter is of no use where it gets no file in memory, or none that it may execute.
+        Peer::new("refused").profile(Profile::NoMemfd).profile(Profile::ReadOnly).profile(Profile::NoExec),
+        Peer::new("forbidden").profile(Profile::ReadOnly).profile(Profile::NoExec),
         Peer::new("h1"),
     ];
     let fleet = or_not_run!(name, Fleet::start(&tag, &peers));
-    for (target, seen) in [("noexec", "permission denied"), ("full", "/run"), ("h1/noexec", "permission denied")] {
+    let set = fleet.on("forbidden", "echo 2 >/proc/sys/vm/memfd_noexec && cat /proc/sys/vm/memfd_noexec");
+    let mut cases = vec![
+        ("noexec", "permission denied"),
+        ("full", "/run"),
+        ("h1/noexec", "permission denied"),
+        ("refused", "permission denied"),
+    ];
+    if set.out() == "2\n" {
+        cases.push(("forbidden", "permission denied"));
+    } else {
+        not_run::report(&format!("{name}::forbidden"), "vm.memfd_noexec cannot be set in a pid namespace");
+    }
+    for (target, seen) in cases {
         let done = fleet.offshoot(&tag, &["exec", target, "--", "true"]).run();
         done.expect_error(code::OURS, &[target.rsplit('/').next().unwrap_or(target), "/dev/shm", "/tmp", seen]);
     }

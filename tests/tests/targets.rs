@@ -11,23 +11,6 @@ const GONE: Duration = Duration::from_secs(12);
 /// Three times what a connect may take in all.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A host on which a login first runs what the client's `LC_TWIST` says, and then what it was asked for.
-fn twisted(name: &str) -> Peer {
-    Peer::new(name)
-        .sshd("AcceptEnv LC_TWIST")
-        .sshd("ForceCommand eval \"$LC_TWIST\"; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"")
-}
-
-/// Adds the alias `name` for a login on h1 that is twisted so.
-fn twist(fleet: &Fleet, name: &str, user: &str, twist: &str) {
-    let address = fleet.sshd("h1").address().0;
-    fleet
-        .add_to_config(&format!(
-            "Host {name}\n  HostName {address}\n  HostKeyAlias h1\n  User {user}\n  SetEnv \"LC_TWIST={twist}\""
-        ))
-        .unwrap();
-}
-
 /// Runs something that tells whether input, output and exit codes pass.
 fn attempt(fleet: &Fleet, tag: &Tag, target: &str) -> Finished {
     fleet
@@ -47,7 +30,7 @@ fn limits_and_leftovers_of_the_login_are_no_obstacle() {
     let name = "limits_and_leftovers_of_the_login_are_no_obstacle";
     or_not_run!(name, host::allowed());
     let tag = Tag::new("twists");
-    let fleet = or_not_run!(name, Fleet::start(&tag, &[twisted("h1"), Peer::new("h2")]));
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1").twisted(), Peer::new("h2")]));
     let twists = [
         ("nofile", "ulimit -n 32"),
         ("address-space", "ulimit -v 60000"),
@@ -62,7 +45,7 @@ fn limits_and_leftovers_of_the_login_are_no_obstacle() {
         ("loud", "seq 9999; printf 'no newline'"),
     ];
     for (target, how) in twists {
-        twist(&fleet, target, "u-bash", how);
+        fleet.twist("h1", target, "u-bash", how);
     }
     std::thread::scope(|scope| {
         for half in twists.chunks(twists.len() / 2) {
@@ -87,7 +70,7 @@ fn limits_that_leave_no_room_are_an_error_that_names_them() {
     let name = "limits_that_leave_no_room_are_an_error_that_names_them";
     or_not_run!(name, host::allowed());
     let tag = Tag::new("limits");
-    let fleet = or_not_run!(name, Fleet::start(&tag, &[twisted("h1")]));
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1").twisted()]));
     let limits: [(&str, &str, &[&str]); 4] = [
         ("nofile-least", "ulimit -n 8", &["starting the agent"]),
         ("nproc", "ulimit -u 1", &["cannot fork"]),
@@ -96,7 +79,7 @@ fn limits_that_leave_no_room_are_an_error_that_names_them() {
         ("cpu", "ulimit -t 0", &["hint"]),
     ];
     for (target, how, _) in limits {
-        twist(&fleet, target, "u-bash", how);
+        fleet.twist("h1", target, "u-bash", how);
     }
     for (target, how, said) in limits {
         let done = attempt(&fleet, &tag, target);
@@ -108,7 +91,7 @@ fn limits_that_leave_no_room_are_an_error_that_names_them() {
     let mut said = String::new();
     for limit in (9..=20).rev() {
         let target = format!("nofile-{limit}");
-        twist(&fleet, &target, "u-bash", &format!("ulimit -n {limit}"));
+        fleet.twist("h1", &target, "u-bash", &format!("ulimit -n {limit}"));
         let done = attempt(&fleet, &tag, &target);
         match done.code {
             Some(code::OURS | code::LINK_LOST) => {
@@ -121,7 +104,7 @@ fn limits_that_leave_no_room_are_an_error_that_names_them() {
     for part in ["cannot run", "descriptors", "ulimit -n"] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
-    twist(&fleet, "no-path", "u-bash", "PATH=/nonexistent");
+    fleet.twist("h1", "no-path", "u-bash", "PATH=/nonexistent");
     let done = fleet.offshoot(&tag, &["exec", "no-path", "--", "cat"]).run();
     done.expect_error(code::NOT_FOUND, &["no-path", "path"]);
     fleet.offshoot(&tag, &["exec", "no-path", "--", "/bin/cat"]).run().expect_code(0);
