@@ -3,7 +3,7 @@
 //!
 //! `offshoot-calls CONFIG economy HOST CONTEXTS THREADS`, `… chain HOST… [sudo:USER]`, `… preload HOST CONTEXTS`,
 //! `… crash HOST`, `… cut HOST SCRIPT`, `… logs HOST… [sudo:USER]`, `… storm HOST RECORDS`, `… unterminated HOST BYTES`,
-//! `… lent HOST OTHER`.
+//! `… lent HOST OTHER`, `… hold HOST… [sudo:USER]`.
 
 #![deny(unsafe_code)]
 
@@ -108,6 +108,26 @@ fn logs(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
     for (level, target, text) in CAME.lock().expect("no panic").iter() {
         println!("{level} {target} {text}");
     }
+    Ok(())
+}
+
+/// Says that it runs, and takes what comes until the channel ends.
+#[offshoot::remote]
+fn take(tells: Sender<()>, hears: Receiver<()>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    tells.send(&())?;
+    while hears.recv()?.is_some() {}
+    Ok(())
+}
+
+/// A function that runs, with a channel to it, until this program is ended.
+fn hold(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+    let at = reach(config, master, hops)?;
+    let ((tells, told), (say, hears)) = (offshoot::channel(1), offshoot::channel(1));
+    let call = take::start(&at, tells, hears);
+    told.recv()?;
+    println!("held");
+    call.wait()??;
+    drop(say);
     Ok(())
 }
 
@@ -353,6 +373,7 @@ fn main(master: &Master) -> Result<(), Failed> {
         [config, "logs", ..] => logs(config, master, &arguments[2..]),
         [config, "storm", host, records] => storms(config, master, host, records.parse()?),
         [config, "unterminated", host, bytes] => unterminated(config, master, host, bytes.parse()?),
+        [config, "hold", ..] => hold(config, master, &arguments[2..]),
         [config, "lent", host, other] => lent(config, master, host, other),
         [config, "cut", host, script] => cut(config, master, host, script),
         _ => Err("see the head of the source".into()),

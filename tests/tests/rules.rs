@@ -8,8 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
-use offshoot_tests::process::Process;
-use offshoot_tests::{Fleet, Peer, Tag, or_not_run};
+use offshoot_tests::bounded::{self, find_program};
+use offshoot_tests::process::{Process, Signal};
+use offshoot_tests::{Fleet, Peer, Tag, Tree, bed, not_run, or_not_run};
 use rustix::fs::SealFlags;
 
 const UP: Duration = Duration::from_secs(40);
@@ -40,6 +41,16 @@ fn reachable(process: &Process) -> Vec<String> {
     found
 }
 
+/// By what each process of a tree could be reached: how many could be looked at, and what was found.
+fn all_reachable(tree: &Tree, master: &Process) -> (usize, Vec<String>) {
+    let all = || tree.guards().chain([master]);
+    (all().filter(|process| !process.descriptors().is_empty()).count(), all().flat_map(found_at).collect())
+}
+
+fn found_at(process: &Process) -> Vec<String> {
+    reachable(process).into_iter().map(|line| format!("{process}: {line}")).collect()
+}
+
 #[test]
 fn s21_nothing_of_a_tree_listens_on_any_socket() {
     let name = "s21_nothing_of_a_tree_listens_on_any_socket";
@@ -55,22 +66,51 @@ fn s21_nothing_of_a_tree_listens_on_any_socket() {
     drop((tcp, udp, unix, named));
 
     let tag = Tag::new("listens");
-    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
-    let targets = ["h1", "h1/h2", "h1/h2/local", "local", "local/local"];
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[bed::peer("h1"), Peer::new("h2")]));
+    // One login takes two seconds longer than the others.
+    let targets = [
+        "h1",
+        "h1/h2",
+        "h1/h2/local",
+        "local",
+        "local/local",
+        "sudo-nopass@h1",
+        "sudo-nopass@h1/sudo:root",
+        "u-slow@h2",
+    ];
     let script = "echo up; exec sleep 600";
-    let mut running = fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", script]).start();
-    for target in targets {
-        running.await_output(&format!("{target}: up"), UP);
-    }
-    let tree = running.await_agents(5, UP);
-    let (mut looked, mut found) = (0, Vec::new());
-    for process in tree.supervisors.iter().chain(&tree.agents).chain([&running.master()]) {
-        looked += usize::from(!process.descriptors().is_empty());
-        found.extend(reachable(process).into_iter().map(|line| format!("{process}: {line}")));
-    }
-    assert_eq!(looked, 11, "not all could be looked at: {tree}");
-    assert!(found.is_empty(), "{}", found.join("\n"));
-    running.master().signal(offshoot_tests::process::Signal::INT);
+    let running = fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", script]).start();
+    let master = running.master();
+    let (mut found, mut rounds) = (BTreeSet::new(), 0);
+    let up = bounded::eventually(UP, || {
+        let tree = running.tree();
+        rounds += usize::from(!tree.ssh.is_empty() && tree.agents.len() < targets.len());
+        found.extend(all_reachable(&tree, &master).1);
+        let said = running.output_so_far();
+        targets.iter().all(|target| said.lines().any(|line| line.trim_end() == format!("{target}: up")))
+    });
+    assert!(up, "{}", running.report());
+    assert!(rounds > 2, "a connect was looked at {rounds} times");
+    let tree = running.await_agents(targets.len(), UP);
+    let (looked, more) = all_reachable(&tree, &master);
+    assert_eq!(looked, 2 * targets.len() + 1 + tree.ssh.len(), "not all could be looked at: {tree}");
+    found.extend(more);
+    assert!(found.is_empty(), "{found:#?}");
+    master.signal(Signal::INT);
+    assert!(!running.finish_within(Duration::from_secs(21)).overdue);
+
+    // A program whose functions run far away, with a channel open to one of them.
+    let running = or_not_run!(name, fleet.calls(&tag, &["hold", "h1", "h2"]));
+    let mut running = running.start();
+    running.await_output("held", UP);
+    let tree = running.await_agents(3, UP);
+    let worker = |guard: &&Process| guard.cmdline.iter().any(|word| word == "offshoot-worker");
+    let program = tree.named("offshoot-calls");
+    assert_eq!((tree.supervisors.iter().filter(worker).count(), program.len()), (1, 1), "{tree}");
+    let (looked, found) = all_reachable(&tree, program[0]);
+    assert_eq!(looked, 2 * 3 + 1 + tree.ssh.len(), "not all could be looked at: {tree}");
+    assert!(found.is_empty(), "{found:#?}");
+    program[0].signal(Signal::INT);
     assert!(!running.finish_within(Duration::from_secs(21)).overdue);
     drop(fleet);
     tag.assert_nothing_left(GONE);
@@ -132,7 +172,7 @@ fn s15_nobody_can_change_what_an_agent_runs_and_what_it_starts_starts_clean() {
     assert!(found.is_empty(), "{}", found.join("\n"));
     // The two of this machine, and their guards, may run an installed file; nothing that came there by a link does.
     assert!(ours <= 4, "{ours} run a file with a name: {tree}");
-    running.master().signal(offshoot_tests::process::Signal::INT);
+    running.master().signal(Signal::INT);
     let done = running.finish_within(Duration::from_secs(21));
     assert!(!done.overdue);
     for target in targets {
@@ -146,22 +186,41 @@ fn s15_nobody_can_change_what_an_agent_runs_and_what_it_starts_starts_clean() {
 fn s16_nothing_below_the_command_has_its_terminal() {
     let name = "s16_nothing_below_the_command_has_its_terminal";
     let tag = Tag::new("noterminal");
-    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
-    let targets = ["local", "local/local", "h1", "h1/h2"];
+    let fleet = or_not_run!(name, Fleet::start(&tag, &[bed::peer("h1"), Peer::new("h2")]));
+    let word = |account: &str| fleet.accounts().password("h1", account);
+    let with_passwords = ["sudo-pw", "sudo-ttypw", "sudo-nopty", "sudo-log"].map(|account| (account, word(account)));
+    let others = [("*sudo-none@h1 -> su:goal", word("goal")), ("doas-pw@h1", word("doas-pw"))];
+    bed::answer(&fleet, &[&with_passwords[..], &others].concat()).unwrap();
+    // Hops, and the tool that has a terminal of its own there, which it passes on to what it starts: su gets none.
+    let mut targets = vec![("local", ""), ("local/local", ""), ("h1", ""), ("h1/h2", ""), ("sudo-none@h1/su:goal", "")];
+    let behind_sudo = with_passwords.each_ref().map(|(account, _)| format!("{account}@h1/sudo:goal"));
+    targets.extend(behind_sudo.iter().map(|target| (target.as_str(), "(sudo)")));
+    if find_program("doas").is_some() {
+        targets.push(("doas-pw@h1/doas:root", "(doas)"));
+    } else {
+        not_run::report(&format!("{name}::doas"), "doas is not installed");
+    }
     // The number of the controlling terminal is the seventh field: what TIOCSTI and a read of /dev/tty would reach.
     let look = "read -r a b c d e f tty rest </proc/self/stat; (: </dev/tty) 2>/dev/null && tty=open; echo terminal=$tty; \
-                read -r a b c d e f tty rest </proc/$PPID/stat; echo agent=$tty";
-    let terminal =
-        fleet.offshoot_on_terminal(&tag, &["exec", "--color", "never", &targets.join(","), "--", "sh", "-c", look]);
-    let done = terminal.finish(UP);
+                up=$PPID; while [ \"$up\" -gt 1 ] && read -r a who c up e f tty rest </proc/$up/stat; do echo \"$who $tty\"; done";
+    let list = targets.iter().map(|(target, _)| *target).collect::<Vec<_>>().join(",");
+    let words = ["exec", "--color", "never", "--password-command", bed::ANSWER, &list, "--", "sh", "-c", look];
+    let done = fleet.offshoot_on_terminal(&tag, &words).finish(UP);
     done.expect_code(0);
-    for target in targets {
-        for part in ["terminal=0", "agent=0"] {
-            let line = |line: &str| line.starts_with(&format!("{target}:")) && line.trim_end().ends_with(part);
-            assert!(done.out().lines().any(line), "{target}: {part}\n{done}");
-        }
+    for (target, tool) in targets {
+        let lines: Vec<String> = done.lines_from(target).iter().map(|line| line.trim_start().to_owned()).collect();
+        assert_eq!(lines.first().map(String::as_str), Some("terminal=0"), "{target}\n{done}");
+        let named = |names: &[&str]| -> Vec<&String> {
+            lines.iter().filter(|line| names.iter().any(|name| line.starts_with(name))).collect()
+        };
+        let agents = named(&["(offshoot:"]);
+        assert!(!agents.is_empty() && agents.iter().all(|line| line.ends_with(" 0")), "{target}: {agents:?}\n{done}");
+        // Else there would be nothing to give up.
+        let tools = named(&["(sudo)", "(su)", "(doas)"]);
+        let with: Vec<&&String> = tools.iter().filter(|line| !line.ends_with(" 0")).collect();
+        assert_eq!(with.is_empty(), tool.is_empty(), "{target}: {tools:?}\n{done}");
+        assert!(with.iter().all(|line| line.starts_with(tool)), "{target}: {with:?}\n{done}");
     }
-    assert!(!done.out().contains("=open"), "{done}");
     drop(fleet);
     tag.assert_nothing_left(GONE);
 }
