@@ -12,8 +12,15 @@ fn many(seeds: std::ops::Range<u64>, setting: impl Fn(u64) -> Setting) -> Tally 
     total
 }
 
-const CLEAN: Setting =
-    Setting { seed: 0, nodes: 14, liars: false, losses: false, small_caches: false, second_sources: false };
+const CLEAN: Setting = Setting {
+    seed: 0,
+    nodes: 14,
+    liars: false,
+    losses: false,
+    small_caches: false,
+    second_sources: false,
+    uncles: false,
+};
 
 #[test]
 fn each_link_carries_a_content_once_and_everybody_gets_it() {
@@ -31,6 +38,19 @@ fn what_does_not_fit_waits_for_room_and_makes_room() {
 fn s11_liars_alter_nothing_and_are_named() {
     let total = many(0..250, |seed| Setting { seed, liars: true, ..CLEAN });
     assert!(total.ready > 1000 && total.damaged > 200 && total.failed > 200, "{total:?}");
+}
+
+#[test]
+fn losses_cost_no_survivor_a_content_and_no_link_a_second_way() {
+    let total = many(0..300, |seed| Setting { seed, losses: true, small_caches: seed % 3 == 0, ..CLEAN });
+    assert!(total.ready > 1000 && total.lost > 500 && total.joined > 200 && total.failed == 0, "{total:?}");
+}
+
+#[test]
+fn what_is_lost_on_its_way_is_asked_for_elsewhere_and_refused_only_to_those_who_had_bytes() {
+    let total = many(0..300, |seed| Setting { seed, losses: true, uncles: true, ..CLEAN });
+    assert!(total.ready > 1000 && total.lost > 500 && total.elsewhere > 20, "{total:?}");
+    assert!(total.failed * 100 < total.ready, "{total:?}");
 }
 
 #[test]

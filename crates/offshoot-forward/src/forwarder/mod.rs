@@ -178,10 +178,14 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         Ok(())
     }
 
-    /// Has a content no longer served. Exchanges that are under way go on.
+    /// Has a content no longer served. Exchanges that are under way go on; who waits for it here fails, as whoever needs it
+    /// from now on does.
     pub fn withdraw(&mut self, hash: &ContentHash) {
         if let Some(entry) = self.entries.get_mut(hash) {
             entry.origin = Origin::Withdrawn;
+            if std::mem::take(&mut entry.needs) > 0 {
+                self.events.push_back(Event::Failed { hash: *hash, refusal: Refusal::Unknown });
+            }
             self.tidy(hash);
             self.admit();
         }

@@ -10,6 +10,8 @@ pub(crate) struct Setting {
     pub(crate) losses: bool,
     pub(crate) small_caches: bool,
     pub(crate) second_sources: bool,
+    /// Any other node is asked first, and the parent second.
+    pub(crate) uncles: bool,
 }
 
 /// What happened, to see that something did.
@@ -24,6 +26,8 @@ pub(crate) struct Tally {
     pub(crate) joined: u64,
     pub(crate) timed_out: u64,
     pub(crate) lost: u64,
+    /// A content was asked for at the second source.
+    pub(crate) elsewhere: u64,
 }
 
 impl Tally {
@@ -37,5 +41,6 @@ impl Tally {
         self.joined += other.joined;
         self.timed_out += other.timed_out;
         self.lost += other.lost;
+        self.elsewhere += other.elsewhere;
     }
 }
