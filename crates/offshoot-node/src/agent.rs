@@ -154,6 +154,9 @@ pub fn run_program(program: &Program) -> u8 {
     run_as(&Copied { program, worker })
 }
 
+/// What a worker says that is not of the build that is wanted; whoever called knows it by that.
+pub(crate) const ANOTHER_BUILD: &str = "the image is of another build of the program";
+
 /// Whether this is the build that is wanted, by the identity that the worker's parent was told (S11).
 fn is_build(program: &Program, wanted: &OsStr) -> Result<(), String> {
     let own = (program.identity)().map_err(|failure| failure.message.clone())?;
@@ -161,7 +164,7 @@ fn is_build(program: &Program, wanted: &OsStr) -> Result<(), String> {
     if wanted == &*own {
         return Ok(());
     }
-    Err("the image is of another build of the program; build the program for all targets at once".into())
+    Err(ANOTHER_BUILD.into())
 }
 
 fn run_as(role: &impl Role) -> u8 {

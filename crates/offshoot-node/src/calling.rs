@@ -10,7 +10,7 @@ use offshoot_wire::{
 };
 
 use crate::error::os_failure;
-use crate::handover::Handed;
+use crate::handover::{Handed, IN_PARTS};
 use crate::pending::{Exchange, Sending, decoded};
 use crate::shared::Elapsed;
 use crate::{Context, Error};
@@ -49,8 +49,9 @@ impl Context {
         let args = args.into();
         let length = args.len();
         if length as u64 > Limits::CALL {
-            let message = format!("the arguments are {length} bytes, expected at most {}", Limits::CALL);
-            return Err(self.error(Failure::new(FailureKind::TooLarge, message)));
+            let most = Limits::CALL >> 20;
+            let message = format!("the arguments are {length} bytes with what they carry, expected at most {most} MiB");
+            return Err(self.error(Failure::new(FailureKind::TooLarge, message).hint(IN_PARTS)));
         }
         let (args, follow) =
             if length > Limits::CALL_INLINE { (Vec::new(), Some(args.parts())) } else { (args.into_vec(), None) };

@@ -41,6 +41,13 @@ impl Error {
         error
     }
 
+    /// The same, of what came before the work was sent: whatever became of that, the work did not run.
+    #[doc(hidden)] // for calls, which wait for their worker first
+    pub fn not_sent(mut self) -> Error {
+        self.0.failure.ran = Ran::NotSent;
+        self
+    }
+
     /// What kind of failure.
     pub fn kind(&self) -> &FailureKind {
         &self.0.failure.kind

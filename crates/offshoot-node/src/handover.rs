@@ -27,6 +27,20 @@ use crate::services::{End, Invocation};
 use crate::shared::Shared;
 use crate::{Context, Error};
 
+/// What to do about a value that cannot be sent as it is, in arguments or as what a function returns.
+#[doc(hidden)] // for what `offshoot-program` says of its calls
+pub fn advice(error: &EncodeError) -> &'static str {
+    match error {
+        EncodeError::NoForm => "derive `serde::Serialize` for all of it, and collect what has no known length first",
+        EncodeError::TooLong => IN_PARTS,
+        EncodeError::TooMany => "hand over fewer at once, in several calls",
+    }
+}
+
+/// For what is larger than [`Limits::CALL`].
+pub(crate) const IN_PARTS: &str =
+    "send what is large by a pipe (`offshoot::pipe()`), as a `RemoteFile`, or in parts, by several calls";
+
 /// How long an end in the arguments of a call may be asked for after the call: it is asked for before the function runs, but
 /// the two may take different ways.
 const AFTER_CALL: Duration = Duration::from_secs(10);

@@ -12,9 +12,11 @@ use offshoot_connect::Cancel;
 use offshoot_connect::methods::Method;
 use offshoot_route::ExchangeId;
 use offshoot_wire::{
-    Address, ContentRef, Failure, FailureKind, ImageSpec, Recipe, ShutdownNotice, Start, Verb, channel, encode,
+    Address, ConnectStage, ContentRef, Failure, FailureKind, ImageSpec, Recipe, ShutdownNotice, Start, Verb, channel,
+    encode,
 };
 
+use crate::agent::ANOTHER_BUILD;
 use crate::error::os_failure;
 use crate::fetching::FromAbove;
 use crate::options::WorkerLimits;
@@ -156,6 +158,23 @@ impl Method for WorkerOf {
     }
 }
 
+/// What was started said no hello: because it is of another build, or most likely because `main` did something else first. Looked at where the
+/// failure arrives: agents need no code for it.
+fn advised(error: Error) -> Error {
+    let mut failure = error.failure().clone();
+    let says = |text: &str| failure.seen.windows(text.len()).any(|part| part == text.as_bytes());
+    if failure.kind != FailureKind::Connect(ConnectStage::Hello) {
+        return error;
+    }
+    let advice = if says(ANOTHER_BUILD) {
+        (failure.kind, failure.message) = (FailureKind::Unsupported, ANOTHER_BUILD.into());
+        "build the program and its images for all targets in one go: `cargo offshoot build`"
+    } else {
+        "call `offshoot::init()` first thing in `main`; where that is so, the image could not run there: what it printed says more"
+    };
+    Error::new(failure.hint(advice), error.path())
+}
+
 impl Context {
     /// Starts a worker below this context: a process of its own that runs the functions of the program with this
     /// identity. Each call makes another.
@@ -264,11 +283,11 @@ impl Context {
             let started = self.connect(WorkerOf { program, image: None, until });
             match &started {
                 Err(error) if *error.kind() == FailureKind::Unsupported => {}
-                Ok(_) | Err(_) => return started,
+                Ok(_) | Err(_) => return started.map_err(advised),
             }
         }
         let image = self.image(&program, until).map_err(|failure| self.error(failure))?;
-        self.connect(WorkerOf { program, image: Some(image), until })
+        self.connect(WorkerOf { program, image: Some(image), until }).map_err(advised)
     }
 
     /// Has the image of the program with this identity brought to this context, so that the first call there need not wait

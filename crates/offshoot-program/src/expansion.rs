@@ -70,7 +70,7 @@ pub fn value<T: Serialize>(call: &Invocation, value: &T) -> Result<Vec<u8>, Fail
             EncodeError::NoForm => FailureKind::Unsupported,
             EncodeError::TooLong | EncodeError::TooMany => FailureKind::TooLarge,
         };
-        Failure::new(kind, format!("what the function returned cannot be sent: {error}"))
+        Failure::new(kind, format!("what the function returned cannot be sent: {error}")).hint(handover::advice(&error))
     });
     packed.and_then(|packed| packed.for_reply(call)).map_err(|failure| failure.ran(Ran::Executed))
 }

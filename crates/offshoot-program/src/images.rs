@@ -91,7 +91,11 @@ impl Default for Images {
 impl Images {
     /// Nothing is looked at before an image is asked for.
     pub fn new() -> Images {
-        let path = Own::path().unwrap_or_default();
+        Images::of(&Own::path().unwrap_or_default(), stamp())
+    }
+
+    /// Those of a program that lies there.
+    fn of(path: &Path, stamp: Option<&'static str>) -> Images {
         let mut folders = Vec::new();
         if let Some(folder) = path.parent() {
             folders.extend([folder.to_owned(), folder.join("images")]);
@@ -99,7 +103,7 @@ impl Images {
             folders.extend(folder.ancestors().skip(1).take(3).map(|above| above.join("images")));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Images { folders, name, stamp: stamp(), found: Mutex::default(), own: OnceLock::new() }
+        Images { folders, name, stamp, found: Mutex::default(), own: OnceLock::new() }
     }
 
     /// The image for a target of a triple. `here` says that the target is this machine and sees the same files: local
@@ -108,23 +112,27 @@ impl Images {
     /// # Errors
     /// [`ImageMissing`], which says what was looked at.
     pub fn find(&self, triple: &str, here: bool) -> Result<Image, ImageMissing> {
-        let mut looked = Vec::new();
         let missing = |looked| ImageMissing { triple: triple.to_owned(), looked };
         // It comes from a target: it must not lead out of the folders.
         if triple.is_empty() || !triple.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
             return Err(missing(vec!["the target names no triple".into()]));
         }
-        let own = match Own::program() {
-            Ok(own) => own,
-            Err(error) => return Err(missing(vec![format!("the program itself cannot be read: {error}")])),
-        };
+        match Own::program() {
+            Ok(own) => self.find_as(own, triple, here).map_err(missing),
+            Err(error) => Err(missing(vec![format!("the program itself cannot be read: {error}")])),
+        }
+    }
+
+    /// What [`find`](Self::find) yields in this program; an error says what was looked at.
+    fn find_as(&self, own: &Own, triple: &str, here: bool) -> Result<Image, Vec<String>> {
+        let same = machine(triple) == machine(TRIPLE);
+        if here && same && own.one_file().is_none() {
+            return self.own(own).map_err(|error| vec![error]);
+        }
+        let mut looked = Vec::new();
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(image) = found.get(triple) {
             return Ok(image.clone());
-        }
-        let same = machine(triple) == machine(TRIPLE);
-        if here && same && own.one_file().is_none() {
-            return self.own(own).map_err(|error| missing(vec![error]));
         }
         let other = self.embedded(own, triple, &mut looked).or_else(|| self.in_folders(triple, &mut looked));
         if let Some(image) = other {
@@ -140,7 +148,7 @@ impl Images {
         };
         itself.map_err(|why| {
             looked.push(why);
-            missing(looked)
+            looked
         })
     }
 
@@ -237,6 +245,7 @@ impl Images {
 
 impl offshoot_node::Images for Images {
     fn image(&self, program: &[u8; 32], triple: &str, here: bool) -> Result<Image, Failure> {
+        crate::master::can_become_worker()?;
         if identity()? != *program {
             return Err(Failure::new(
                 FailureKind::NoImage(triple.into()),
@@ -314,18 +323,31 @@ mod tests {
 
     /// The least that reads as a static executable for aarch64, with a stamp.
     fn image(id: Option<&str>) -> Vec<u8> {
+        image_for(183, id)
+    }
+
+    /// The same for the machine that ELF gives this number.
+    fn image_for(machine: u16, id: Option<&str>) -> Vec<u8> {
         let mut bytes = vec![0; 64];
         bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-        bytes[18] = 183;
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
         if let Some(stamp) = Stamp::new(id) {
             bytes.extend(stamp.bytes());
         }
         bytes
     }
 
+    fn own(executable: &[u8], parts: &[Appended<'_>]) -> Own {
+        use std::io::Write as _;
+
+        let mut file = tempfile::tempfile().expect("a file");
+        let bytes = if parts.is_empty() { Ok(executable.to_vec()) } else { onefile::append(executable, parts) };
+        file.write_all(&bytes.expect("one file")).expect("written");
+        Own::of(file).expect("readable")
+    }
+
     fn images(folder: &Path, stamp: Option<&'static str>) -> Images {
-        let (name, folders) = ("program".into(), vec![folder.to_owned()]);
-        Images { folders, name, stamp, found: Mutex::default(), own: OnceLock::new() }
+        Images::of(&folder.join("program"), stamp)
     }
 
     #[test]
@@ -389,14 +411,9 @@ mod tests {
     }
 
     #[test]
-    fn an_image_in_the_one_file_is_taken_before_any_other_as_it_lies_there() {
-        use std::io::Write as _;
-
+    fn an_image_in_the_one_file_is_taken_as_it_lies_there() {
         let bytes = image(Some(ID));
-        let part = Appended::new(Kind::Image, ARM, &bytes);
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(&onefile::append(b"program", &[part]).expect("one file")).expect("written");
-        let own = Own::of(file).expect("readable");
+        let own = own(b"program", &[Appended::new(Kind::Image, ARM, &bytes)]);
         let images = images(Path::new("/nonexistent"), Some(ID));
         let found = images.embedded(&own, ARM, &mut Vec::new()).expect("an image");
         let mut stored = vec![0; found.content.length as usize];
@@ -408,5 +425,78 @@ mod tests {
         assert!(images.embedded(&own, "i686-unknown-linux-musl", &mut looked).is_none());
         assert_eq!(looked, ["the one file has none"]);
         assert_eq!(whole(Arc::clone(&own.file), own.len).expect("the executable").content.length, 7);
+    }
+
+    #[test]
+    fn the_one_file_goes_before_what_lies_beside_the_program_that_before_the_build_folder_and_the_program_itself_is_last()
+     {
+        let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+        let machine = offshoot_image::elf::machine(&musl).expect("this machine is known");
+        // Each may serve, and is told from the others by what is behind its stamp.
+        let numbered = |number: u8| [image_for(machine, Some(ID)), vec![number]].concat();
+        let top = tempfile::tempdir().expect("a folder");
+        let beside = top.path().join("target/release/examples");
+        let places = [
+            beside.clone(),
+            beside.join("images"),
+            top.path().join("target/release/images"),
+            top.path().join("target/images"),
+            top.path().join("images"),
+        ];
+        let files: Vec<PathBuf> = places.iter().map(|place| place.join(format!("program-{musl}"))).collect();
+        for (number, file) in (1..).zip(&files) {
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+            std::fs::write(file, numbered(number)).expect("written");
+        }
+        let hash = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+        let (executable, embedded) = (numbered(0), numbered(9));
+        let plain = own(&executable, &[]);
+        let one = own(&executable, &[Appended::new(Kind::Image, &musl, &embedded)]);
+        // It has none for this machine.
+        let other = own(&executable, &[Appended::new(Kind::Image, ARM, &image(Some(ID)))]);
+        let libraries = {
+            let mut other = own(&executable, &[Appended::new(Kind::Image, ARM, &image(Some(ID)))]);
+            other.elf.as_mut().expect("an executable").interpreter = true;
+            other
+        };
+        // Anew each time: what was found once is kept.
+        let found =
+            |own: &Own, here: bool| images(&beside, Some(ID)).find_as(own, &musl, here).map(|image| image.content);
+        for (number, file) in (1..).zip(&files) {
+            for here in [false, true] {
+                let first = found(&one, here).expect("it is in the one file");
+                assert!(
+                    matches!(first.packing, Packing::Lzma { length, .. } if length == embedded.len() as u64),
+                    "{first:?}"
+                );
+                assert_eq!(found(&other, here).expect("an image").hash, hash(&numbered(number)), "{}", file.display());
+            }
+            assert_eq!(found(&plain, false).expect("an image").hash, hash(&numbered(number)), "{}", file.display());
+            assert_eq!(
+                found(&plain, true).expect("itself").hash,
+                hash(&executable),
+                "here it goes before what lies beside it"
+            );
+            std::fs::remove_file(file).expect("ours");
+        }
+        for (own, here) in [(&plain, false), (&plain, true), (&other, false), (&other, true), (&libraries, true)] {
+            assert_eq!(found(own, here).expect("itself").hash, hash(&executable));
+        }
+        let looked = found(&libraries, false).expect_err("it runs on this machine alone");
+        let mut order: Vec<String> = vec!["the one file has none".into()];
+        order.extend(files.iter().map(|file| format!("{} is not there", file.display())));
+        order.push(format!("the program itself, for {TRIPLE}, is not static"));
+        assert_eq!(looked, order);
+    }
+
+    #[test]
+    fn of_a_program_that_cannot_become_a_worker_nothing_is_sent() {
+        let failure = offshoot_node::Images::image(&Images::new(), &[0; 32], TRIPLE, true).map(drop);
+        let failure = failure.expect_err("`init` was not called");
+        assert_eq!(
+            (&failure.kind, &failure.message[..]),
+            (&FailureKind::Unsupported, "this program cannot become a worker")
+        );
+        assert!(failure.hint.contains("`offshoot::init()`"), "{}", failure.hint);
     }
 }

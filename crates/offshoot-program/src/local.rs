@@ -83,10 +83,7 @@ impl LocalImage for Local {
     }
 
     fn program(&self, wanted: &[u8; 32]) -> Result<Image<'_>, Failure> {
-        if !crate::master::can_become_agent() {
-            return Err(Failure::new(FailureKind::Unsupported, "this program cannot become a worker")
-                .hint("call `offshoot::init()` first thing in `main`"));
-        }
+        crate::master::can_become_worker()?;
         self.own.get_or_init(|| OwnImage::of_program(identity)).program(wanted)
     }
 }

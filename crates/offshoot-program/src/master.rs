@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use offshoot_connect::methods::{Doas, Local as LocalMethod, Method, Ssh, Su, Sudo};
 use offshoot_node::{CONNECTS, Context, Error, Options, Pending, Root, Via, WorkerLimits, agent, process_name};
 
+use offshoot_wire::{Failure, FailureKind};
+
 use crate::agents::Agents;
 use crate::group::{Results, waited};
 use crate::identity::identity;
@@ -54,6 +56,18 @@ pub fn init() {
 
 pub(crate) fn can_become_agent() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
+}
+
+/// Why nothing is started to be a worker, here or elsewhere: every image is of this program, and does what this `main` did.
+///
+/// # Errors
+/// Without [`init`].
+pub(crate) fn can_become_worker() -> Result<(), Failure> {
+    if can_become_agent() {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Unsupported, "this program cannot become a worker")
+        .hint("call `offshoot::init()` first thing in `main`"))
 }
 
 /// The root of a tree of contexts, in this process.

@@ -1,5 +1,6 @@
 //! The executable that this process runs, whatever becomes of its name, with what is appended to it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -49,9 +50,20 @@ impl Own {
         self.appended.as_ref().ok()?.as_ref()
     }
 
-    /// Its name as a file, when it has one.
+    /// Its name as a file, when it has one; that which it had, when it was removed or replaced since.
     pub(crate) fn path() -> Option<PathBuf> {
-        std::env::current_exe().ok()
+        let path = std::env::current_exe().ok()?;
+        Some(if path.exists() { path } else { undeleted(path) })
+    }
+}
+
+/// A path without what the kernel puts behind that of a file which is not there any more.
+fn undeleted(path: PathBuf) -> PathBuf {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+    match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(before) => OsString::from_vec(before.to_vec()).into(),
+        None => path,
     }
 }
 
@@ -79,4 +91,16 @@ fn headers(file: &File) -> io::Result<Option<Elf>> {
         bytes = whole;
     }
     Ok(Elf::parse(&bytes).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_removed_or_replaced_keeps_its_name() {
+        for (is, was) in [("/a/b (deleted)", "/a/b"), ("/a/b", "/a/b"), ("/a (deleted)/b", "/a (deleted)/b")] {
+            assert_eq!(undeleted(is.into()), PathBuf::from(was));
+        }
+    }
 }

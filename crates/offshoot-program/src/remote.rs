@@ -114,7 +114,7 @@ impl<T> Call<T> {
                 };
                 let failure =
                     Failure::new(kind, format!("the arguments of {} cannot be sent: {error}", path(self.function)));
-                (None, Err(failure.hint("send what is large in parts, by a pipe, or as the input of a command")))
+                (None, Err(failure.hint(handover::advice(&error))))
             }
         };
         let kill = self.kill && context.is_own_worker();
@@ -205,7 +205,8 @@ impl Under {
             if !call.begins() {
                 return;
             }
-            let sent = worker.and_then(|worker| {
+            // The start of its worker may have gone far; the call has not begun to.
+            let sent = worker.map_err(Error::not_sent).and_then(|worker| {
                 let link = call.chain.as_ref().map(|chain| chain.link(&worker)).transpose()?;
                 let args = call.args.as_ref().map(|args| args.for_call(&worker)).transpose()?.unwrap_or_default();
                 Ok((worker.start_call(call.function, args, link)?, worker))

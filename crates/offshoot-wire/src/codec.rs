@@ -27,7 +27,7 @@ pub enum EncodeError {
     #[error("the value has no form on the wire: its type refuses it, or has a list of unknown length")]
     NoForm,
     /// It is longer than [`Limits::CALL`](crate::Limits::CALL). No more than that was encoded.
-    #[error("it is longer than {limit} bytes, the most that is held in memory on both sides", limit = Limits::CALL)]
+    #[error("it is longer than {limit} MiB, the most that is held in memory on both sides", limit = Limits::CALL >> 20)]
     TooLong,
     /// It carries more than [`Limits::CARRIED`](crate::Limits::CARRIED) contexts, or more than
     /// [`Limits::ENDS`](crate::Limits::ENDS) ends of channels and pipes.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use offshoot_connect::methods::Local;
 use offshoot_node::{Context, Image, Images, Options, Root};
 use offshoot_tests::bounded;
-use offshoot_wire::{Address, ContentRef, Failure, FailureKind, Packing};
+use offshoot_wire::{Address, ContentRef, Failure, FailureKind, Packing, Ran};
 use sha2::{Digest, Sha256};
 
 use crate::records;
@@ -97,6 +97,28 @@ fn s11_an_image_that_a_relay_announces_as_longer_is_refused() {
 #[test]
 fn s11_an_image_that_a_relay_announces_as_shorter_is_refused() {
     alone(|| altered(Harm::Shorter));
+}
+
+#[test]
+fn s11_a_worker_of_another_build_is_refused_before_anything_is_called_and_its_caller_is_told_what_to_do() {
+    alone(|| {
+        let tree = Tree::new(|_| ());
+        let above = tree.below(&tree.root.context(), Role::Honest);
+        let below = tree.below(&above, Role::Honest);
+        // What the root serves as that image came as it was promised: only the image itself knows better.
+        const ANOTHER: [u8; 32] = [2; 32];
+        for context in [&below, &above] {
+            let below = || context.info().expect("it goes on").children.len();
+            let before = below();
+            let error = context.new_worker(ANOTHER).expect_err("the image is not of the build that is wanted");
+            assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error:?}");
+            assert_eq!(error.message(), "the image is of another build of the program", "{error:?}");
+            assert!(error.hint().contains("`cargo offshoot build`"), "{error:?}");
+            assert_eq!(below(), before, "it runs all the same");
+            works(context);
+        }
+        tree.finish();
+    });
 }
 
 /// A file that is not, any more, what was promised of it.

@@ -1,10 +1,10 @@
 //! How workers come and go.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use offshoot::{Error, FailureKind, Group, LostReason, Ran, Select, Worker};
+use offshoot::{Error, FailureKind, Group, LostReason, Master, Ran, Select, Worker};
 use offshoot_mux::tree::Proc;
 
 use crate::functions::*;
@@ -28,7 +28,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("r8_an_agent_answers_while_its_worker_spins", agent_answers),
     ("r5_a_million_calls_leave_the_memory_of_all_processes_flat", flat),
     ("a_function_can_grow_contexts_and_call_there", grows),
-    ("a_program_without_init_that_is_started_as_a_worker_ends_with_the_reason", no_fork_bomb),
+    ("a_program_without_init_that_is_started_as_a_worker_ends_with_the_reason_and_its_caller_is_told", no_fork_bomb),
 ];
 
 fn lives(pid: u32) -> bool {
@@ -56,22 +56,36 @@ fn one_worker() {
 
 fn crash() {
     let master = master();
-    let context = local(&master);
-    let before = pid::on(&context).expect("a value");
-    let beside = until_cancelled::start(&context);
-    let error = abort::on(&context).expect_err("a crash");
-    assert_eq!(error.ran(), Ran::MaybeExecuted);
-    assert!(
-        matches!(error.kind(), FailureKind::PeerLost(LostReason::Exited(134) | LostReason::Signalled(6))),
-        "{error}"
-    );
-    let error = beside.wait().expect_err("its worker is gone");
-    assert!(matches!(error.kind(), FailureKind::PeerLost(_)), "{error}");
-    context.ping().expect("the agent goes on");
+    let (context, sibling) = (local(&master), local(&master));
+    let elsewhere = pid::on(&sibling).expect("a value");
+    let goes_on = until_cancelled::start(&sibling);
+    let killed = |worker: u32| {
+        let call = until_cancelled::start(&context);
+        assert!(!was_cancelled::on(&context).expect("it runs beside"));
+        let status = Command::new("kill").args(["-9", &worker.to_string()]).status().expect("kill");
+        assert!(status.success());
+        call.wait()
+    };
+    let mut before = 0;
+    for reason in [LostReason::Signalled(6), LostReason::Exited(3), LostReason::Signalled(9)] {
+        let worker = pid::on(&context).expect("a fresh worker");
+        assert_ne!(worker, before);
+        before = worker;
+        let beside = until_cancelled::start(&context);
+        let end = match reason {
+            LostReason::Signalled(6) => abort::on(&context),
+            LostReason::Exited(code) => exit::on(&context, code),
+            _ => killed(worker),
+        };
+        let lost = FailureKind::PeerLost(reason);
+        for error in [end, beside.wait()].map(|end| end.expect_err("its worker is gone")) {
+            assert_eq!((error.kind(), error.ran()), (&lost, Ran::MaybeExecuted), "{error}");
+        }
+        context.ping().expect("the agent goes on");
+    }
     assert_ne!(pid::on(&context).expect("a fresh worker"), before);
-    let error = exit::on(&context, 3).expect_err("an exit");
-    assert!(matches!(error.kind(), FailureKind::PeerLost(LostReason::Exited(3))), "{error}");
-    pid::on(&context).expect("a fresh worker");
+    assert!(!goes_on.is_done(), "a call of another context ended with it: {:?}", goes_on.wait());
+    assert_eq!(pid::on(&sibling).expect("a value"), elsewhere);
 }
 
 fn lost_between() {
@@ -326,16 +340,50 @@ fn grows() {
     assert_eq!(error, Ok(()), "a second time");
 }
 
+/// A program in which `init` does not come first: `never`, or behind a `look` at the arguments, which a worker's are not.
+/// What its call failed with is on its output.
+pub(crate) fn without_init(way: &std::ffi::OsStr) -> ExitCode {
+    let as_worker = std::env::args().nth(1).is_some_and(|argument| argument == "offshoot-worker");
+    if way == "look" {
+        if as_worker {
+            eprintln!("usage: this program [FOLDER]");
+            return ExitCode::from(2);
+        }
+        offshoot::init();
+    }
+    let master = Master::new().expect("a master");
+    let context = if way == "look" { local(&master) } else { master.context().clone() };
+    for error in [nothing::on(&context).expect_err("no worker"), nothing::on(&context).expect_err("no worker")] {
+        println!("{:?} {:?} {error:?}", error.kind(), error.ran());
+    }
+    println!("{:?}", master.local().connect().err());
+    ExitCode::SUCCESS
+}
+
 fn no_fork_bomb() {
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .env(WITHOUT_INIT, "1")
-        .arg("offshoot-worker")
-        .stdin(Stdio::null())
-        .output()
-        .expect("a process");
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("call `offshoot::init()` first thing in `main`"), "{text}");
+    let run = |way: &str, arguments: &[&str]| {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        let output = command.env(WITHOUT_INIT, way).args(arguments).stdin(Stdio::null()).output().expect("a process");
+        let [out, errors] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), out, errors)
+    };
+    const ADVICE: &str = "call `offshoot::init()` first thing in `main`";
+    let (code, out, errors) = run("never", &["offshoot-worker"]);
+    assert_eq!((code, &out[..]), (Some(125), ""), "{errors}");
+    assert!(errors.contains(ADVICE), "{errors}");
+
+    // Whoever calls is told the same: where `init` never runs before anything is started, else with what `main` said.
+    let (code, out, errors) = run("never", &[]);
+    assert_eq!((code, &errors[..]), (Some(0), ""), "{out}");
+    assert_eq!(out.matches("Unsupported NotSent ").count(), 2, "{out}");
+    assert_eq!(out.matches(ADVICE).count(), 3, "{out}");
+    assert!(!out.contains("started as an offshoot agent or worker"), "a process was started that cannot be one: {out}");
+
+    let (code, out, errors) = run("look", &[]);
+    assert_eq!((code, &errors[..]), (Some(0), ""), "{out}");
+    assert_eq!(out.matches("Connect(Hello) NotSent ").count(), 2, "{out}");
+    assert_eq!(out.matches("\n  usage: this program [FOLDER]\n").count(), 2, "{out}");
+    assert_eq!(out.matches(ADVICE).count(), 2, "{out}");
 }
 
 /// What the processes of a call have in use: this one, the agent and the worker, in bytes.

@@ -26,7 +26,7 @@ pub(crate) type Check = (&'static str, fn());
 
 const NAME: &str = "OFFSHOOT_REMOTE_CHECK";
 
-/// Set for a process that does not call `init`.
+/// Set for a process that does not call `init`: never, or not where it is to be a worker.
 pub(crate) const WITHOUT_INIT: &str = "OFFSHOOT_REMOTE_WITHOUT_INIT";
 
 /// Whether the long versions of checks are wanted.
@@ -40,9 +40,8 @@ fn limit() -> Duration {
 }
 
 fn main() -> ExitCode {
-    if std::env::var_os(WITHOUT_INIT).is_some() {
-        drop(Master::new());
-        return ExitCode::SUCCESS;
+    if let Some(way) = std::env::var_os(WITHOUT_INIT) {
+        return life::without_init(&way);
     }
     offshoot::init();
     let checks: Vec<Check> = [

@@ -8,6 +8,7 @@ use offshoot::{__expansion, RemoteErrorKind, Select};
 use offshoot::{FailureKind, Limits, Ran, RemoteFailure};
 
 use crate::functions::*;
+use crate::workers::says_how_large_and_what_to_do;
 use crate::{Check, local, master};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -66,8 +67,10 @@ fn too_large() {
     let most = Limits::CALL as usize;
     let error = same::on(&context, Vec::new(), "0".repeat(most), BTreeMap::new()).expect_err("too large");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::TooLarge, Ran::NotSent), "{error}");
+    says_how_large_and_what_to_do(&error);
     let error = fill::on(&context, most + 1).expect_err("too large");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::TooLarge, Ran::Executed), "{error}");
+    says_how_large_and_what_to_do(&error);
     assert_eq!(fill::on(&context, 3).expect("a value").len(), 3);
 }
 
