@@ -3,7 +3,7 @@
 //!
 //! `offshoot-calls CONFIG economy HOST CONTEXTS THREADS`, `… chain HOST… [sudo:USER]`, `… preload HOST CONTEXTS`,
 //! `… crash HOST`, `… cut HOST SCRIPT`, `… logs HOST… [sudo:USER]`, `… storm HOST RECORDS`, `… unterminated HOST BYTES`,
-//! `… lent HOST OTHER`, `… hold HOST… [sudo:USER]`.
+//! `… lent HOST OTHER`, `… hold HOST… [sudo:USER]`, `… hoard HOP…`, `… replaced HOP…`.
 
 #![deny(unsafe_code)]
 
@@ -30,6 +30,23 @@ fn crash() {
 
 #[offshoot::remote]
 fn nothing() {}
+
+/// Takes memory until it has so much of it.
+#[offshoot::remote]
+fn hoard(mebibytes: usize) -> usize {
+    let mut all = Vec::new();
+    for _ in 0..mebibytes {
+        all.push(vec![1u8; 1 << 20]);
+    }
+    all.iter().map(Vec::len).sum()
+}
+
+#[offshoot::remote]
+fn until_cancelled(here: &Here) {
+    while !here.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 #[offshoot::remote]
 fn say(text: String) {
@@ -338,24 +355,73 @@ fn crashes(config: &str, master: &Master, host: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The way is cut while the image is on it: all that wait are told, soon.
+/// The way is cut while the image is on it: all that wait are told, soon, and so is who comes later.
 fn cut(config: &str, master: &Master, host: &str, script: &str) -> Result<(), Failed> {
     let context = master.connect(ssh(config, host))?;
     let calls: Vec<_> = (0..20).map(|_| who::start(&context)).collect();
-    std::thread::sleep(Duration::from_millis(700));
-    let half = master.context().content_stats()?;
-    println!("on its way: {}", half.bytes_out > 0);
+    let image = std::fs::metadata("/proc/self/exe")?.len();
+    let (began, mut sent) = (Instant::now(), 0);
+    while sent == 0 && began.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+        sent = master.context().content_stats()?.bytes_out;
+    }
+    println!("on its way: {} of it, not all: {}", sent > 0, sent < image);
     let began = Instant::now();
     std::process::Command::new("sh").args(["-c", script]).status()?;
-    let mut kinds: Vec<String> = Vec::new();
     for call in calls {
-        kinds.push(match call.wait_timeout(Duration::from_secs(60)) {
-            Ok(_) => "came".into(),
-            Err(error) => format!("{:?}", error.kind()),
-        });
+        let end = call.wait_timeout(Duration::from_secs(60));
+        println!(
+            "ended: {}",
+            end.map_or_else(|error| format!("{:?} {:?}", error.kind(), error.ran()), |_| "came".into())
+        );
     }
-    kinds.dedup();
-    println!("ended: {kinds:?} within a minute: {}", began.elapsed() < Duration::from_secs(60));
+    println!("all: after_ms {}", began.elapsed().as_millis());
+    let late = who::on(&context).map(drop);
+    println!("later: {:?}", late.map_err(|error| (error.kind().clone(), error.ran())));
+    Ok(())
+}
+
+/// A worker that takes more memory than its control group has, and a context beside it.
+fn hoards(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+    let (at, beside) = (reach(config, master, hops)?, reach(config, master, hops)?);
+    let (first, other) = (who::on(&at)?.0, who::on(&beside)?.0);
+    let (goes_on, same) = (until_cancelled::start(&beside), until_cancelled::start(&at));
+    for (call, end) in [("hoard", hoard::on(&at, 1 << 10).map(drop)), ("call beside it", same.wait())] {
+        match end {
+            Ok(()) => println!("{call}: came"),
+            Err(error) => println!("{call}: {:?} {:?}", error.kind(), error.ran()),
+        }
+    }
+    at.ping()?;
+    println!("the next: another process: {}", who::on(&at)?.0 != first);
+    println!("beside: goes on: {}, same process: {}", !goes_on.is_done(), who::on(&beside)?.0 == other);
+    Ok(())
+}
+
+/// The executable is replaced and removed while it runs: what is called is what runs, whenever its master was made.
+fn replaced(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> {
+    // A machine that this is none of: of its image there is but the name.
+    let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
+    let place = std::env::current_exe()?;
+    for now in ["there", "replaced", "removed"] {
+        match now {
+            "replaced" => {
+                // As who installs another one does it.
+                let new = place.with_extension("new");
+                std::fs::copy("/bin/true", &new)?;
+                std::fs::rename(new, &place)?;
+            }
+            "removed" => std::fs::remove_file(&place)?,
+            _ => {}
+        }
+        let later = Master::new()?;
+        for (which, master) in [("before", master), ("since", &later)] {
+            println!("{now}, {which}: called in {}", who::on(&reach(config, master, hops)?)?.2);
+            let missing =
+                master.images().find(&format!("{other}-unknown-linux-musl"), false).expect_err("there is none");
+            println!("{now}, {which}: {missing}");
+        }
+    }
     Ok(())
 }
 
@@ -375,6 +441,8 @@ fn main(master: &Master) -> Result<(), Failed> {
         [config, "unterminated", host, bytes] => unterminated(config, master, host, bytes.parse()?),
         [config, "hold", ..] => hold(config, master, &arguments[2..]),
         [config, "lent", host, other] => lent(config, master, host, other),
+        [config, "hoard", ..] => hoards(config, master, &arguments[2..]),
+        [config, "replaced", ..] => replaced(config, master, &arguments[2..]),
         [config, "cut", host, script] => cut(config, master, host, script),
         _ => Err("see the head of the source".into()),
     };

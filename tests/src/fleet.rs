@@ -367,11 +367,16 @@ impl Fleet {
     ///
     /// When it cannot be built static here.
     pub fn calls<'a>(&self, tag: &'a Tag, words: &[&str]) -> Result<Offshoot<'a>, Unavailable> {
+        Ok(self.calls_of(tag, crate::product::calls()?, words))
+    }
+
+    /// As [`calls`](Self::calls), by a build of it that lies in the control host.
+    pub fn calls_of<'a>(&self, tag: &'a Tag, program: &Path, words: &[&str]) -> Offshoot<'a> {
         crate::product::agents();
-        let mut command = self.command(crate::product::calls()?);
+        let mut command = self.command(program);
         command.env("OFFSHOOT_AGENTS", crate::host::build_folder().with_file_name("agents"));
         command.arg(self.config()).args(words);
-        Ok(Offshoot::in_place(tag, command, self.control.as_ref().map(|control| control.watched().clone()), &[], None))
+        Offshoot::in_place(tag, command, self.control.as_ref().map(|control| control.watched().clone()), &[], None)
     }
 
     /// A program that is one file, run in the control host. It lies there alone: what it needs it has in itself.

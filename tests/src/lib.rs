@@ -12,12 +12,12 @@
 pub mod accounts;
 pub mod bed;
 pub mod bounded;
+pub mod cgroup;
 pub mod expect;
 pub mod fleet;
 pub mod host;
 pub mod meter;
 pub mod not_run;
-pub mod pids;
 pub mod process;
 pub mod product;
 pub mod relay;
@@ -33,10 +33,10 @@ pub mod watched;
 
 pub use accounts::Accounts;
 pub use bounded::Finished;
+pub use cgroup::{Memory, Pids};
 pub use fleet::{Fleet, Peer};
 pub use host::{Host, Network, Profile};
 pub use not_run::Unavailable;
-pub use pids::Pids;
 pub use process::Process;
 pub use product::{Offshoot, Running};
 pub use relay::Relay;

@@ -94,6 +94,16 @@ pub fn calls() -> Result<&'static Path, Unavailable> {
     Ok(BUILT.get_or_init(|| own_example("offshoot-calls", Some(&triple))))
 }
 
+/// The same program as cargo builds it where nothing is said: it needs the libraries of this machine.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn calls_of_this_machine() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| own_example("offshoot-calls", None))
+}
+
 /// A program with remote functions that is a copy of itself in all its contexts, for this machine: built beside the command.
 ///
 /// # Panics

@@ -132,6 +132,11 @@ fn a_crippled_host_will_do_as_long_as_anything_can_be_executed() {
             continue;
         }
         works(&fleet, &tag, peer, "root");
+        // A worker is started from the program's image, which its agent puts somewhere by itself.
+        let called = or_not_run!(name, fleet.calls(&tag, &["chain", peer])).run();
+        called.expect_code(0);
+        let line = format!(" in ssh:{peer} -> worker, after ");
+        assert_eq!(called.out().matches(&line).count(), 2, "{called}");
     }
     // As an account that may write less.
     for target in ["u-dash@ro", "u-dash@noproc"] {

@@ -1,11 +1,12 @@
 //! Too few processes for what is asked, from one on: whichever process or thread is the one too many, the command ends in time with an error that says so.
+//! And too little memory for a function: the kernel ends its worker, and nothing else.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use offshoot_tests::bounded::{Gathered, find_program};
-use offshoot_tests::{Finished, Pids, Tag, not_run, or_not_run, product};
+use offshoot_tests::{Finished, Memory, Pids, Tag, not_run, or_not_run, product};
 
 /// A connect in all, and room for a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -101,4 +102,44 @@ fn too_few_processes_for_another_account_are_called_so() {
 #[test]
 fn too_few_processes_for_remote_functions_are_called_so() {
     sweep("too_few_processes_for_remote_functions_are_called_so", product::caller(), &[WORD], false);
+}
+
+/// Room for the program, its agents and workers, with the image that came; a tenth of what the function takes.
+const MEMORY: u64 = 128 << 20;
+
+#[test]
+fn r8_a_worker_that_the_kernel_ends_for_its_memory_costs_its_calls_and_its_agent_goes_on() {
+    const NAME: &str = "r8_a_worker_that_the_kernel_ends_for_its_memory_costs_its_calls_and_its_agent_goes_on";
+    let program = or_not_run!(NAME, product::calls());
+    let mut ways = vec!["local"];
+    // The agent there is no copy of the program.
+    match (find_program("sudo"), offshoot_tests::host::allowed()) {
+        (None, _) => not_run::report(&format!("{NAME}::sudo"), "sudo is not installed"),
+        (_, Err(reason)) => not_run::report(&format!("{NAME}::sudo"), &reason.to_string()),
+        (Some(_), Ok(())) => ways.push("sudo:root"),
+    }
+    product::agents();
+    for way in ways {
+        let tag = Tag::new("hoard");
+        let memory = match Memory::new(&tag, MEMORY) {
+            Ok(memory) => memory,
+            Err(reason) => {
+                tag.assert_nothing_left(Duration::ZERO);
+                not_run!(NAME, reason);
+            }
+        };
+        let mut command = memory.command(&tag, program);
+        command.env("OFFSHOOT_AGENTS", offshoot_tests::host::build_folder().with_file_name("agents"));
+        let done = Gathered::start(command.args(["-", "hoard", way]), None).finish(LIMIT, || tag.kill_everything());
+        println!("{done}");
+        done.expect_code(0);
+        let ends = [
+            "hoard: PeerLost(Signalled(9)) MaybeExecuted",
+            "call beside it: PeerLost(Signalled(9)) MaybeExecuted",
+            "the next: another process: true",
+            "beside: goes on: true, same process: true",
+        ];
+        assert_eq!(done.out().lines().collect::<Vec<_>>(), ends, "{way}: {done}");
+        tag.assert_nothing_left(GONE);
+    }
 }
