@@ -60,6 +60,26 @@ SUDOERS
     chmod 440 "$root/etc/sudoers-rs"
 fi
 
+# A line for each password that sudo, su or doas got and found wrong. A question that nobody answers is none, nor what the tool itself says or logs of it.
+cat >"$root/usr/local/sbin/fixture-refused" <<'REFUSED'
+#!/bin/sh
+echo "$PAM_SERVICE $PAM_USER" >>/var/log/refused
+REFUSED
+chmod 755 "$root/usr/local/sbin/fixture-refused"
+: >"$root/var/log/refused"
+for service in sudo su doas; do
+    file=$root/etc/pam.d/$service
+    [ -f "$file" ] || continue
+    {
+        [ "$service" != su ] || echo 'auth sufficient pam_rootok.so'
+        echo 'auth [success=done new_authtok_reqd=done auth_err=ignore default=die] pam_unix.so'
+        echo 'auth optional pam_exec.so quiet seteuid /usr/local/sbin/fixture-refused'
+        echo 'auth requisite pam_deny.so'
+        cat "$file"
+    } >"$file.new"
+    mv "$file.new" "$file"
+done
+
 # For doas.
 printf 'permit doas-pw as root\npermit nopass doas-nopass as root\n' >"$root/etc/doas.conf"
 chmod 600 "$root/etc/doas.conf"

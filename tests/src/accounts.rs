@@ -12,11 +12,13 @@ use crate::not_run::Unavailable;
 use crate::sshd::io_error;
 
 /// Accounts for logins by ssh.
-const SSH: [&str; 14] = [
+const SSH: [&str; 16] = [
     "p-word",
     "p-strange",
     "p-failed",
     "p-keyboard",
+    "p-code",
+    "p-otp",
     "p-phrase",
     "p-both",
     "p-tries",

@@ -5,9 +5,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
 
+use crate::bounded::{self, find_program};
 use crate::fleet::{Fleet, Peer};
-use crate::host::Profile;
+use crate::host::{Profile, scripts};
 use crate::not_run::Unavailable;
 use crate::sshd::{io_error, make_key_with};
 use crate::tag::Tag;
@@ -25,7 +28,9 @@ Match User p-failed
   AuthorizedKeysFile none
 Match User p-tries
   MaxAuthTries 1
-Match User p-keyboard
+Match User p-code
+  PermitTTY no
+Match User p-keyboard,p-code,p-otp
   KbdInteractiveAuthentication yes
   PubkeyAuthentication no
 Match User p-phrase,p-both
@@ -103,6 +108,47 @@ pub fn passwords_seen(fleet: &Fleet, host: &str, account: &str) -> usize {
         .flat_map(|event| ["password", "keyboard-interactive/pam"].map(|way| format!("{event} {way} for {account} ")))
         .map(|event| log.matches(&event).count())
         .sum()
+}
+
+/// What sshd on h1 wants of `p-code` and `p-otp` besides the password.
+pub const CODE: &str = "135790";
+
+/// Has sshd on h1 ask `p-code` and `p-otp` for the [`CODE`] behind the password, the former unseen, the latter shown and by the words of an OATH token.
+///
+/// # Errors
+///
+/// When the module that asks cannot be built here.
+pub fn want_codes(fleet: &Fleet) -> Result<(), Unavailable> {
+    let compiler =
+        find_program("cc").ok_or_else(|| Unavailable::because("cc is not installed, to build a PAM module"))?;
+    let mut build = Command::new(compiler);
+    build
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(fleet.shared().join("pam_code.so"))
+        .arg(scripts().join("pam_code.c"));
+    let built = bounded::run(&mut build, None, Duration::from_secs(60));
+    if built.code != Some(0) {
+        return Err(Unavailable::because(format!("a PAM module cannot be built: {}", built.err())));
+    }
+    let module = "auth required /run/fixture/pam_code.so";
+    let lines = format!(
+        "{module} p-code {CODE} unseen [Verification code: ]\n{module} p-otp {CODE} shown [One-time password (OATH) for `p-otp': ]\n"
+    );
+    fs::write(fleet.shared().join("codes"), lines).map_err(io_error(&fleet.shared().join("codes")))?;
+    fleet.on("h1", "cat /run/fixture/codes >>/etc/pam.d/sshd").expect_code(0);
+    if let Some(host) = fleet.host("h1") {
+        host.watched().accept_files();
+    }
+    Ok(())
+}
+
+/// The passwords that sudo, su and doas on h1 found wrong, in any order: for each that was typed the tool, and whose it should have been. Nothing from then on.
+pub fn refused(fleet: &Fleet) -> Vec<String> {
+    let done = fleet.on("h1", "cat /var/log/refused && : >/var/log/refused");
+    done.expect_code(0);
+    let mut refused: Vec<String> = done.out().lines().map(str::to_string).collect();
+    refused.sort();
+    refused
 }
 
 /// Where a run that is answered by a program finds that, as the hosts see it.

@@ -24,13 +24,14 @@ pub struct Watched {
 }
 
 /// What sshd, PAM, sudo and fish write of their own accord, whoever logs in.
-const WRITTEN_BY_LOGINS: [&str; 16] = [
+const WRITTEN_BY_LOGINS: [&str; 17] = [
     "run/upper/var/log/lastlog",
     "run/upper/var/log/wtmp",
     "run/upper/var/log/btmp",
     "run/upper/var/log/faillog",
     "run/upper/var/log/sudo-io",
     "run/upper/var/log/sudo.log",
+    "run/upper/var/log/refused",
     "run/upper/var/lib/sudo",
     "run/sudo",
     "run/sudo-rs",

@@ -1,6 +1,7 @@
 //! What ssh asks is answered once, by whom it is meant for; what only looks as if it asked is not.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
@@ -233,6 +234,70 @@ fn on_a_terminal_each_account_is_asked_for_once_and_nothing_is_shown() {
     let shown = without_colours(&done.out());
     assert!(shown.contains(&format!("{target}: root\r\n")) && shown.contains("far: p-word\r\n"), "{done}");
     assert!(!done.out().contains(fleet.accounts().secret()) && done.restored_terminal(), "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn a_code_behind_the_password_is_another_question_and_no_password_is_an_answer_to_it() {
+    let name = "a_code_behind_the_password_is_another_question_and_no_password_is_an_answer_to_it";
+    let tag = Tag::new("codes");
+    let fleet = or_not_run!(name, bed::one(&tag));
+    if let Err(reason) = bed::want_codes(&fleet) {
+        tag.assert_nothing_left(GONE);
+        not_run!(name, reason);
+    }
+    let accounts = [("p-code", "verification code:"), ("p-otp", "one-time password (oath) for `p-otp':")];
+    let answers = accounts.map(|(account, _)| (format!("{account}@h1"), fleet.accounts().password("h1", account)));
+    bed::answer(&fleet, &answers.each_ref().map(|(whose, answer)| (whose.as_str(), answer.clone()))).unwrap();
+    // A program's own responder knows both.
+    let vault = format!(
+        "#!/bin/sh\nif [ -n \"$OFFSHOOT_QUESTION\" ]; then echo {}; else exec {}; fi\n",
+        bed::CODE,
+        bed::ANSWER
+    );
+    let path = fleet.shared().join("vault");
+    fs::write(&path, vault).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755))).unwrap();
+    for (account, question) in accounts {
+        let target = format!("{account}@h1");
+        let done = fleet.example(&tag, "passwords", &["/run/fixture/vault", &target, "--", "id", "-un"]).run();
+        assert!(done.code == Some(0) && done.out() == format!("{account}\n"), "{done}\n{}", fleet.logs());
+        assert_eq!(bed::passwords_seen(&fleet, "h1", account), 1, "{}", fleet.logs());
+        // A command that gives passwords is not asked, nor is anything else typed.
+        let done = attempt(&fleet, &tag, &target);
+        done.expect_error(code::OURS, &[&target, "none was given", question]);
+        assert_eq!(bed::asked(&fleet), [target.as_str(); 2], "{done}");
+        assert_eq!(bed::passwords_seen(&fleet, "h1", account), 1, "{}", fleet.logs());
+    }
+    // By a user: the password once in a run, a code each time. What is typed is shown where the host wants it shown.
+    let address = fleet.sshd("h1").address().0;
+    fleet.add_to_config(&format!("Host again\n  HostName {address}\n  HostKeyAlias h1\n  User p-otp")).unwrap();
+    let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", "p-otp@h1", "again", "--", "id", "-un"]);
+    terminal.await_text("password of p-otp@h1", SOON);
+    terminal.type_line(&fleet.accounts().password("h1", "p-otp"));
+    for _ in 0..2 {
+        terminal.await_text("for `p-otp': ", SOON);
+        terminal.type_line(bed::CODE);
+    }
+    let done = terminal.finish(SOON);
+    assert!(done.code == Some(0) && done.restored_terminal(), "{done}");
+    assert_eq!(done.out().matches("password of ").count(), 1, "{done}");
+    assert_eq!(done.out().matches(bed::CODE).count(), 2, "{done}");
+    // An account that gets no terminal from sshd has one from us.
+    for (typed, expected) in [(bed::CODE, 3), ("000000", code::OURS)] {
+        let script = "test -t 0 && id -un && exit 3";
+        let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", "--tty", "p-code@h1", "--", "sh", "-c", script]);
+        terminal.await_text("password of p-code@h1", SOON);
+        terminal.type_line(&fleet.accounts().password("h1", "p-code"));
+        terminal.await_text("Verification code: ", SOON);
+        terminal.type_line(typed);
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(expected) && done.restored_terminal(), "{typed}\n{done}");
+        assert!(!done.out().contains(typed), "{done}");
+        let shown = without_colours(&done.out());
+        let told = if expected == 3 { "p-code\r\n" } else { "the answer was not accepted" };
+        assert!(shown.contains(told) && !shown.contains("password is wrong"), "{typed}\n{done}");
+    }
+    assert_eq!(bed::passwords_seen(&fleet, "h1", "p-code"), 3, "{}", fleet.logs());
     tag.assert_nothing_left(GONE);
 }
 

@@ -56,6 +56,7 @@ fn su_leads_to_the_other_account_with_its_password_and_refuses_a_wrong_one() {
         done.expect_error(code::OURS, &[said]);
         assert!(!done.err().contains(fleet.accounts().secret()), "{done}");
     }
+    assert_eq!(bed::refused(&fleet), ["su root"]);
     fleet
         .offshoot(&tag, &["exec", "sudo-none@h1/su:goal", "--", "true"])
         .run()
@@ -84,5 +85,6 @@ fn doas_leads_to_root_where_its_rules_allow_it() {
     let done = attempt(&fleet, &tag, "doas-pw@h1/doas:root", b"");
     done.expect_error(code::OURS, &["password is wrong"]);
     assert!(!done.err().contains(fleet.accounts().secret()), "{done}");
+    assert_eq!(bed::refused(&fleet), ["doas doas-pw"]);
     tag.assert_nothing_left(GONE);
 }

@@ -80,6 +80,7 @@ fn sudo_with_any_setting_leads_to_the_other_account() {
     expected.extend(["root", "root", "sudo-pw"].map(String::from));
     expected.sort();
     assert_eq!(asked, expected);
+    assert_eq!(bed::refused(&fleet), [""; 0]);
     tag.assert_nothing_left(GONE);
 }
 
@@ -116,9 +117,12 @@ fn what_sudo_refuses_is_an_error_that_says_why() {
         done.expect_error(code::OURS, said);
         assert!(!done.err().contains(fleet.accounts().secret()), "{done}");
     });
-    // Its own log counts the attempts; a sudo that is ended while it asks again may be gone before it has written it.
+    // Each was tried once; of the others sudo takes the right password before it refuses, or asks for none.
+    let once = ["insults", "lecture", "once", "pw", "stars"];
+    assert_eq!(bed::refused(&fleet), once.map(|name| format!("sudo sudo-{name}")));
+    // So says its own log; but a sudo that is ended while it asks again may be gone before it has written it.
     let log = fleet.on("h1", "cat /var/log/sudo.log").out().replace("\n    ", " ");
-    for account in ["pw", "once", "insults", "stars", "lecture"] {
+    for account in once {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(&format!(" sudo-{account} :"))).collect();
         assert!(
             lines.iter().all(|line| line.contains(" 1 incorrect password attempt ")),
@@ -201,6 +205,7 @@ fn sudo_rs_leads_to_the_other_account_too() {
     });
     attempt(&fleet, &tag, "sudo-nopty@h1/sudo:root", b"").expect_error(code::OURS, &["password is wrong"]);
     attempt(&fleet, &tag, "sudo-none@h1/sudo:root", b"").expect_error(code::OURS, &["sudo-none"]);
+    assert_eq!(bed::refused(&fleet), ["sudo sudo-nopty"]);
     tag.assert_nothing_left(GONE);
 }
 

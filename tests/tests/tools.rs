@@ -102,6 +102,32 @@ fn ssh_itself_asks_as_the_fixture_says() {
         bounded::run(h1.command_as("p-noisy", "bash").args(["-c", ". ~/.bashrc"]), answered, SOON).expect_code(0);
     }
     assert_eq!(fleet.on("h1", "cat /home/p-noisy/got").out(), "got:\ngot:answered\n");
+    if let Err(reason) = bed::want_codes(fleet) {
+        not_run::report(&format!("{name}::codes"), &reason.to_string());
+    } else {
+        let password = "\r(p-code@h1) Password: ";
+        let code = "\r(p-code@h1) Verification code: ";
+        let right = word("h1", "p-code");
+        let dialogue = [(password, right.as_str()), (code, "000000"), (password, &right), (code, bed::CODE)];
+        let done = ssh(fleet, "p-code@h1", "echo it ran", &dialogue);
+        assert!(done.code == Some(0) && done.out().contains("it ran") && !done.out().contains(bed::CODE), "{done}");
+        let asks = [
+            ("\r(p-otp@h1) Password: ", word("h1", "p-otp")),
+            ("\r(p-otp@h1) One-time password (OATH) for `p-otp': ", bed::CODE.to_string()),
+        ];
+        let done =
+            ssh(fleet, "p-otp@h1", "echo it ran", &asks.each_ref().map(|(prompt, answer)| (*prompt, answer.as_str())));
+        assert!(done.code == Some(0) && done.out().contains(&format!("': {}\r\n", bed::CODE)), "{done}");
+        // The former gets no terminal of sshd.
+        let mut forced = fleet.on_terminal("ssh");
+        let mut terminal = Terminal::start(forced.arg("-F").arg(fleet.config()).args(["-tt", "p-code@h1", "true"]));
+        for (prompt, answer) in [(password, right.as_str()), (code, bed::CODE)] {
+            terminal.await_text(prompt, SOON);
+            terminal.type_line(answer);
+        }
+        let done = terminal.finish(SOON);
+        assert!(done.code == Some(255) && done.out().contains("PTY allocation request failed"), "{done}");
+    }
     // A key alone gets nobody in where a password is wanted, and no terminal means no prompt.
     let done = bounded::run(&mut fleet.ssh(&["p-word@h1", "true"]), None, SOON);
     done.expect_code(255);

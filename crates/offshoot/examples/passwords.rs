@@ -5,13 +5,13 @@
 //! ```
 //!
 //! For each password that a login asks for, `vault.sh` is run with the account in `OFFSHOOT_ACCOUNT`, such as `ann@web1`; it prints the password, or fails
-//! when it has none.
+//! when it has none. What else a login asks, such as a one-time code, it finds in `OFFSHOOT_QUESTION`, which is empty for passwords.
 
 use std::io::Write;
 use std::process::{Command, ExitCode};
 
 use offshoot::prelude::*;
-use offshoot::{Asking, Responder, Secret};
+use offshoot::{Asking, Asks, Responder, Secret};
 
 fn main() -> ExitCode {
     offshoot::init();
@@ -54,7 +54,15 @@ fn run(vault: &str, hops: &[String], program: &str, arguments: &[String]) -> Res
 
 /// What the vault prints for the account; `None` ends the login with an error that says what was asked for.
 fn ask(vault: &str, asking: &Asking<'_>) -> Option<Secret> {
-    let mut output = Command::new(vault).env("OFFSHOOT_ACCOUNT", &asking.question.account).output().ok()?;
+    let question = match asking.question.asks {
+        Asks::Password | Asks::Passphrase => "",
+        // Whether a host is the right one is for somebody else to say.
+        Asks::HostKey => return None,
+        Asks::Other => &asking.question.text,
+    };
+    let mut vault = Command::new(vault);
+    vault.env("OFFSHOOT_ACCOUNT", &asking.question.account).env("OFFSHOOT_QUESTION", question);
+    let mut output = vault.output().ok()?;
     if output.stdout.last() == Some(&b'\n') {
         output.stdout.pop();
     }

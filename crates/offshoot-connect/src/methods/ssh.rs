@@ -408,6 +408,8 @@ const PROMPTS: &[(&str, Asks)] = &[
     ("Please type 'yes'*:", Asks::HostKey),
     ("^({}) *ew *assword*:", Asks::Other),
     ("^({}) *urrent*assword*:", Asks::Other),
+    // A code by another name, which the account's password is not.
+    ("^({}) *ne*ime *assword*:", Asks::Other),
     ("^({}) *assword*:", Asks::Password),
     ("^({}) *", Asks::Other),
     ("{}'s password:", Asks::Password),

@@ -1,13 +1,15 @@
-//! The engine and this machine's own sudo and su, as root, which needs no password. How far it comes is told by what it
-//! fails at: without an agent at hand every one ends, at the latest, in the search for it.
+//! The engine and this machine's own sudo and su, as root, which needs no password. An agent behind sudo tells which of its
+//! options had their effect. How far su comes is told by what it fails at: without an agent at hand every one ends, at the
+//! latest, in the search for it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use offshoot_connect::methods::{Method, Su, Sudo};
 use offshoot_connect::{Cancel, Payloads, bundle::Bundle};
 use offshoot_wire::{AuthFailure, Failure, FailureKind};
 
 use crate::fixture::Test;
+use crate::whole;
 
 /// No agent for anybody.
 struct NoAgents;
@@ -37,25 +39,55 @@ fn came_in(failure: &Failure) -> bool {
     matches!(failure.kind, FailureKind::NoAgent(_))
 }
 
+/// What an agent behind sudo tells: as whom it runs, and a variable that is in our own environment and in no policy's.
+const TELL: &[u8] = b"tell Uid: Gid: USER HOME CARGO_PKG_NAME CARGO_MANIFEST_DIR";
+
 #[test]
-fn real_sudo_leads_to_a_shell_with_every_option_and_tells_what_it_refuses() {
+fn real_sudo_gives_each_option_its_effect_and_tells_what_it_refuses() {
     let test = Test::begin("real-sudo");
-    if !works("real_sudo_leads_to_a_shell", &["sudo", "-n", "true"]) {
+    if !works("real_sudo_gives_each_option_its_effect", &["sudo", "-n", "true"]) {
         return;
     }
-    for sudo in [
-        Sudo::to("root"),
-        Sudo::to("nobody"),
-        Sudo::to("#0"),
-        Sudo::to("root").password("not asked for"),
+    let agents = match whole::agents() {
+        Ok(agents) => agents,
+        Err(reason) => return println!("not run: real_sudo_gives_each_option_its_effect: {reason}"),
+    };
+    let own = |name: &str| std::env::var(name).expect("cargo's, and a login's");
+    let (home, package, folder) = (own("HOME"), own("CARGO_PKG_NAME"), own("CARGO_MANIFEST_DIR"));
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("accounts");
+    let account = |name: &str| -> Vec<&str> {
+        passwd.lines().map(|line| line.split(':').collect()).find(|row: &Vec<&str>| row[0] == name).expect("an account")
+    };
+    let (root, nobody) = (account("root"), account("nobody"));
+    assert_ne!(home, nobody[5], "which would tell nothing");
+    let (kept, dropped) = ([package.as_str(), &folder], ["nothing"; 2]);
+    for (sudo, who, home, environment) in [
+        (Sudo::to("root"), &root, root[5], dropped),
+        (Sudo::to("nobody"), &nobody, nobody[5], dropped),
+        (Sudo::to("#0"), &root, root[5], dropped),
+        (Sudo::to("root").password("not asked for"), &root, root[5], dropped),
         // By a login shell, which reads the script once more.
-        Sudo::to("root").login(true),
-        Sudo::to("root").set_home(true).preserve_env_of(["LANG", "TERM"]),
-        Sudo::to("root").preserve_env(true),
-        Sudo::to("nobody").arg("--group=nogroup"),
+        (Sudo::to("root").login(true), &root, root[5], dropped),
+        (Sudo::to("nobody").preserve_env(true), &nobody, home.as_str(), kept),
+        (Sudo::to("nobody").preserve_env(true).set_home(true), &nobody, nobody[5], kept),
+        (Sudo::to("nobody").preserve_env_of(["CARGO_PKG_NAME", "TERM"]), &nobody, nobody[5], [&package, "nothing"]),
+        (Sudo::to("nobody").preserve_env_of(["HOME"]), &nobody, &home, dropped),
+        (Sudo::to("nobody").arg("--group=root"), &vec!["nobody", "", nobody[2], "0"], nobody[5], dropped),
     ] {
-        let failure = fail(&test, &sudo);
-        assert!(came_in(&failure), "{sudo:?}: {failure:?}");
+        let recipe = sudo.recipe().expect("a recipe");
+        let link = test.connecting(&recipe).payloads(agents).preamble(TELL.to_vec()).succeed();
+        let [package, folder] = environment;
+        let expected = [
+            format!("Uid:={}", who[2]),
+            format!("Gid:={}", who[3]),
+            format!("USER={}", who[0]),
+            format!("HOME={home}"),
+            format!("CARGO_PKG_NAME={package}"),
+            format!("CARGO_MANIFEST_DIR={folder}"),
+        ];
+        assert_eq!(whole::told(&link), expected, "{sudo:?}");
+        drop(link);
+        test.assert_nothing_left(Duration::from_secs(5));
     }
     let failure = fail(&test, &Sudo::to("no-such-user-here"));
     assert_eq!(failure.kind, FailureKind::Auth(AuthFailure::NoSuchUser), "{failure:?}");

@@ -17,7 +17,8 @@ use crate::sshd::Sshd;
 
 const TRIPLE: &str = "x86_64-unknown-linux-musl";
 
-/// Says the hello that the tests expect, then tells about itself, then sends back what it gets.
+/// Says the hello that the tests expect, then tells about itself, then sends back what it gets. Of what is named behind `tell` it
+/// tells the value: a variable, or with a colon a line of its status.
 const AGENT: &str = r#"
 use std::io::{Read, Write};
 fn main() {
@@ -28,12 +29,22 @@ fn main() {
     writeln!(out, "{arg} {tag}").unwrap();
     let mut bytes = [0; 65536];
     while let Ok(n @ 1..) = std::io::stdin().read(&mut bytes) {
+        if let Some(names) = std::str::from_utf8(&bytes[..n]).ok().and_then(|text| text.strip_prefix("tell ")) {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            for name in names.split_whitespace() {
+                let of_status = || status.lines().find_map(|line| line.strip_prefix(name)).and_then(|ids| ids.split_whitespace().next());
+                let value = if name.ends_with(':') { of_status().map(str::to_owned) } else { std::env::var(name).ok() };
+                writeln!(out, "{name}={}", value.as_deref().unwrap_or("nothing")).unwrap();
+            }
+            writeln!(out, "told").and_then(|()| out.flush()).unwrap();
+            continue;
+        }
         out.write_all(&bytes[..n]).and_then(|()| out.flush()).unwrap();
     }
 }
 "#;
 
-struct Agents(Bundle);
+pub(crate) struct Agents(Bundle);
 
 impl Payloads for Agents {
     fn bundle(&self, triple: &str, _: Instant, _: &Cancel) -> Result<Bundle, Failure> {
@@ -49,7 +60,7 @@ impl Payloads for Agents {
 }
 
 /// Loader and agent, built once; `Err` says why not here.
-fn agents() -> Result<&'static Agents, &'static str> {
+pub(crate) fn agents() -> Result<&'static Agents, &'static str> {
     static AGENTS: OnceLock<Result<Agents, String>> = OnceLock::new();
     let agents = AGENTS.get_or_init(|| {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
@@ -100,6 +111,19 @@ fn receive(link: &Link, already: &[u8], count: usize) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// What the agent tells of these names, as the [`AGENT`] takes them: its preamble was `tell` and the names.
+pub(crate) fn told(link: &Link) -> Vec<String> {
+    let mut bytes = link.received.clone();
+    while !bytes.ends_with(b"told\n") {
+        bytes = receive(link, &bytes, bytes.len() + 1);
+    }
+    let text = bytes.strip_prefix(&hello(NONCE)[..]).expect("the hello first");
+    // Its first line is about its own name.
+    let mut told: Vec<String> = std::str::from_utf8(text).expect("text").lines().skip(1).map(str::to_owned).collect();
+    assert_eq!(told.pop().as_deref(), Some("told"));
+    told
 }
 
 /// What every link must do: the agent knows what it is, gets the preamble and then all bytes as they are.
