@@ -8,6 +8,9 @@ use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Tag, bounded, host, or_not
 
 const GONE: Duration = Duration::from_secs(6);
 
+/// What an error may take that nothing has to be waited for: five seconds, three times.
+const SOON: Duration = Duration::from_secs(15);
+
 #[test]
 fn a_target_that_cannot_be_read_is_named_in_the_error() {
     let tag = Tag::new("syntax");
@@ -187,8 +190,8 @@ fn a_missing_agent_is_an_error_that_names_the_command_that_builds_it() {
 fn too_few_descriptors_here_are_an_error_and_not_a_hang() {
     let tag = Tag::new("fewhere");
     let targets: Vec<String> = (1..=24).map(|depth| vec!["local"; depth].join("/")).collect();
-    let mut some_failed = false;
-    for limit in ["8", "12", "20", "64"] {
+    // What 24 contexts on top of each other need is more than the least of these leave room for, and less than the last.
+    for (limit, enough) in [("8", false), ("12", false), ("20", false), ("4096", true)] {
         let mut command = tag.command("sh");
         command
             .args(["-c", "ulimit -n $1; shift; exec \"$0\" \"$@\""])
@@ -198,12 +201,13 @@ fn too_few_descriptors_here_are_an_error_and_not_a_hang() {
         let done =
             bounded::Gathered::start(&mut command, None).finish(Duration::from_secs(60), || tag.kill_everything());
         assert!(!done.overdue, "{limit} descriptors: it hangs\n{done}");
-        if done.code != Some(0) {
-            some_failed = true;
-            done.expect_error(code::OURS, &[]);
+        if enough {
+            done.expect_code(0);
+        } else {
+            done.expect_error(code::OURS, &["cannot connect", "out of file descriptors", "ulimit -n"]);
+            assert!(done.elapsed < SOON, "{limit} descriptors\n{done}");
         }
     }
-    assert!(some_failed, "eight descriptors were enough for everything, which proves nothing");
     tag.assert_nothing_left(Duration::from_secs(3 * 48));
 }
 
@@ -214,8 +218,18 @@ fn too_few_descriptors_or_processes_there_are_an_error_and_not_a_hang() {
     let tag = Tag::new("fewthere");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
     let host = fleet.host("h1").map(|host| host.watched().clone());
-    let mut some_failed = false;
-    for limit in ["-n 4", "-n 6", "-n 10", "-u 1", "-u 2", "-u 3", "-u 4", "-u 6"] {
+    // The least of them end the login or what starts the agent. With a few processes more the command meets the limit itself.
+    let limits: [(&str, Option<&[&str]>); 8] = [
+        ("-n 4", Some(&["cannot log in", "failed"])),
+        ("-n 6", Some(&["cannot start an agent", "starting the agent"])),
+        ("-n 10", Some(&["cannot start an agent", "starting the agent"])),
+        ("-u 1", Some(&["out of processes", "cannot fork", "ulimit -u"])),
+        ("-u 2", Some(&["out of processes", "cannot fork", "ulimit -u"])),
+        ("-u 3", None),
+        ("-u 4", None),
+        ("-u 6", None),
+    ];
+    for (limit, expected) in limits {
         fleet.on("h1", &format!("echo 'ulimit {limit}' > /home/u-bash/.bashrc")).expect_code(0);
         if let Some(host) = &host {
             host.accept_files();
@@ -225,15 +239,17 @@ fn too_few_descriptors_or_processes_there_are_an_error_and_not_a_hang() {
             .offshoot(&tag, &["exec", "-t", "10", "u-bash@h1", "--", "sh", "-c", script])
             .deadline(Duration::from_secs(40))
             .run();
-        assert!(!done.overdue, "ulimit {limit}: it hangs\n{done}");
+        assert!(!done.overdue && done.elapsed < SOON, "ulimit {limit}: it hangs\n{done}");
         done.expect_harmless();
-        // It may have been enough, or the shell itself may have met the limit; otherwise it is ours to say.
-        if !done.out().contains("ran") && !done.err().contains("annot fork") {
-            some_failed = true;
-            assert_ne!(done.code, Some(0), "ulimit {limit}\n{done}");
-            done.expect_error(code::OURS, &["h1"]);
+        assert!(!done.out().contains("ran"), "ulimit {limit} was not felt\n{done}");
+        if let Some(said) = expected {
+            done.expect_error(code::OURS, said).expect_error(code::OURS, &["h1"]);
+        } else if done.code == Some(code::OURS) {
+            done.expect_error(code::OURS, &["h1", "out of processes", "ulimit -u"]);
+        } else {
+            // The shell's own word for it, and its exit code.
+            assert!(done.code == Some(2) && done.err().contains("Cannot fork"), "ulimit {limit}\n{done}");
         }
     }
-    assert!(some_failed, "no limit was felt, which proves nothing");
     tag.assert_nothing_left(Duration::from_secs(6));
 }

@@ -264,6 +264,7 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         FailureKind::Connect(stage) | FailureKind::StageTimeout(stage) => (Some(stage.to_string()), String::new()),
         FailureKind::PeerLost(reason) => (None, reason.to_string()),
         FailureKind::Os(errno) => (None, os_text(*errno)),
+        FailureKind::Exhausted(resource) => (None, shortage(*resource).to_owned()),
         _ => (None, String::new()),
     };
     let message = told_once(error.message(), &what);
@@ -334,6 +335,17 @@ fn default_hint(kind: &FailureKind) -> &'static str {
     }
 }
 
+/// What is missing, in the words that the message, which may be a tool's, need not have.
+fn shortage(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Descriptors => "out of file descriptors",
+        Resource::Processes => "out of processes",
+        Resource::Memory => "out of memory",
+        Resource::Disk => "out of disk space",
+        _ => "a resource is exhausted",
+    }
+}
+
 /// The system's text for an error number, without the number that the standard library adds.
 fn os_text(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
@@ -387,6 +399,19 @@ mod tests {
         assert_eq!((fault.received.as_slice(), fault.code, fault.kind), (&b"Welcome"[..], 125, "stage-timeout"));
         assert_eq!(fault.after, Some(Duration::from_secs(10)));
         assert_eq!(fault.brief, "nothing came any more");
+    }
+
+    #[test]
+    fn what_has_run_out_is_said_whatever_the_tool_says_of_it() {
+        for (resource, message, reason) in [
+            (Resource::Processes, "ssh exited with status 2", "out of processes: ssh exited with status 2"),
+            (Resource::Descriptors, "Out of file descriptors here", "Out of file descriptors here"),
+        ] {
+            let fault = connect_fault(&error(FailureKind::Exhausted(resource), message), Duration::ZERO);
+            assert_eq!((fault.reason.as_str(), fault.kind), (reason, "exhausted"));
+        }
+        let fault = exec_fault(&error(FailureKind::Exhausted(Resource::Memory), "cannot make a process"), "sh");
+        assert_eq!((fault.what.as_str(), fault.brief.as_str()), ("cannot run `sh`", "out of memory"));
     }
 
     #[test]

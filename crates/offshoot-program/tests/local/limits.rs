@@ -120,7 +120,7 @@ pub(crate) fn few_processes() {
         }
         assert!(contexts.len() < 12, "the limit has no effect");
     };
-    assert_eq!(error.ran(), Ran::NotSent, "{error}");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::Exhausted(Resource::Processes), Ran::NotSent), "{error}");
     for context in contexts.iter().chain([&first]) {
         context.ping().expect("the others go on");
     }
