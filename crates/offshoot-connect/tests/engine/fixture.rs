@@ -44,6 +44,7 @@ impl Test {
             asker: None,
             behind: None,
             preamble: b"preamble".to_vec(),
+            nonce: NONCE,
         }
     }
 
@@ -82,6 +83,7 @@ pub(crate) struct Run<'a> {
     asker: Option<&'a dyn Asker>,
     behind: Option<&'a str>,
     preamble: Vec<u8>,
+    nonce: [u8; 16],
 }
 
 impl<'a> Run<'a> {
@@ -115,10 +117,15 @@ impl<'a> Run<'a> {
         self
     }
 
+    pub(crate) fn nonce(mut self, nonce: [u8; 16]) -> Self {
+        self.nonce = nonce;
+        self
+    }
+
     pub(crate) fn connect(self) -> Result<Connected, Failure> {
         connect(Connecting {
             recipe: self.recipe,
-            nonce: NONCE,
+            nonce: self.nonce,
             preamble: self.preamble,
             tree_tag: ("OFFSHOOT_TREE", self.test.tag.clone()),
             context_tag: ("OFFSHOOT_JOB", format!("{}/0", self.test.tag)),

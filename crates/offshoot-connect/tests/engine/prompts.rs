@@ -173,10 +173,46 @@ fn s23_a_flooded_terminal_neither_fools_nor_stalls_a_login() {
     let failure = test.connecting(&hasty(asking("yes >/dev/tty"))).asker(&friend).fail();
     assert!(matches!(failure.kind, FailureKind::StageTimeout(_)), "{failure:?}");
     assert!(failure.seen.len() <= 4096);
-    // The transcript of a login that worked is no marker: it has another nonce.
-    let replay = "echo 'MAAAAAAAAAAAAAAAAAAAAAA Linux x86_64 .'; echo 'MAAAAAAAAAAAAAAAAAAAAAA Linux x86_64 .' >/dev/tty; sleep 60";
-    let failure = test.connecting(&hasty(asking(replay))).asker(&friend).fail();
-    assert!(matches!(failure.kind, FailureKind::StageTimeout(_)), "{failure:?}");
+}
+
+#[test]
+fn s23_the_replay_of_a_login_that_worked_on_terminal_and_output_is_no_login() {
+    let test = Test::begin("tty-replay");
+    let friend = Friend::new(|_| Some("hunter2".into()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let [shown, said] = ["shown", "said"].map(|name| folder.path().join(name).display().to_string());
+    // A login as any, of which all is kept: what the terminal showed, and what came on the output.
+    let keeps = format!(
+        "ask() {{ stty -echo </dev/tty; printf '\\r%s' \"$1\" | tee -a '{shown}' >/dev/tty; read -r reply </dev/tty; stty echo </dev/tty; \
+         printf '\\r\\n' | tee -a '{shown}' >/dev/tty; }}\n\
+         agent() {{ {{ read -r line; printf '%s\\n' \"$AGENT\"; }} | sh -c \"$1\" | tee '{said}'; }}\n{LOGIN}"
+    );
+    let link = test.connecting(&asking(&keeps)).asker(&friend).succeed();
+    assert_eq!(link.received, hello(NONCE));
+    // What passes is kept a moment later.
+    let kept = || std::fs::read(&said).expect("kept");
+    let until = Instant::now() + Duration::from_secs(5);
+    while !kept().ends_with(&hello(NONCE)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let whole = kept();
+    assert!(whole.starts_with(b"M") && whole.ends_with(&hello(NONCE)), "{}", whole.escape_ascii());
+    drop(link);
+    let asked = friend.asked();
+    assert_eq!(std::fs::read(&shown).expect("kept"), b"\rann@web1's password: \r\n");
+    // To whoever wants that very login it is one, in its turn: nothing is missing in it.
+    let in_turn = format!(
+        "cat '{shown}' >/dev/tty; head -n 1 '{said}'; read -r line; tail -n +2 '{said}'; cat >/dev/null; exit 1"
+    );
+    drop(test.connecting(&asking(&in_turn)).asker(&friend).succeed());
+    let at_once = format!("cat '{said}'; cat '{shown}' '{said}' '{shown}' >/dev/tty; cat >/dev/null; exit 1");
+    let mut other = NONCE;
+    other[15] ^= 1;
+    for replay in [in_turn, at_once] {
+        let failure = test.connecting(&hasty(asking(&replay))).nonce(other).asker(&friend).fail();
+        assert!(matches!(failure.kind, FailureKind::StageTimeout(_)), "{failure:?}");
+    }
+    assert_eq!(friend.asked(), asked, "it asked again");
 }
 
 #[test]
