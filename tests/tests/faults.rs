@@ -3,6 +3,8 @@
 //!
 //! With `OFFSHOOT_FAULTS=all` all of them (`cargo xtask soak --faults`), which takes a quarter of an hour; otherwise an even selection.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -37,7 +39,7 @@ fn selected<T: Clone>(cases: &[T], most: usize) -> Vec<T> {
 /// Runs each case and reports all that fail, not only the first.
 #[track_caller]
 fn each<T>(cases: &[T], show: impl Fn(&T) -> String, run: impl Fn(&T) -> String) {
-    let mut outcomes: std::collections::BTreeMap<String, u32> = std::collections::BTreeMap::new();
+    let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
     let mut failed = Vec::new();
     for case in cases {
         match catch_unwind(AssertUnwindSafe(|| run(case))) {
@@ -147,6 +149,31 @@ fn injections(most: u32) -> Vec<Injection> {
     all.flat_map(|(calls, error)| times().map(move |when| Injection { calls, error, when })).collect()
 }
 
+/// The errors that every run must have met, and calls that every tree makes: the reader is gone, nothing can be kept, no memory, no descriptors.
+const MET: [(&str, &str); 4] =
+    [("EPIPE", "?write,"), ("ENOSPC", "?write,"), ("ENOMEM", "?clone,"), ("EMFILE", "?pipe2,")];
+
+/// All of them; or those of [`MET`], and of each error one at an early time, which most processes come to. Each test has a `turn` of its own, and so other calls.
+fn chosen(most: u32, turn: usize) -> Vec<Injection> {
+    let all = injections(most);
+    if all_wanted() {
+        return all;
+    }
+    let when = 1 + turn as u32 % 2;
+    let sure = |case: &&Injection| {
+        case.when == when && MET.iter().any(|(error, calls)| case.error == *error && case.calls.starts_with(calls))
+    };
+    let mut errors: Vec<&str> = all.iter().map(|case| case.error).collect();
+    errors.sort_unstable();
+    errors.dedup();
+    let one = |(at, error): (usize, &&str)| {
+        let early: Vec<&Injection> =
+            all.iter().filter(|case| case.error == *error && case.when <= 3 && !sure(case)).collect();
+        early[(7 * at + 5 * turn) % early.len()].clone()
+    };
+    all.iter().filter(sure).cloned().chain(errors.iter().enumerate().map(one)).collect()
+}
+
 impl Injection {
     /// One that never happens: all must be well.
     fn none() -> Injection {
@@ -173,6 +200,11 @@ impl Injection {
         .to_vec()
     }
 }
+
+/// What the tracer writes behind a call that it made fail.
+const INJECTED: &[u8] = b"(INJECTED)";
+/// What is told of a case whose call no process made so often.
+const NOT_REACHED: &str = "not reached";
 
 /// Whether the tracer can do its work here.
 fn tracer() -> Result<(), String> {
@@ -212,6 +244,39 @@ fn settled(tag: &Tag, done: &Finished, excuse: Excuse) -> String {
     verdict
 }
 
+/// Runs what `command` makes of the tracer's words without a fault, and with each of these. A fault that no process came to must change nothing; how many were met is
+/// reported, and must be most.
+#[track_caller]
+fn inject(cases: &[Injection], command: impl Fn(&Tag, Vec<String>) -> Command) {
+    let folder = tempfile::Builder::new().prefix("traced-").tempdir().unwrap();
+    let log = folder.path().join("log");
+    let met: RefCell<BTreeMap<&str, usize>> = RefCell::default();
+    each(
+        &[vec![Injection::none()], cases.to_vec()].concat(),
+        |case| format!("{case:?}"),
+        |case| {
+            let tag = Tag::new("fault");
+            let verdict = settled(&tag, &run(&tag, command(&tag, case.words(&log))), case.excuse());
+            let traced = fs::read(&log).expect("the tracer has a log");
+            fs::remove_file(&log).expect("it is this case's alone");
+            if !traced.windows(INJECTED.len()).any(|window| window == INJECTED) {
+                assert_eq!(verdict, "well", "no call was made to fail");
+                println!("{NOT_REACHED}: {case:?}");
+                return NOT_REACHED.into();
+            }
+            *met.borrow_mut().entry(case.error).or_default() += 1;
+            verdict
+        },
+    );
+    let met = met.into_inner();
+    let count: usize = met.values().sum();
+    println!("{count} of {} were met: {met:?}", cases.len());
+    let least = if all_wanted() { cases.len() / 3 } else { cases.len() * 2 / 3 };
+    assert!(count >= least, "{count} of {} faults were met, expected {least}", cases.len());
+    let missed: Vec<&str> = MET.map(|(error, _)| error).into_iter().filter(|error| !met.contains_key(error)).collect();
+    assert!(missed.is_empty(), "{missed:?} were never met, but {met:?}");
+}
+
 #[test]
 fn a_system_call_that_fails_in_master_or_local_agents_ends_in_an_error_or_not_at_all() {
     const NAME: &str = "a_system_call_that_fails_in_master_or_local_agents_ends_in_an_error_or_not_at_all";
@@ -219,21 +284,12 @@ fn a_system_call_that_fails_in_master_or_local_agents_ends_in_an_error_or_not_at
         not_run!(NAME, reason);
     }
     product::binary();
-    let cases = [vec![Injection::none()], selected(&injections(14), 14)].concat();
-    each(
-        &cases,
-        |case| format!("{case:?}"),
-        |case| {
-            let tag = Tag::new("fault-here");
-            let words = case.words(Path::new("/dev/null"));
-            let mut command = tag.command(&words[0]);
-            command.args(&words[1..]).arg(product::binary());
-            command.args(["exec", "--raw", "local/local", "--", "sh", "-c", &script()]);
-            let verdict = settled(&tag, &run(&tag, command), case.excuse());
-            assert!(case.when < 60_000 || verdict == "well", "without a fault: {verdict}");
-            verdict
-        },
-    );
+    inject(&chosen(14, 0), |tag, words| {
+        let mut command = tag.command(&words[0]);
+        command.args(&words[1..]).arg(product::binary());
+        command.args(["exec", "--raw", "local/local", "--", "sh", "-c", &script()]);
+        command
+    });
 }
 
 #[test]
@@ -243,20 +299,11 @@ fn a_system_call_that_fails_around_a_remote_function_ends_in_an_error_or_not_at_
         not_run!(NAME, reason);
     }
     product::caller();
-    let cases = [vec![Injection::none()], selected(&injections(14), 14)].concat();
-    each(
-        &cases,
-        |case| format!("{case:?}"),
-        |case| {
-            let tag = Tag::new("fault-call");
-            let words = case.words(Path::new("/dev/null"));
-            let mut command = tag.command(&words[0]);
-            command.args(&words[1..]).arg(product::caller()).arg(WORD);
-            let verdict = settled(&tag, &run(&tag, command), case.excuse());
-            assert!(case.when < 60_000 || verdict == "well", "without a fault: {verdict}");
-            verdict
-        },
-    );
+    inject(&chosen(14, 1), |tag, words| {
+        let mut command = tag.command(&words[0]);
+        command.args(&words[1..]).arg(product::caller()).arg(WORD);
+        command
+    });
 }
 
 /// A folder with a program `ssh` in it, and a command that finds it there.
@@ -279,19 +326,10 @@ fn a_system_call_that_fails_on_the_target_ends_in_an_error_or_not_at_all() {
     }
     product::agents();
     let folder = tempfile::Builder::new().prefix("peers-").tempdir().unwrap();
-    let cases = [vec![Injection::none()], selected(&injections(10), 12)].concat();
-    each(
-        &cases,
-        |case| format!("{case:?}"),
-        |case| {
-            let tag = Tag::new("fault-there");
-            let shell = [case.words(Path::new("/dev/null")), ["sh", "-c"].map(String::from).to_vec()].concat();
-            let command = by_meter(&tag, folder.path(), &Setting { shell, ..Setting::harmless() });
-            let verdict = settled(&tag, &run(&tag, command), case.excuse());
-            assert!(case.when < 60_000 || verdict == "well", "without a fault: {verdict}");
-            verdict
-        },
-    );
+    inject(&chosen(10, 2), |tag, words| {
+        let shell = [words, ["sh", "-c"].map(String::from).to_vec()].concat();
+        by_meter(tag, folder.path(), &Setting { shell, ..Setting::harmless() })
+    });
 }
 
 /// Where the parts of a bootstrap end, by what passed upwards in one that went well.
