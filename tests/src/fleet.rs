@@ -420,8 +420,7 @@ impl Fleet {
     }
 
     /// A relay in front of a host, with the alias `alias` for it, that misbehaves by a plan: see the
-    /// fixture program's `chaos`. Times
-    /// count from each connection's start.
+    /// fixture program's `chaos`. Times count from each connection's start; [`Server::begin`] begins what has a `!`.
     ///
     /// # Errors
     ///

@@ -119,6 +119,16 @@ impl Server {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Begins what its plan has for when it is told.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run any more.
+    pub fn begin(&mut self) {
+        let stdin = self.child.stdin.as_mut().expect("stdin is on a pipe");
+        stdin.write_all(b"begin\n").expect("it runs as long as this value");
+    }
 }
 
 impl Drop for Server {

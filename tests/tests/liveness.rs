@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use offshoot_tests::bounded::eventually;
 use offshoot_tests::expect::code;
 use offshoot_tests::process::{self, Process, Signal};
+use offshoot_tests::servers::Server;
 use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Running, Tag, bed, host, or_not_run};
 
 /// When silence is noticed, and when the far side has gone.
@@ -16,6 +17,9 @@ const INTERRUPTED: Duration = Duration::from_secs(7);
 
 /// When a loss is told: the promised 250 ms, a part of which the link is still read behind a login.
 const TOLD: Duration = Duration::from_millis(250);
+
+/// When nothing is left below a link that ended.
+const ENDS: Duration = Duration::from_secs(2);
 
 const UP: Duration = Duration::from_secs(40);
 
@@ -39,12 +43,13 @@ fn longest_pause(running: &Running<'_>, target: &str, mut until: impl FnMut() ->
 
 /// What lives on hosts but sshd, which is told nothing of a cut.
 fn alive_on(fleet: &Fleet, names: &[&str]) -> Vec<Process> {
+    of_hosts(fleet, names, &process::all())
+}
+
+fn of_hosts(fleet: &Fleet, names: &[&str], all: &[Process]) -> Vec<Process> {
     let hosts: Vec<_> = names.iter().filter_map(|name| fleet.host(name)).map(|host| host.watched().clone()).collect();
-    process::all()
-        .into_iter()
-        .filter(|process| process.is_live() && !process.comm.starts_with("sshd"))
-        .filter(|process| hosts.iter().any(|host| host.owns(process)))
-        .collect()
+    let alive = all.iter().filter(|process| process.is_live() && !process.comm.starts_with("sshd"));
+    alive.filter(|process| hosts.iter().any(|host| host.owns(process))).cloned().collect()
 }
 
 #[track_caller]
@@ -70,7 +75,17 @@ fn a_host_that_the_network_loses_is_lost_at_both_ends_in_time_and_no_other_is_di
     assert!(!alive_on(&fleet, &["h2"]).is_empty() && !alive_on(&fleet, &["h3"]).is_empty());
     or_not_run!(name, fleet.cut_off("h2"));
     let start = Instant::now();
-    let pause = longest_pause(&running, "h1", || alive_on(&fleet, &["h2", "h3"]).is_empty(), FAR * 3);
+    let mut told = None;
+    let looked = || {
+        let lost = running.errors_so_far().matches("ssh:h2 was lost: nothing was heard from it any more").count();
+        told = told.or((lost == 2).then(|| start.elapsed()));
+        told.is_some() && alive_on(&fleet, &["h2", "h3"]).is_empty()
+    };
+    let pause = longest_pause(&running, "h1", looked, FAR * 3);
+    // Of both behind it, by the name of the host that was lost, while the command goes on.
+    let told = told.unwrap_or_else(|| panic!("it was not told\n{}", running.report()));
+    println!("it was told after {told:?}");
+    assert!(told > SILENT / 2 && told < SILENT * 3, "it was told after {told:?}");
     let left = alive_on(&fleet, &["h2", "h3"]);
     assert!(left.is_empty(), "{:?} after the cut there are {left:?}", start.elapsed());
     println!("the far side is gone after {:?}; the longest pause of the other host {pause:?}", start.elapsed());
@@ -80,7 +95,6 @@ fn a_host_that_the_network_loses_is_lost_at_both_ends_in_time_and_no_other_is_di
     for target in ["h2", "h2 -> ssh:h3"] {
         assert!(done.err().contains(&format!("ssh:{target}")), "nothing of the loss of {target}\n{done}");
     }
-    assert!(done.err().contains("nothing was heard from it any more"), "{done}");
     assert!(eventually(Duration::from_secs(6), || alive_on(&fleet, &["h1", "h2", "h3"]).is_empty()));
     drop(fleet);
     tag.assert_nothing_left(Duration::from_secs(6));
@@ -111,38 +125,99 @@ fn guards_stopped_on_a_host_that_nobody_reaches_any_more_end_themselves() {
     }
 }
 
+/// A link that is harmed when all are up, and what is to be seen of it.
+struct Broken {
+    alias: &'static str,
+    host: &'static str,
+    plan: &'static str,
+    /// What is told: one of these.
+    words: &'static [&'static str],
+    /// When, at the earliest and by promise.
+    told: (Duration, Duration),
+    /// By when nothing lives on that host, by promise.
+    gone: Duration,
+}
+
+/// The time of each notice and of each far side's end, from the moment when the links broke.
+#[derive(Debug, Default)]
+struct Times {
+    told: Option<Duration>,
+    gone: Option<Duration>,
+}
+
 #[test]
 fn a_connection_that_passes_nothing_one_way_is_lost_in_time() {
     let name = "a_connection_that_passes_nothing_one_way_is_lost_in_time";
     or_not_run!(name, host::allowed());
     let tag = Tag::new("oneway");
-    let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2", "h3"].map(Peer::new)));
-    // By then all are up; slow machines have more time.
-    let _up = or_not_run!(name, fleet.chaos("h1", "deaf", "up+12000:hole"));
-    let _down = or_not_run!(name, fleet.chaos("h2", "mute", "down+12000:hole"));
-    let _stalled = or_not_run!(name, fleet.chaos("h3", "stuck", "both+12000:stall"));
-    let mut running = fleet.offshoot(&tag, &["exec", "deaf,mute,stuck", "--", "sh", "-c", TICKING]).start();
-    let began = Instant::now();
-    for target in ["deaf", "mute", "stuck"] {
-        running.await_output(&format!("{target}: tick"), Duration::from_secs(11));
+    let hosts = ["h1", "h2", "h3", "h4", "h5", "h6"];
+    let fleet = or_not_run!(name, Fleet::start(&tag, &hosts.map(Peer::new)));
+    const UNHEARD: &[&str] = &["nothing was heard from it any more"];
+    // It is the far side that hears nothing, and that ends; the near one may see how before it has the word.
+    const EITHER: &[&str] = &["nothing was heard from it any more", "its process exited with status", "the link ended"];
+    const ENDED: &[&str] = &["its process exited with status 255", "the link ended"];
+    let silent = (SILENT / 2, SILENT);
+    let at_once = (Duration::ZERO, Duration::from_secs(1));
+    let broken = [
+        Broken { alias: "deaf", host: "h1", plan: "up!:hole", words: UNHEARD, told: silent, gone: FAR },
+        Broken { alias: "mute", host: "h2", plan: "down!:hole", words: EITHER, told: silent, gone: FAR },
+        Broken { alias: "stuck", host: "h3", plan: "both!:stall", words: UNHEARD, told: silent, gone: FAR },
+        Broken { alias: "shut-up", host: "h4", plan: "up!:close", words: ENDED, told: at_once, gone: ENDS },
+        Broken { alias: "shut-down", host: "h5", plan: "down!:close", words: ENDED, told: at_once, gone: ENDS },
+    ];
+    let mut relays = Vec::new();
+    for Broken { alias, host, plan, .. } in &broken {
+        relays.push(or_not_run!(name, fleet.chaos(host, alias, plan)));
     }
-    let left = Duration::from_secs(12) + FAR * 3;
-    assert!(
-        eventually(left, || alive_on(&fleet, &["h1", "h2", "h3"]).is_empty()),
-        "after {:?} there are {:?}",
-        began.elapsed(),
-        alive_on(&fleet, &["h1", "h2", "h3"])
-    );
-    println!("all far sides are gone {:?} after the start, the links broke 12 s after it", began.elapsed());
-    assert!(began.elapsed() > Duration::from_secs(12), "before anything was wrong: {:?}", began.elapsed());
-    let done = running.finish_within(SILENT * 3);
-    done.expect_code(code::LINK_LOST).expect_harmless();
-    for target in ["deaf", "mute", "stuck"] {
-        let told = done.err().lines().any(|line| line.starts_with("error:") && line.contains(target));
-        assert!(told, "nothing of the loss of {target}\n{done}");
+    let targets: Vec<&str> = broken.iter().map(|link| link.alias).chain(["h6"]).collect();
+    let mut running = fleet.offshoot(&tag, &["exec", &targets.join(","), "--", "sh", "-c", TICKING]).start();
+    for target in &targets {
+        running.await_output(&format!("{target}: tick"), UP);
     }
+    let start = Instant::now();
+    relays.iter_mut().for_each(Server::begin);
+    let mut times = broken.each_ref().map(|_| Times::default());
+    let looked = || {
+        let (errors, now) = (running.errors_so_far(), start.elapsed());
+        let all = process::all();
+        for (link, times) in broken.iter().zip(&mut times) {
+            if times.told.is_none() && told_of(&errors, link.alias).is_some() {
+                times.told = Some(now);
+            }
+            if times.gone.is_none() && of_hosts(&fleet, &[link.host], &all).is_empty() {
+                times.gone = Some(start.elapsed());
+            }
+        }
+        times.iter().all(|times| times.told.is_some() && times.gone.is_some())
+    };
+    let pause = longest_pause(&running, "h6", looked, FAR * 3);
+    println!("the other host paused for {pause:?} at most");
+    for (link, times) in broken.iter().zip(&times) {
+        println!("{}: {times:?}: {:?}", link.plan, told_of(&running.errors_so_far(), link.alias));
+    }
+    for (link, times) in broken.iter().zip(&times) {
+        let Broken { alias, plan, words, told: (earliest, latest), gone, .. } = link;
+        let text = told_of(&running.errors_so_far(), alias)
+            .unwrap_or_else(|| panic!("{plan}: nothing is told\n{}", running.report()));
+        assert!(words.iter().any(|word| text.contains(word)), "{plan}: expected one of {words:?}, told: {text}");
+        assert!(times.told.is_some_and(|at| at >= *earliest && at < *latest * 3), "{plan}: {times:?}");
+        assert!(times.gone.is_some_and(|at| at >= *earliest && at < *gone * 3), "{plan}: {times:?}");
+    }
+    assert!(pause < Duration::from_secs(3), "the other host paused for {pause:?}");
+    assert!(!alive_on(&fleet, &["h6"]).is_empty(), "the other host was lost");
+    let done = interrupted(running);
+    done.expect_code(code::INTERRUPTED);
+    assert!(told_of(&done.err(), "h6").is_none(), "{done}");
+    assert!(eventually(Duration::from_secs(6), || alive_on(&fleet, &hosts).is_empty()));
     drop(fleet);
     tag.assert_nothing_left(Duration::from_secs(6));
+}
+
+/// What was told of a target, from its `error:` to the next one.
+fn told_of(errors: &str, target: &str) -> Option<String> {
+    let from =
+        errors.match_indices("error: ").map(|(at, _)| errors[at..].lines().take(4).collect::<Vec<_>>().join(" "));
+    from.into_iter().find(|text| text.lines().next().is_some_and(|line| line.contains(target)))
 }
 
 #[test]
@@ -171,21 +246,36 @@ fn a_connection_whose_bytes_are_changed_or_that_is_cut_is_lost_at_once() {
 fn an_interrupted_command_ends_in_time_though_a_host_is_cut_off() {
     let name = "an_interrupted_command_ends_in_time_though_a_host_is_cut_off";
     or_not_run!(name, host::allowed());
-    for signal in [Signal::INT, Signal::TERM] {
+    // Typed on a terminal, which is then as it was; and from elsewhere.
+    for (typed, expected) in [(true, code::INTERRUPTED), (false, code::TERMINATED)] {
         let tag = Tag::new("cutint");
         let fleet = or_not_run!(name, Fleet::start(&tag, &["h1", "h2"].map(Peer::new)));
-        let mut running = fleet.offshoot(&tag, &["exec", "h1,h1/h2", "--", "sh", "-c", TICKING]).start();
-        for target in ["h1", "h1/h2"] {
-            running.await_output(&format!("{target}: tick"), UP);
-        }
-        or_not_run!(name, fleet.cut_off("h2"));
-        let start = Instant::now();
-        running.master().signal(signal);
-        let done = running.finish_within(INTERRUPTED * 3);
-        assert!(!done.overdue, "{done}");
-        println!("{signal:?}: ended after {:?}", start.elapsed());
+        let words = ["exec", "h1,h1/h2", "--", "sh", "-c", TICKING];
+        let (start, done) = if typed {
+            let mut terminal = fleet.offshoot_on_terminal(&tag, &words);
+            // In colours, and padded.
+            for target in ["h1:", "h1/h2:"] {
+                terminal.await_text(target, UP);
+            }
+            or_not_run!(name, fleet.cut_off("h2"));
+            let start = Instant::now();
+            terminal.type_keys("\x03");
+            (start, terminal.finish(INTERRUPTED * 3))
+        } else {
+            let mut running = fleet.offshoot(&tag, &words).start();
+            for target in ["h1", "h1/h2"] {
+                running.await_output(&format!("{target}: tick"), UP);
+            }
+            or_not_run!(name, fleet.cut_off("h2"));
+            let start = Instant::now();
+            running.master().signal(Signal::TERM);
+            (start, running.finish_within(INTERRUPTED * 3))
+        };
+        println!("code {expected}: ended after {:?}", start.elapsed());
+        done.expect_code(expected);
+        assert!(!typed || done.restored_terminal(), "the terminal is not as it was\n{done}");
         assert!(eventually(FAR * 3, || alive_on(&fleet, &["h1", "h2"]).is_empty()), "the far side lives");
-        println!("{signal:?}: the far side is gone after {:?}", start.elapsed());
+        println!("code {expected}: the far side is gone after {:?}", start.elapsed());
         drop(fleet);
         tag.assert_nothing_left(Duration::from_secs(6));
     }
@@ -211,8 +301,8 @@ fn an_interrupted_command_ends_in_time_whatever_is_stopped_and_at_once_when_aske
         }
         let most = if twice { Duration::from_secs(1) } else { INTERRUPTED };
         let done = running.finish_within(most * 3);
-        assert!(!done.overdue, "{signal:?}, twice: {twice}\n{done}");
         println!("{signal:?}, twice: {twice}: ended after {:?}", start.elapsed());
+        done.expect_code(if signal == Signal::TERM { code::TERMINATED } else { code::INTERRUPTED }).expect_harmless();
         // Whom nobody told learns by the silence.
         tag.assert_nothing_left(FAR * 3);
     }
@@ -227,12 +317,19 @@ fn the_loss_of_an_intermediate_host_is_told_of_everything_below_it_by_its_name()
         running.await_output(&format!("{target}: tick"), UP);
     }
     let tree = running.await_agents(3, UP);
+    let start = Instant::now();
     assert!(tree.agents[1].signal(Signal::KILL));
-    assert!(eventually(Duration::from_secs(6), || tree.agents[2].refreshed().is_none_or(|agent| !agent.is_live())));
-    std::thread::sleep(Duration::from_millis(300));
+    let told =
+        || running.errors_so_far().matches("local -> local was lost: its process was ended by signal 9").count() == 2;
+    assert!(eventually(TOLD * 3, told), "not both were told\n{}", running.report());
+    println!("told after {:?}", start.elapsed());
+    let before = running.output_so_far().len();
+    assert!(
+        eventually(Duration::from_secs(3), || running.output_so_far().len() > before),
+        "the one above does not go on"
+    );
     let done = interrupted(running);
-    let told = done.err().matches("local -> local was lost: its process was ended by signal 9").count();
-    assert!(told >= 1, "it is not named\n{done}");
+    done.expect_code(code::INTERRUPTED);
     tag.assert_nothing_left(Duration::from_secs(6));
 }
 

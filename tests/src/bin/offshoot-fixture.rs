@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ fn relay(target: &str, delay: &str) -> io::Result<()> {
     relay::serve(&listener, target, &knobs)
 }
 
-/// Relays for ever, each connection by the plan.
+/// Relays for ever, each connection by the plan. A line of input begins what is to begin when it is said.
 fn chaos(target: &str, plan: &str) -> io::Result<()> {
     /// Ends its direction when dropped.
     struct Ending(TcpStream);
@@ -132,7 +133,12 @@ fn chaos(target: &str, plan: &str) -> io::Result<()> {
     let plan: chaos::Plan = plan.parse().map_err(io::Error::other)?;
     let (listener, port) = servers::listen()?;
     say(&port.to_string())?;
-    end_with_stdin();
+    let told = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&told);
+    thread::spawn(move || {
+        io::stdin().lines().map_while(Result::ok).for_each(|_| begins.store(true, Ordering::Relaxed));
+        std::process::exit(0);
+    });
     loop {
         let near = listener.accept()?.0;
         let Ok(far) = TcpStream::connect(target) else { continue };
@@ -141,7 +147,7 @@ fn chaos(target: &str, plan: &str) -> io::Result<()> {
             Ok(chaos::End { read: Box::new(stream.try_clone()?), write: Box::new(Ending(stream.try_clone()?)) })
         };
         let (master, other) = (end(&near)?, end(&far)?);
-        chaos::run(plan.clone(), master, other, move || {
+        chaos::run(plan.clone(), master, other, &told, move || {
             for stream in [&near, &far] {
                 let _ = stream.shutdown(Shutdown::Both);
             }

@@ -5,10 +5,12 @@
 //!
 //! A plan is a list of faults, `DIRECTION WHEN : WHAT`, joined by commas: `up@5000:flip,down+200:hole`. *Down* is away
 //! from the master, *up* is towards it, *both* is both. A fault begins at a byte (`@5000` is the byte with that number,
-//! counted from 0) or at a time (`+200` milliseconds from the start); with neither it holds from the beginning.
+//! counted from 0), at a time (`+200` milliseconds from the start), or when whoever runs the plan says so (`!`); with none
+//! of them it holds from the beginning.
 
 use std::io::{Read, Write};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +43,7 @@ pub(crate) enum What {
 enum When {
     Byte(u64),
     After(Duration),
+    Told,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +66,16 @@ impl FromStr for Plan {
     fn from_str(text: &str) -> Result<Plan, String> {
         let mut plan = Plan::default();
         for fault in text.split(',').filter(|fault| !fault.is_empty()) {
-            let bad = || format!("{fault:?} is no fault: expected DIRECTION[@BYTE|+MILLISECONDS]:WHAT");
+            let bad = || format!("{fault:?} is no fault: expected DIRECTION[@BYTE|+MILLISECONDS|!]:WHAT");
             let (place, what) = fault.split_once(':').ok_or_else(bad)?;
-            let at = place.find(['@', '+']).unwrap_or(place.len());
+            let at = place.find(['@', '+', '!']).unwrap_or(place.len());
             let (direction, when) = place.split_at(at);
             let number = |text: &str| text.parse::<u64>().map_err(|_| bad());
             let when = match when.split_at_checked(1) {
                 Some(("@", byte)) => When::Byte(number(byte)?),
                 Some(("+", time)) => When::After(Duration::from_millis(number(time)?)),
+                Some(("!", "")) => When::Told,
+                Some(("!", _)) => return Err(bad()),
                 _ => When::Byte(0),
             };
             let what = match what.split_once('=').unwrap_or((what, "")) {
@@ -119,15 +124,21 @@ enum Held {
 }
 
 /// Pumps between the end towards the master and the other one, on threads that live until their stream ends or, under
-/// a fault that keeps it, as long as the process. `cut` is called for [`What::Cut`]. What is returned gives an error from
-/// receiving once both directions have ended.
-pub(crate) fn run(plan: Plan, master: End, other: End, cut: impl Fn() + Send + Sync + 'static) -> mpsc::Receiver<()> {
+/// a fault that keeps it, as long as the process. `told` begins what is to begin when it is said; `cut` is called for
+/// [`What::Cut`]. What is returned gives an error from receiving once both directions have ended.
+pub(crate) fn run(
+    plan: Plan,
+    master: End,
+    other: End,
+    told: &Arc<AtomicBool>,
+    cut: impl Fn() + Send + Sync + 'static,
+) -> mpsc::Receiver<()> {
     let cut: Arc<dyn Fn() + Send + Sync> = Arc::new(cut);
     let (open, ended) = mpsc::channel();
     for (faults, read, write) in [(plan.down, master.read, other.write), (plan.up, other.read, master.write)] {
-        let (cut, open) = (Arc::clone(&cut), open.clone());
+        let (cut, told, open) = (Arc::clone(&cut), Arc::clone(told), open.clone());
         thread::spawn(move || {
-            Way { faults, passed: 0, started: Instant::now(), cut }.pump(read, write);
+            Way { faults, passed: 0, started: Instant::now(), told, cut }.pump(read, write);
             drop(open);
         });
     }
@@ -139,6 +150,7 @@ struct Way {
     faults: Vec<Fault>,
     passed: u64,
     started: Instant,
+    told: Arc<AtomicBool>,
     cut: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -172,10 +184,18 @@ impl Way {
     /// Faults that begin at a time and need no byte to show.
     fn at_their_times(&self, write: &Writer) {
         for fault in self.faults.clone() {
-            let (When::After(time), What::Close | What::Cut) = (fault.when, fault.what) else { continue };
-            let (write, cut, started) = (Arc::clone(write), Arc::clone(&self.cut), self.started);
+            let (When::After(_) | When::Told, What::Close | What::Cut) = (fault.when, fault.what) else { continue };
+            let (write, cut) = (Arc::clone(write), Arc::clone(&self.cut));
+            let (told, started) = (Arc::clone(&self.told), self.started);
             thread::spawn(move || {
-                thread::sleep(time.saturating_sub(started.elapsed()));
+                match fault.when {
+                    When::After(time) => thread::sleep(time.saturating_sub(started.elapsed())),
+                    _ => {
+                        while !told.load(Ordering::Relaxed) {
+                            thread::sleep(Duration::from_millis(2));
+                        }
+                    }
+                }
                 write.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if fault.what == What::Cut {
                     cut();
@@ -188,7 +208,7 @@ impl Way {
     fn until_next(&self, count: usize) -> usize {
         let next = self.faults.iter().filter_map(|fault| match fault.when {
             When::Byte(at) => at.checked_sub(self.passed).filter(|left| *left > 0),
-            When::After(_) => None,
+            When::After(_) | When::Told => None,
         });
         next.min().map_or(count, |left| count.min(usize::try_from(left).unwrap_or(count)))
     }
@@ -197,6 +217,7 @@ impl Way {
         match fault.when {
             When::Byte(at) => self.passed >= at,
             When::After(time) => self.started.elapsed() >= time,
+            When::Told => self.told.load(Ordering::Relaxed),
         }
     }
 

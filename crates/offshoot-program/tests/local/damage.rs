@@ -13,7 +13,7 @@ use offshoot_connect::{AGENT_ARGUMENT, APART};
 use offshoot_mux::wait_readable;
 use offshoot_node::{Context, Event};
 use offshoot_program::Master;
-use offshoot_wire::{FailureKind, LostReason, Ran, Recipe, Start};
+use offshoot_wire::{ConnectStage, FailureKind, LostReason, Ran, Recipe, Start};
 
 use crate::chaos::{self, End, Plan};
 use crate::{Check, builder, children, within};
@@ -114,7 +114,7 @@ fn behind_a_link(agent: &mut Command, plan: Plan) -> ExitCode {
     let coming = Coming(read.into(), Arc::clone(&cut));
     let master = End { read: Box::new(coming), write: Box::new(Going(Arc::clone(&going))) };
     let below = End { read: Box::new(output), write: Box::new(input) };
-    chaos::run(plan, master, below, move || {
+    chaos::run(plan, master, below, &Arc::default(), move || {
         cut.store(true, Ordering::Relaxed);
         *going.lock().expect("no panic") = None;
     });
@@ -159,8 +159,8 @@ fn plans() {
     let plan = |text: &str| text.parse::<Plan>();
     assert_eq!(plan("both:split"), plan("up:split,down@0:split"));
     assert_ne!(plan("up@5:flip").expect("a plan"), plan("up+5:flip").expect("a plan"));
-    plan("up@5000:flip,down+200:hole,both:delay=7,down:rate=100").expect("a plan");
-    for bad in ["flip", "up", "side:flip", "up@x:flip", "up:flop", "up:rate=", "up@:flip"] {
+    plan("up@5000:flip,down+200:hole,both:delay=7,down:rate=100,up!:close").expect("a plan");
+    for bad in ["flip", "up", "side:flip", "up@x:flip", "up:flop", "up:rate=", "up@:flip", "up!5:flip"] {
         plan(bad).expect_err(bad);
     }
 }
@@ -260,49 +260,81 @@ fn ends() {
     lost(&format!("down+{GROWN}:close"), ended, grown / 2, grown + Duration::from_millis(250));
 }
 
-/// Calls until one fails or `limit` has passed; panics when one takes longer than the silence allows.
-fn call_on(context: &Context, limit: Duration) -> Option<offshoot_node::Error> {
-    let started = Instant::now();
-    while started.elapsed() < limit {
+/// What came of damage to a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    /// The context behind it is gone.
+    Lost,
+    /// A call was answered with an error, or not at all, and the link goes on.
+    Refused,
+    /// What came back is not what was sent.
+    Altered,
+    Unnoticed,
+}
+
+/// Calls that carry far more than the bytes before the damage, until one does not succeed.
+fn call_on(plan: &str, context: &Context) -> Outcome {
+    for _ in 0..400 {
         let called = Instant::now();
-        let result = context.start_echo(b"twelve bytes").and_then(|pending| pending.wait_timeout(SILENCE * 4));
-        assert!(called.elapsed() < SILENCE * 3, "a call ended after {:?}", called.elapsed());
+        let result = context.start_echo(b"twelve bytes").and_then(|pending| pending.wait_timeout(SILENCE * 2));
+        assert!(called.elapsed() < SILENCE * 3, "{plan}: a call ended after {:?}", called.elapsed());
         match result {
-            Ok(_) => {}
-            Err(error) => return Some(error),
+            Ok(answer) if answer == b"twelve bytes"[..] => {}
+            Ok(_) => return Outcome::Altered,
+            Err(error) => match error.kind() {
+                FailureKind::PeerLost(_) | FailureKind::NoRoute => {
+                    let gone = context.ping().expect_err("it was lost");
+                    assert_eq!(*gone.kind(), FailureKind::NoRoute, "{plan}: {error}, then {gone}");
+                    return Outcome::Lost;
+                }
+                // Another number, place or verb was asked; what has another number has no answer.
+                FailureKind::Malformed | FailureKind::Unsupported | FailureKind::Denied | FailureKind::Timeout => {
+                    return Outcome::Refused;
+                }
+                _ => panic!("{plan}: {error}"),
+            },
         }
     }
-    None
+    Outcome::Unnoticed
 }
 
 fn damaged() {
-    let mut lost = 0;
+    use Outcome::{Altered, Lost, Unnoticed};
+    // Somewhere behind the hellos, in frames of calls: of each four bytes in a row one of a length, several of the data.
+    let flips: Vec<usize> = (2000..2032).step_by(4).collect();
+    let doubles = [2000, 2001, 2002];
     for way in ["up", "down"] {
-        for what in ["flip", "double"] {
-            // Somewhere behind the hellos, in frames of calls.
-            for at in [2000, 2001, 2002, 2005, 2011] {
-                let master = master(1, &format!("{way}@{at}:{what}"));
-                let context = master.local().connect().expect("a context");
-                let beside = master.context().clone();
-                if let Some(error) = call_on(&context, Duration::from_millis(300)) {
-                    let told = matches!(error.kind(), FailureKind::PeerLost(_) | FailureKind::NoRoute)
-                        || matches!(
-                            error.kind(),
-                            FailureKind::Malformed | FailureKind::Unsupported | FailureKind::Denied
-                        )
-                        || matches!(error.kind(), FailureKind::Busy | FailureKind::Timeout);
-                    assert!(told, "{way}@{at}:{what}: {error}");
-                    lost += 1;
+        for (what, places) in [("flip", &flips[..]), ("double", &doubles)] {
+            let mut outcomes = Vec::new();
+            for at in places {
+                let plan = format!("{way}@{at}:{what}");
+                let master = master(2, &plan);
+                let chain = grow(&master, 2);
+                let beside = master.local().connect().expect("a context");
+                outcomes.push(call_on(&plan, &chain[1]));
+                for context in [&chain[0], &beside] {
+                    for _ in 0..20 {
+                        let took =
+                            context.ping().unwrap_or_else(|error| panic!("{plan}: another one is lost: {error}"));
+                        assert!(took < Duration::from_millis(500), "{plan}: another one answered after {took:?}");
+                    }
                 }
-                assert_eq!(beside.path(), "");
                 let start = Instant::now();
                 drop(master);
-                assert!(start.elapsed() < Duration::from_secs(21), "{way}@{at}:{what}: {:?}", start.elapsed());
-                assert_eq!(children(), [], "{way}@{at}:{what}");
+                assert!(start.elapsed() < Duration::from_secs(21), "{plan}: {:?}", start.elapsed());
+                assert_eq!(children(), [], "{plan}");
             }
+            println!("{way}, {what}: {outcomes:?}");
+            let count = |of| outcomes.iter().filter(|outcome| **outcome == of).count();
+            match what {
+                // A byte of the data is nobody's to notice; but for those, and of those of a length at least one.
+                "flip" => assert!(count(Lost) >= 1 && count(Altered) >= 1, "{way}: {outcomes:?}"),
+                // But where the first of them begins a frame: then a whole one comes twice.
+                _ => assert!(count(Lost) >= 2 && count(Altered) == 0, "{way}: {outcomes:?}"),
+            }
+            assert!(count(Unnoticed) <= 1, "{way}, {what}: the damage has no effect: {outcomes:?}");
         }
     }
-    assert!(lost >= 5, "the damage has no effect: {lost}");
 }
 
 fn hellos() {
@@ -334,31 +366,40 @@ fn hellos() {
 
 fn tools() {
     let tool = |script: &str| Recipe {
-        deadline_ms: 1500,
-        stage_ms: 400,
+        deadline_ms: 2000,
+        stage_ms: 800,
         ..Recipe::new(
             "exec",
             "tool",
             Start::Shell { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), env: Vec::new() },
         )
     };
+    let (silent, trickles) =
+        (FailureKind::StageTimeout(ConnectStage::Login), FailureKind::StageTimeout(ConnectStage::Probe));
+    let (flood, closed) = (FailureKind::Connect(ConnectStage::Probe), FailureKind::Connect(ConnectStage::Login));
+    let nothing = "nothing came for 0.8 s while logging in";
+    let longer = "the whole connect took longer than 2.0 s while waiting for the start marker";
+    let other = "more than 64 KiB of other output came";
     let master = builder().build().expect("a master");
-    for (script, latest) in [
-        ("exec sleep 600", 400),
-        ("while :; do printf x; sleep 0.05; done", 1500),
-        ("while :; do echo noise; sleep 0.05; done", 1500),
-        ("exec yes", 1500),
-        ("exec cat /dev/zero", 1500),
-        ("exec >&-; exec sleep 600", 1500),
-        ("yes >&2", 1500),
-        ("trap '' TERM HUP; while :; do sleep 0.1; done", 400),
+    // What is told, from when on, and by when.
+    for (script, kind, words, earliest, latest) in [
+        ("exec sleep 600", &silent, nothing, 800, 800),
+        ("while :; do printf x; sleep 0.05; done", &trickles, longer, 2000, 2000),
+        ("while :; do echo noise; sleep 0.05; done", &trickles, longer, 2000, 2000),
+        ("exec yes", &flood, other, 0, 2000),
+        ("exec cat /dev/zero", &flood, other, 0, 2000),
+        ("exec >&-; exec sleep 600", &closed, "closed its output while logging in", 0, 2000),
+        ("yes >&2", &silent, nothing, 800, 800),
+        ("trap '' TERM HUP; while :; do sleep 0.1; done", &silent, nothing, 800, 800),
     ] {
         let start = Instant::now();
         let error = master.connect(tool(script)).expect_err(script);
         let took = start.elapsed();
         assert_eq!(error.ran(), Ran::NotSent, "{script}: {error}");
+        assert!(error.kind() == kind && error.to_string().contains(words), "{script}: {error}");
         // What ignores TERM gets KILL after its grace.
-        assert!(took < Duration::from_millis(latest) * 3 + Duration::from_secs(2), "{script}: {error} after {took:?}");
+        let latest = Duration::from_millis(latest) * 3 + Duration::from_secs(2);
+        assert!(took >= Duration::from_millis(earliest) && took < latest, "{script}: {error} after {took:?}");
         within(Duration::from_secs(6), script, || children().is_empty());
     }
 }

@@ -18,12 +18,43 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 const MIB: u64 = 1024 * 1024;
+/// The 99th percentile of a call beside bulk.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// A count of memory that the kernel keeps of a process, in bytes.
+fn count(pid: u32, what: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = text.lines().find(|line| line.starts_with(what)).expect("its memory");
+    1024 * line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number")
+}
 
 /// The memory of a process's own, in bytes: what it shares with its file is not counted.
 fn memory(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = text.lines().find(|line| line.starts_with("RssAnon")).expect("its memory");
-    1024 * line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number")
+    count(pid, "RssAnon:")
+}
+
+/// A process while nothing is asked of it.
+struct Idle {
+    pid: u32,
+    /// Its own memory.
+    own: u64,
+    /// What it shares, with its file above all.
+    shared: u64,
+}
+
+impl Idle {
+    fn of(pid: u32) -> Idle {
+        Idle { pid, own: memory(pid), shared: Idle::shared(pid) }
+    }
+
+    fn shared(pid: u32) -> u64 {
+        count(pid, "RssFile:") + count(pid, "RssShmem:")
+    }
+
+    /// The most that it ever held of its own: the kernel misses no moment, but counts what is shared too, which seldom shrinks.
+    fn peak(&self) -> u64 {
+        count(self.pid, "VmHWM:").saturating_sub(self.shared.max(Idle::shared(self.pid)))
+    }
 }
 
 /// This process and the agents of a chain.
@@ -51,13 +82,14 @@ fn slow_calls(context: &Context, count: usize) -> Duration {
     took[count * 99 / 100]
 }
 
-/// Asserts that no process holds much more than before.
+/// Asserts that no process ever held much more than before.
 #[track_caller]
-fn within_of(before: &[(u32, u64)], most: u64, what: &str) {
-    for (hop, (pid, idle)) in before.iter().enumerate() {
-        let now = memory(*pid);
-        println!("{what}: hop {hop} holds {} KiB, idle {} KiB", now / 1024, idle / 1024);
-        assert!(now <= idle + most, "{what}: hop {hop} holds {now} bytes, idle {idle}");
+fn within_of(before: &[Idle], most: u64, what: &str) {
+    for (hop, process) in before.iter().enumerate() {
+        let (now, idle) = (memory(process.pid), process.own);
+        let ever = process.peak().max(now);
+        println!("{what}: hop {hop} holds {} KiB, at most {} KiB, idle {} KiB", now / 1024, ever / 1024, idle / 1024);
+        assert!(ever <= idle + most, "{what}: hop {hop} held {ever} bytes, idle {idle}");
     }
 }
 
@@ -69,12 +101,14 @@ fn unread() {
     let amount = if all_wanted() { 10 * 1024 * MIB } else { 256 * MIB };
     let master = master();
     let chain = chain(&master);
+    let beside = master.local().connect().expect("a context");
     slow_calls(&chain[2], 200);
-    let before: Vec<(u32, u64)> = path(&chain).into_iter().map(|pid| (pid, memory(pid))).collect();
+    slow_calls(&beside, 200);
+    let before: Vec<Idle> = path(&chain).into_iter().map(Idle::of).collect();
     let mut process = spawn(&chain[2], "cat", "/dev/zero");
     // Read for a while, so that the window is as large as it gets; and call all the while.
     let calls = std::thread::scope(|scope| {
-        let caller = scope.spawn(|| slow_calls(&chain[2], 2_000));
+        let callers = [&chain[2], &beside].map(|context| scope.spawn(|| slow_calls(context, 2_000)));
         let mut came = 0;
         while came < amount {
             match process.event().expect("its output") {
@@ -83,16 +117,16 @@ fn unread() {
             }
         }
         within_of(&before, 32 * MIB, "reading");
-        caller.join().expect("no panic")
+        callers.map(|caller| caller.join().expect("no panic"))
     });
-    println!("beside {} MiB: p99 {calls:?}", amount / MIB);
-    assert!(calls < Duration::from_millis(100) * 3, "a call took {calls:?} beside the stream");
+    println!("beside {} MiB: p99 {calls:?}, on its way and on another", amount / MIB);
+    assert!(calls.iter().all(|calls| *calls < PROMPT * 3), "calls took {calls:?} beside the stream");
     // Read no more: everything stands still.
     std::thread::sleep(Duration::from_secs(1));
     within_of(&before, 32 * MIB, "not reading");
-    let calls = slow_calls(&chain[2], 2_000);
+    let calls = [&chain[2], &beside].map(|context| slow_calls(context, 2_000));
     println!("beside a stream that stands: p99 {calls:?}");
-    assert!(calls < Duration::from_millis(100) * 3, "a call took {calls:?} beside what stands");
+    assert!(calls.iter().all(|calls| *calls < PROMPT * 3), "calls took {calls:?} beside what stands");
     drop(process);
     within(Duration::from_secs(6), "it runs on", || chain[2].info().expect("an answer").processes == 0);
 }
@@ -108,7 +142,7 @@ fn stalled() {
     }
     let master = master();
     let chain = chain(&master);
-    let before: Vec<(u32, u64)> = path(&chain).into_iter().map(|pid| (pid, memory(pid))).collect();
+    let before: Vec<Idle> = path(&chain).into_iter().map(Idle::of).collect();
     let mut processes: Vec<Process> = (0..STREAMS).map(|_| spawn(&chain[2], "cat", "/dev/zero")).collect();
     // Each has begun.
     for process in &mut processes {
@@ -117,10 +151,10 @@ fn stalled() {
     std::thread::sleep(Duration::from_secs(2));
     // Two outputs each: 16 MiB of windows, and floors.
     let budget = 16 * MIB + 2 * STREAMS as u64 * 16 * 1024;
-    within_of(&before, budget * 2, "stalled");
+    within_of(&before, budget, "stalled");
     let calls = slow_calls(&chain[2], 500);
     println!("beside {STREAMS} stalled streams: p99 {calls:?}");
-    assert!(calls < Duration::from_millis(100) * 3, "a call took {calls:?}");
+    assert!(calls < PROMPT * 3, "a call took {calls:?}");
     let start = Instant::now();
     drop(processes);
     within(Duration::from_secs(30), "some run on", || chain[2].info().expect("an answer").processes == 0);
