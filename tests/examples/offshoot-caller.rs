@@ -1,5 +1,7 @@
 //! A user's program that runs functions of its own in two contexts of this machine, one below the other: for tests that
-//! harm it. It takes a line from its input, and writes its first argument when the functions have seen all of it.
+//! harm it. It takes a line from its input, and writes its first argument when the functions have seen all of it. With
+//! the arguments `log` and a logger it shows what it and they log instead: `ours` is that of `offshoot::log::init`, `own`
+//! one that was there before.
 
 #![deny(unsafe_code)]
 
@@ -26,6 +28,46 @@ fn further(here: &Here, texts: Vec<String>) -> Result<usize, Box<dyn std::error:
     Ok(sum)
 }
 
+#[offshoot::remote]
+fn say(text: String) {
+    log::warn!("{text}, a warning");
+    log::debug!("{text}, in detail");
+    println!("{text}, printed");
+}
+
+/// A logger as users have them.
+struct Own;
+
+impl log::Log for Own {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("own logger: {} {}", record.target(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+fn show_log(logger: &str) -> Result<(), Box<dyn std::error::Error>> {
+    if logger == "own" {
+        log::set_logger(&Own)?;
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    offshoot::log::init();
+    offshoot::log::init();
+    log::warn!("here \x1b[31m\nand \u{202e}below");
+    log::debug!("here, in detail");
+    let master = Master::new()?;
+    let context = master.local().connect()?;
+    let below = context.local().connect()?;
+    say::on(&context, "there".into())?;
+    say::on(&below, "further \x1b]0;t\x07".into())?;
+    master.shutdown();
+    Ok(())
+}
+
 fn run(word: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -45,7 +87,8 @@ fn run(word: &str) -> Result<(), Box<dyn std::error::Error>> {
 fn main() -> ExitCode {
     offshoot::init();
     let word = std::env::args().nth(1).unwrap_or_default();
-    match run(&word) {
+    let logger = std::env::args().nth(2).filter(|_| word == "log");
+    match logger.map_or_else(|| run(&word), |logger| show_log(&logger)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             use std::io::Write as _;

@@ -215,6 +215,20 @@ impl<'a> Offshoot<'a> {
         Offshoot::in_place(tag, tag.command(binary()), None, arguments, None)
     }
 
+    /// Another program than the command, on this machine.
+    pub fn program(tag: &'a Tag, program: &Path, arguments: &[&str]) -> Offshoot<'a> {
+        let mut command = tag.command(program);
+        command.args(arguments);
+        Offshoot::in_place(tag, command, None, &[], None)
+    }
+
+    /// As [`program`](Self::program), on a terminal of its own that shows colours.
+    pub fn program_on_terminal(tag: &'a Tag, program: &Path, arguments: &[&str]) -> Terminal {
+        let mut command = tag.command(crate::host::fixture_program());
+        command.env_remove("NO_COLOR").env("TERM", "xterm").arg("terminal").arg(program).args(arguments);
+        Offshoot::in_place(tag, command, None, &[], None).start_on_terminal()
+    }
+
     /// `command` starts the program; `-F config` is put behind the subcommand.
     pub(crate) fn in_place(
         tag: &'a Tag,

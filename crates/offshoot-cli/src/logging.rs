@@ -5,7 +5,7 @@ use std::io::Write;
 use log::LevelFilter;
 use offshoot::escape::escaped;
 
-/// Starts logging. `OFFSHOOT_LOG` selects by module (`offshoot_route=trace`) and wins over `-v`.
+/// Starts logging. `OFFSHOOT_LOG` selects by module (`offshoot_route=trace`) or context, and wins over `-v`.
 pub(crate) fn start(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => LevelFilter::Error,
@@ -15,7 +15,11 @@ pub(crate) fn start(verbose: u8, quiet: bool) {
         _ => LevelFilter::Trace,
     };
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_env("OFFSHOOT_LOG").format(|out, record| {
+    builder.filter_level(level);
+    offshoot::log::selected(|name, level| {
+        builder.filter(name, level);
+    });
+    builder.format(|out, record| {
         // A record may carry text of a target: R10 holds for it as for output.
         let text = record.args().to_string();
         let level = record.level().as_str().to_ascii_lowercase();

@@ -14,11 +14,13 @@
 //! (`17 lines dropped`). Output is never dropped: who writes faster than it is read waits. Whatever could change a
 //! terminal is escaped, one record is one line, and lines of output beyond 8 KiB go on in the next record.
 
-#[cfg(feature = "env_logger")]
 use std::io::Write;
 
+use ::log::LevelFilter;
+
 /// Shows the log on stderr, with colours on a terminal: level *info* and above, or what the variable `OFFSHOOT_LOG`
-/// selects, such as `warn,ctx.ssh:web1=debug`. Does nothing when there is a logger already.
+/// selects, such as `warn,ctx.ssh:jump/ssh:web1=debug`: a level, or the beginning of a target and a level for it. Does
+/// nothing when there is a logger already.
 ///
 /// # Examples
 ///
@@ -39,7 +41,11 @@ use std::io::Write;
 #[cfg(feature = "env_logger")]
 pub fn init() {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(::log::LevelFilter::Info).parse_env("OFFSHOOT_LOG").format(|out, record| {
+    builder.filter_level(LevelFilter::Info);
+    selected(|name, level| {
+        builder.filter(name, level);
+    });
+    builder.format(|out, record| {
         use ::log::kv::Key;
         let level = record.level();
         let style = out.default_level_style(level);
@@ -57,12 +63,41 @@ pub fn init() {
     let _ = builder.try_init();
 }
 
+/// What the variable `OFFSHOOT_LOG` selects: each level, with the beginning of the targets that it is for. What is no
+/// selection is told on stderr, and passed over.
+///
+/// Not by the parser of `env_logger`: names of contexts have slashes, where that one's names end.
+#[doc(hidden)]
+pub fn selected(mut filter: impl FnMut(Option<&str>, LevelFilter)) {
+    let Ok(text) = std::env::var("OFFSHOOT_LOG") else { return };
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match directive(part) {
+            Some((name, level)) => filter(name, level),
+            None => {
+                let part = crate::escape::escaped(part.as_bytes());
+                let text = "warning: OFFSHOOT_LOG: passed over, since that is no level";
+                // Where stderr is closed there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "{text}: {part}");
+            }
+        }
+    }
+}
+
+/// `LEVEL`, `NAME=LEVEL`, or a name alone, of which everything is wanted.
+fn directive(part: &str) -> Option<(Option<&str>, LevelFilter)> {
+    match part.rsplit_once('=') {
+        Some((name, "")) => Some((Some(name), LevelFilter::Trace)),
+        Some((name, level)) => Some((Some(name.trim_end()), level.trim_start().parse().ok()?)),
+        None => Some(part.parse().map_or((Some(part), LevelFilter::Trace), |level| (None, level))),
+    }
+}
+
 /// The time of day, in UTC, of a time since 1970.
 #[cfg(feature = "env_logger")]
 fn clock(seconds: f64) -> String {
-    let day = seconds.rem_euclid(86400.0);
-    let (hours, minutes) = ((day / 3600.0) as u32, (day / 60.0) as u32 % 60);
-    format!("{hours:02}:{minutes:02}:{:06.3} ", day % 60.0)
+    let day = (seconds.rem_euclid(86400.0) * 1000.0) as u32;
+    let (hours, minutes) = (day / 3_600_000, day / 60_000 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03} ", day / 1000 % 60, day % 1000)
 }
 
 #[cfg(all(test, feature = "env_logger"))]
@@ -71,5 +106,22 @@ mod tests {
     fn a_time_is_shown_as_the_time_of_day() {
         assert_eq!(super::clock(86400.0 + 3723.25), "01:02:03.250 ");
         assert_eq!(super::clock(0.0), "00:00:00.000 ");
+        assert_eq!(super::clock(86399.9999), "23:59:59.999 ");
+    }
+
+    #[test]
+    fn contexts_behind_others_are_selected_by_their_names() {
+        use ::log::LevelFilter::{Debug, Off, Trace};
+        for (part, expected) in [
+            ("debug", Some((None, Debug))),
+            ("OFF", Some((None, Off))),
+            ("ctx.ssh:jump/ssh:web1=debug", Some((Some("ctx.ssh:jump/ssh:web1"), Debug))),
+            ("ctx.a=b = debug", Some((Some("ctx.a=b"), Debug))),
+            ("ctx.ssh:web1", Some((Some("ctx.ssh:web1"), Trace))),
+            ("ctx.ssh:web1=", Some((Some("ctx.ssh:web1"), Trace))),
+            ("ctx.ssh:web1=loud", None),
+        ] {
+            assert_eq!(super::directive(part), expected, "{part}");
+        }
     }
 }
