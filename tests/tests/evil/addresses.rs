@@ -1,13 +1,16 @@
-//! S2, R3: addresses are given, never claimed. Every kind of frame from every address that is not the sender's, and to
+//! S2, R3, S8: addresses are given, never claimed. Every kind of frame from every address that is not the sender's, and to
 //! every address that lies below it; losses of others.
 
 use bytes::Bytes;
+use offshoot_tests::bounded::eventually;
 use offshoot_wire::{
-    Address, ChannelEnd, Credit, EndReason, Failure, FailureKind, Frame, FrameKind, Gone, LostReason, encode,
+    Address, ChannelEnd, Credit, EndReason, Failure, FailureKind, Frame, FrameKind, Gone, LogRecord, LostReason, encode,
 };
 
 use crate::case::Expect::{Cut, Passed};
 use crate::case::{Scene, cases};
+use crate::records::{self, FromBelow};
+use crate::stage::PATIENCE;
 
 /// A well-formed frame of a routed kind.
 fn frame(kind: FrameKind, src: Address, dst: Address, scene: &Scene) -> Frame {
@@ -90,6 +93,34 @@ cases! {
                 scene.link.send(&frame);
             }
         }
+    };
+    s8_a_log_record_with_controls_in_all_that_it_says: Passed, |scene| {
+        let nasty = "\x1b]0;t\x07\x1b[2J\r\nx\u{9b}\u{202e}\x7f\0";
+        let send = |scene: &mut Scene, seq, level, said: &str| {
+            let (module, thread, text) = (said.to_owned(), said.to_owned(), said.to_owned());
+            let body = encode(&LogRecord { seq, level, unix_us: u64::MAX, module, thread, text });
+            let frame = Frame::routed(FrameKind::Log, Address::ROOT, scene.me.clone(), 0);
+            scene.link.send(&frame.with_body(body.into()));
+        };
+        send(scene, 1, 3, nasty);
+        // A level that is none, and a number that tells of more losses than there can be.
+        send(scene, u64::MAX, 9, nasty);
+        send(scene, 2, 1, "heard still");
+        let heard = || records::from_below().iter().any(|record| record.text == "heard still");
+        assert!(eventually(PATIENCE, heard), "its records are heard no more: {:?}", records::from_below());
+        let name = scene.evil.path().replace(" -> ", "/");
+        let escaped = "\\x1b]0;t\\x07\\x1b[2J\\x0d\\x0ax\\xc2\\x9b\\xe2\\x80\\xae\\x7f\\x00";
+        let first = FromBelow {
+            target: format!("ctx.{name}::{escaped}"),
+            module: escaped.into(),
+            thread: escaped.into(),
+            text: escaped.into(),
+        };
+        let of_it: Vec<FromBelow> =
+            records::from_below().into_iter().filter(|record| record.target.starts_with(&format!("ctx.{name}::"))).collect();
+        assert_eq!(of_it.len(), 3, "{of_it:#?}");
+        assert_eq!(of_it[0], first);
+        assert_eq!(of_it[1].text, format!("{} lines dropped", u64::MAX - 2));
     };
     s2_what_is_sent_to_a_context_that_never_was_is_answered_and_goes_nowhere: Passed, |scene| {
         let dst = scene.parent.child(4_000_000_000).expect("not deep");

@@ -1,11 +1,11 @@
 //! A real agent between the test and the test: the test is its parent and its child, and sees what it passes.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use offshoot_wire::{
     Address, ConnectReply, ConnectSpec, Failure, FailureKind, Frame, FrameHeader, FrameKind, Gone, Grant, GrantLink,
-    ImageSpec, LostReason, Recipe, Start, Verb, decode, encode,
+    ImageSpec, LogRecord, LostReason, Recipe, Start, Verb, decode, encode,
 };
 
 use crate::above::Above;
@@ -182,10 +182,29 @@ between! {
     s8_a_log_record_comes_with_the_address_that_the_path_says: |between| {
         let below = between.me.child(3).expect("not deep");
         let frame = Frame::routed(FrameKind::Log, Address::ROOT, below.clone(), 0);
-        between.below.send(&frame.with_body(Bytes::from_static(b"\x1b[2Jhello")));
+        let (module, thread, text) = ("/1".into(), "\x1b[2J".into(), "from /1\nand more".into());
+        let body: Bytes = encode(&LogRecord { seq: 1, level: 3, unix_us: 0, module, thread, text }).into();
+        between.below.send(&frame.with_body(body.clone()));
         let passed = between.passed_up();
         assert_eq!(passed.len(), 1, "{passed:?}");
-        assert_eq!((passed[0].0.kind, &passed[0].0.src), (FrameKind::Log, &below));
+        assert_eq!((passed[0].0.kind, &passed[0].0.src, &passed[0].1), (FrameKind::Log, &below, &body));
+    };
+    s13_records_are_made_down_to_the_level_that_the_parent_says: |between| {
+        let (mut children, mut wanted) = (Vec::new(), Duration::ZERO);
+        // Nothing at all until it is told to. Who connects says so in a debug record.
+        for (number, level) in [(2, None), (3, Some(1)), (4, Some(3)), (5, Some(4))] {
+            if let Some(level) = level {
+                wanted = UNIX_EPOCH.elapsed().expect("later");
+                between.above.link.send(&Frame::link(FrameKind::LogLevel, Bytes::copy_from_slice(&[level])));
+            }
+            children.push(child(&mut between.above, number));
+        }
+        let (header, body) = between.above.link.await_frame("a record", |header| header.kind == FrameKind::Log);
+        let record: LogRecord = decode(&body).expect("a record");
+        // They are counted where they are made: this is the first, and was not made before it was wanted.
+        assert_eq!((&header.src, record.seq, record.level), (&between.above.agent, 1, 4), "{record:?}");
+        assert!(u128::from(record.unix_us) >= wanted.as_micros(), "{record:?}");
+        drop(children);
     };
     s13_log_records_pass_at_their_rate: |between| {
         let frame = Frame::routed(FrameKind::Log, Address::ROOT, between.me.clone(), 0);
