@@ -63,12 +63,17 @@ fn storm(records: u32) -> u64 {
     began.elapsed().as_micros() as u64
 }
 
+/// So many letters, no part of them like another.
+fn letters(bytes: usize) -> String {
+    (0..bytes as u64).map(|at| char::from(b'a' + (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8 % 26)).collect()
+}
+
 /// Writes so many bytes at once, and no end of line.
 #[offshoot::remote]
 fn write(bytes: usize) -> std::io::Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    out.write_all(&vec![b'x'; bytes])?;
+    out.write_all(letters(bytes).as_bytes())?;
     out.flush()
 }
 
@@ -239,8 +244,10 @@ fn storms(config: &str, master: &Master, host: &str, records: u32) -> Result<(),
     comes(|came| here(came) + lost(came) >= records as usize);
     let came = CAME.lock().expect("no panic");
     println!(
-        "storm: records {records} took_us {took} calls {calls} idle_us {} beside_us {} here {} lost {}",
+        "storm: records {records} per_second {} calls {calls} idle_us {} longest_us {} beside_us {} here {} lost {}",
+        u64::from(records) * 1_000_000 / took.max(1),
         p99(idle),
+        beside.iter().max().map_or(0, Duration::as_micros),
         p99(beside),
         here(&came),
         lost(&came)
@@ -248,20 +255,34 @@ fn storms(config: &str, master: &Master, host: &str, records: u32) -> Result<(),
     Ok(())
 }
 
-/// Output without an end of line comes whole, the last of it with the end of the tree.
+/// Output without an end of line comes whole, the last of it with the end of the tree, and delays no call.
 fn unterminated(config: &str, master: &Master, host: &str, bytes: usize) -> Result<(), Failed> {
     keep(log::LevelFilter::Info);
     let context = master.connect(ssh(config, host))?;
     nothing::on(&context)?;
     let began = Instant::now();
-    write::on(&context, bytes)??;
+    let writes = write::start(&context, bytes);
+    let (mut calls, mut longest) = (0, Duration::ZERO);
+    while !writes.is_done() || calls == 0 {
+        let began = Instant::now();
+        nothing::on(&context)?;
+        (calls, longest) = (calls + 1, longest.max(began.elapsed()));
+    }
+    writes.wait()??;
     let took = began.elapsed().as_micros();
     drop(context);
-    master.shutdown_with_grace(Duration::ZERO);
+    master.shutdown();
+    // The logger may be behind.
+    comes(|came| came.iter().map(|(.., text)| text.len()).sum::<usize>() >= bytes);
     let came = CAME.lock().expect("no panic");
-    let sum: usize =
-        came.iter().filter(|(_, target, _)| target.ends_with("::stdout")).map(|(.., text)| text.len()).sum();
-    println!("unterminated: written {bytes} took_us {took} here {sum}");
+    let parts = || came.iter().filter(|(_, target, _)| target.ends_with("::stdout")).map(|(.., text)| text.as_str());
+    println!(
+        "unterminated: written {bytes} took_us {took} longest_us {} here {} part {} same {}",
+        longest.as_micros(),
+        parts().map(str::len).sum::<usize>(),
+        parts().map(str::len).max().unwrap_or(0),
+        u8::from(parts().collect::<String>() == letters(bytes))
+    );
     Ok(())
 }
 
@@ -300,6 +321,7 @@ fn economy(config: &str, master: &Master, host: &str, contexts: usize, threads: 
     println!("first calls of {} in {} ms", behind.len(), began.elapsed().as_millis());
     told("master", &master.context().content_stats()?);
     told("bastion", &bastion.content_stats()?);
+    println!("link: came {}", bastion.info()?.link_bytes.0);
     Ok(())
 }
 
@@ -334,12 +356,13 @@ fn preload(config: &str, master: &Master, host: &str, contexts: usize) -> Result
     for done in master.preload_timeout(&behind, Duration::from_secs(60)) {
         done?;
     }
-    let before = bastion.content_stats()?;
-    told("preloaded", &before);
+    told("preloaded", &bastion.content_stats()?);
+    let link_before = bastion.info()?.link_bytes.0;
     for context in &behind {
         who::on(context)?;
     }
     told("called", &bastion.content_stats()?);
+    println!("link: came {link_before} later {}", bastion.info()?.link_bytes.0 - link_before);
     Ok(())
 }
 

@@ -119,6 +119,9 @@ fn an_image_goes_over_a_link_once_however_many_contexts_behind_it_are_called_at_
         let master = stats(&done, "master");
         assert_eq!((master["requests"], master["bytes_out"]), (1, image + 8), "{done}");
         assert_eq!(master["kept"], 0, "what can be read again takes no memory: {done}");
+        // And so says the link itself, with all that connecting and calling took.
+        let came = numbers(&done, "link", "came")["came"];
+        assert!(came > image && came < image + image / 10, "{came} bytes came for an image of {image}: {done}");
         println!("{}", done.out());
     }
     tag.assert_nothing_left(GONE);
@@ -130,11 +133,15 @@ fn a_preloaded_image_is_not_asked_for_by_the_first_call() {
     or_not_run!(name, host::allowed());
     let tag = Tag::new("preload");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1")]));
+    let image = std::fs::metadata(or_not_run!(name, product::calls())).expect("the program").len();
     let done = or_not_run!(name, fleet.calls(&tag, &["preload", "h1", "5"])).run();
     works(&done);
     let (before, after) = (stats(&done, "preloaded"), stats(&done, "called"));
     assert_eq!((before["asked"], before["requests"]), (1, 5), "{done}");
     assert_eq!(before, after, "{done}");
+    let link = numbers(&done, "link", "came");
+    assert!(link["came"] > image && link["came"] < image + image / 10, "an image of {image}: {done}");
+    assert!(link["later"] < image / 10, "an image of {image}: {done}");
     tag.assert_nothing_left(GONE);
 }
 
@@ -212,6 +219,8 @@ fn a_storm_of_records_from_a_host_delays_no_call_and_every_record_is_here_or_cou
     assert!(storm["calls"] > 0 && storm["lost"] > 0, "it was no storm: {done}");
     // The promise is 5 × idle + 50 ms; asserted is three times that.
     assert!(storm["beside_us"] <= 3 * (5 * storm["idle_us"] + 50_000), "{done}");
+    // Nor does any one of them wait for the end of it, which is seconds away.
+    assert!(storm["longest_us"] < 2_000_000, "{done}");
     tag.assert_nothing_left(GONE);
 }
 
@@ -225,7 +234,9 @@ fn a_mebibyte_without_an_end_of_line_comes_whole_from_a_host() {
     works(&done);
     println!("{}", done.out());
     let line = numbers(&done, "unterminated", "written");
-    assert_eq!((line["written"], line["here"]), (1 << 20, 1 << 20), "{done}");
+    assert_eq!((line["written"], line["here"], line["same"]), (1 << 20, 1 << 20, 1), "{done}");
+    // In parts that any logger takes, and nobody waits for it.
+    assert!(line["part"] == 8192 && line["longest_us"] < 2_000_000, "{done}");
     tag.assert_nothing_left(GONE);
 }
 

@@ -279,7 +279,7 @@ impl Master {
 
     /// Ends the tree: processes get TERM, after 5 s KILL, and all contexts end. Returns when all are gone, after 7 s at
     /// the latest. Calls that are under way end with an error, and so does whatever is asked from then on. Dropping the master
-    /// does the same.
+    /// does the same, and waits for the logger until it has taken all that came, for 2 s more at most.
     pub fn shutdown(&self) {
         self.shutdown_with_grace(GRACE);
     }

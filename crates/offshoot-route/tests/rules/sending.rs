@@ -19,8 +19,36 @@ fn a_large_copy_does_not_delay_a_call() {
     lab.ask(0, a, Verb::Echo, None).expect("room");
     lab.carry(0, a, 1000);
     assert_eq!(lab.requests(a).len(), 1, "the call goes before the bulk");
-    // And what is in flight without acknowledgement stays small, however much waits.
-    let link = lab.link(0, a);
+    little_is_in_flight(&mut lab, a);
+}
+
+#[test]
+fn images_on_their_way_do_not_delay_a_call() {
+    let mut lab = Lab::new();
+    let a = lab.add(0);
+    let b = lab.add(a);
+    let wanted: Vec<_> = (0..4).map(|_| lab.ask(a, 0, Verb::Image, None).expect("room")).collect();
+    lab.settle();
+    let now = lab.now;
+    for id in wanted {
+        lab.nodes[a].consumed(id, channel::STDOUT, 0, now);
+    }
+    let served = lab.requests(0);
+    lab.settle();
+    for id in served {
+        assert!(lab.nodes[0].send(id, channel::STDOUT, Bytes::from(vec![0; 256 * 1024]), now) > 0);
+    }
+    lab.ask(0, a, Verb::Echo, None).expect("room");
+    lab.ask(0, b, Verb::Echo, None).expect("room");
+    lab.carry(0, a, 1000);
+    lab.carry(a, b, 1000);
+    assert_eq!((lab.requests(a).len(), lab.requests(b).len()), (1, 1), "calls go before the images");
+    little_is_in_flight(&mut lab, a);
+}
+
+/// What is in flight to `a` without acknowledgement stays small, however much waits.
+fn little_is_in_flight(lab: &mut Lab, a: usize) {
+    let (link, now) = (lab.link(0, a), lab.now);
     let mut bytes = Vec::new();
     while lab.nodes[0].poll_transmit(link, 1 << 20, &mut bytes, now) {}
     let stats = lab.nodes[0].stats(link).expect("up");

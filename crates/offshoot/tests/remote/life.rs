@@ -396,9 +396,12 @@ fn memory_of(pids: &[u32]) -> Vec<u64> {
     pids.iter().map(of).collect()
 }
 
-/// A million where all is wanted, else a tenth of that.
+/// By how much a process may grow in the second half: some pages of an allocator that saw a fuller moment, 16 bytes a call.
+const FLAT: u64 = 3 << 19;
+
+/// A million where all is wanted, else a fifth of that. The first hundred thousand fill what is kept for reuse.
 fn flat() {
-    let calls: u32 = if all_wanted() { 1_000_000 } else { 100_000 };
+    let calls: u32 = if all_wanted() { 1_000_000 } else { 200_000 };
     let master = master();
     let context = local(&master);
     let worker = pid::on(&context).expect("a value");
@@ -411,15 +414,12 @@ fn flat() {
             }
         }
     };
-    run(0..calls / 10);
+    run(0..calls / 2);
     let before = memory_of(&pids);
-    run(calls / 10..calls);
+    run(calls / 2..calls);
     let after = memory_of(&pids);
     for (before, after) in before.iter().zip(&after) {
-        assert!(
-            *before > 0 && *after < before + (8 << 20),
-            "{before} bytes after a tenth of the calls, {after} at the end"
-        );
+        assert!(*before > 0 && *after < before + FLAT, "{before} bytes after half of the calls, {after} at the end");
     }
     assert_eq!(pid::on(&context).expect("a value"), worker, "another worker");
 }
