@@ -197,15 +197,33 @@ fn sudo_rs_leads_to_the_other_account_too() {
     let name = "sudo_rs_leads_to_the_other_account_too";
     let tag = Tag::new("sudors");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[bed::peer("h1").profile(Profile::SudoRs)]));
-    answer(&fleet, &[("sudo-nopty", "wrong".into())]);
+    answer(&fleet, &[]);
     let input = payload();
-    side_by_side(&["nopass", "pw", "stars"], |account| {
+    side_by_side(&["nopass", "pw", "stars", "nopty"], |account| {
         let target = format!("sudo-{account}@h1/sudo:root");
         works(&attempt(&fleet, &tag, &target, &input), &target, "root", &input);
     });
-    attempt(&fleet, &tag, "sudo-nopty@h1/sudo:root", b"").expect_error(code::OURS, &["password is wrong"]);
-    attempt(&fleet, &tag, "sudo-none@h1/sudo:root", b"").expect_error(code::OURS, &["sudo-none"]);
-    assert_eq!(bed::refused(&fleet), ["sudo sudo-nopty"]);
+    let target = "sudo-pw@h1/sudo:goal";
+    works(&attempt(&fleet, &tag, target, &input), target, "goal", &input);
+    assert_eq!(bed::refused(&fleet), [""; 0]);
+    let wrong = format!("{} is wrong", fleet.accounts().secret());
+    answer(&fleet, &["sudo-nopty", "sudo-pw", "sudo-stars"].map(|name| (name, wrong.clone())));
+    let cases: [(&str, &[&str]); 6] = [
+        ("sudo-nopty@h1/sudo:root", &["password is wrong", "sudo:root"]),
+        ("sudo-pw@h1/sudo:root", &["password is wrong"]),
+        ("sudo-stars@h1/sudo:root", &["password is wrong"]),
+        ("sudo-none@h1/sudo:root", &["sudo-none", "sudoers"]),
+        ("sudo-one@h1/sudo:root", &["sudo-one", "sudoers"]),
+        ("sudo-nopass@h1/sudo:nobody-here", &["nobody-here", "user"]),
+    ];
+    side_by_side(&cases, |(target, said)| {
+        let done = attempt(&fleet, &tag, target, b"");
+        done.expect_error(code::OURS, said);
+        assert!(!done.err().contains(fleet.accounts().secret()), "{done}");
+    });
+    let done = fleet.offshoot(&tag, &["exec", "sudo-pw@h1/sudo:root", "--", "true"]).run();
+    done.expect_error(code::OURS, &["none was given", "sudo:root", "--password-"]);
+    assert_eq!(bed::refused(&fleet), ["nopty", "pw", "stars"].map(|name| format!("sudo sudo-{name}")));
     tag.assert_nothing_left(GONE);
 }
 
