@@ -30,6 +30,10 @@ fn a_tree_whose_processes_are_killed_and_stopped_at_random_keeps_its_promises() 
     assert!(number(&report, "kills") >= 10, "{done}");
     assert!(number(&report, "once") >= 50, "{done}");
     assert!(report.contains("nothing is left"), "{done}");
+    // One on each of four levels is left alone and holds what it held; functions ran.
+    assert_eq!(report.matches(" descriptors early and late; ").count(), 4, "{done}");
+    let functions = report.split_once("operations  functions: ").map(|(_, count)| count.split(' ').next());
+    assert!(functions.flatten().and_then(|count| count.parse::<u64>().ok()) >= Some(8), "{done}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ const UNSAFE_TARGETS: &[(&str, &str)] = &[
     ("offshoot_mux", "#![deny(unsafe_code)]"),
     ("offshoot-bench-calls", "#![deny(unsafe_code)]"),
     ("offshoot-short", "#![deny(unsafe_code)]"),
+    ("offshoot-soak", "#![deny(unsafe_code)]"),
 ];
 
 /// The freestanding loader: its binaries are system calls and little else.

@@ -81,6 +81,11 @@ impl Effects {
         Effects { folder: folder.to_path_buf(), began: Instant::now(), inner: Mutex::default() }
     }
 
+    /// Where what its programs leave lies.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn file(&self, epoch: u64) -> PathBuf {
         self.folder.join(format!("effects.{epoch}"))
     }

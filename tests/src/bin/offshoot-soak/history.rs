@@ -86,6 +86,12 @@ impl History {
         }
     }
 
+    /// Gives the memory of all that was noted back.
+    pub(crate) fn forget(&self) {
+        *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = VecDeque::new();
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = VecDeque::new();
+    }
+
     /// By how much this machine was late since then, of the last five minutes.
     pub(crate) fn late_since(&self, since: Instant) -> Duration {
         let lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);

@@ -32,6 +32,10 @@ pub(crate) enum Part {
     Client,
     /// The session of the sshd that serves that client.
     Session,
+    /// The worker at the fault's address, which runs functions for the context above it.
+    Worker,
+    /// The worker's supervisor.
+    Keeper,
     /// Not a context's, or not yet: somewhere below that address.
     Below,
 }
@@ -58,7 +62,9 @@ pub(crate) enum Kind {
     Call,
     /// A short program, or a stream of some hundred KiB.
     Work,
-    /// Something that lasts until its context is lost.
+    /// A remote function, which may have to start its worker.
+    Function,
+    /// Something that lasts until its context, or its worker, is lost.
     Hold,
     Connect,
     Shutdown,
@@ -99,7 +105,7 @@ impl Fault {
     /// By when those who wait for something of the context, or below it, must have been told.
     fn told(&self) -> Instant {
         match (self.blow, self.part) {
-            (Blow::Kill | Blow::Segv, Part::Agent | Part::Client | Part::Session) => self.at + AGENT,
+            (Blow::Kill | Blow::Segv, Part::Agent | Part::Worker | Part::Client | Part::Session) => self.at + AGENT,
             (Blow::Kill | Blow::Segv | Blow::Term, _) => self.at + GONE,
             (Blow::Stop, _) if self.is_lethal() => self.at + SILENCE,
             (Blow::Stop, _) => self.until,
@@ -121,7 +127,7 @@ impl Fault {
             Part::Agent => on_way && !same,
             Part::Session => on_way && !(same && matches!(self.part, Part::Client | Part::Session)),
             Part::Client => on_way && !(same && self.part == Part::Client),
-            Part::Below => false,
+            Part::Below | Part::Worker | Part::Keeper => false,
         };
         stands && stop.blow == Blow::Stop && stop.at <= self.told() && stop.until >= self.at
     }
@@ -132,10 +138,15 @@ impl Fault {
     }
 
     /// Whether it has to do with the way to `target`, or with what is asked of it.
-    fn concerns(&self, kind: Kind, target: &[u32]) -> bool {
+    fn concerns(&self, kind: Kind, target: &[u32], start: Instant) -> bool {
         let on_path = target.starts_with(&self.address);
         let below = self.address.starts_with(target);
+        // Another worker takes the place of one that is known to be lost, so what befell that does not concern those who come later.
+        let recent = self.told() >= start;
+        let child = self.address.split_last().is_some_and(|(_, above)| above == target);
         match (kind, self.part) {
+            (Kind::Function, Part::Worker | Part::Keeper) => child && recent,
+            (Kind::Function, Part::Below) => self.address == target && recent,
             // A connect ends badly when the new processes are hit; the end of a subtree waits for all that is in it.
             (Kind::Connect, Part::Below) | (Kind::Shutdown, _) => on_path || below,
             (_, Part::Below) => false,
@@ -149,11 +160,12 @@ pub(crate) fn due(kind: Kind, target: &[u32], start: Instant, faults: &[Fault]) 
     let own = match kind {
         Kind::Call => Some(CALL),
         Kind::Work => Some(WORK),
+        Kind::Function => Some(CONNECT + WORK),
         Kind::Hold => None,
         Kind::Connect => Some(CONNECT + CALL),
         Kind::Shutdown => Some(SHUTDOWN),
     };
-    let concerned = faults.iter().filter(|fault| fault.concerns(kind, target));
+    let concerned = faults.iter().filter(|fault| fault.concerns(kind, target, start));
     let (lethal, stops): (Vec<&Fault>, Vec<&Fault>) = concerned.partition(|fault| fault.is_lethal());
     // What is held back is told at the latest when the silence is over.
     let told = |fault: &Fault| {
@@ -181,11 +193,14 @@ pub(crate) fn due(kind: Kind, target: &[u32], start: Instant, faults: &[Fault]) 
 pub(crate) fn objection(
     kind: Kind,
     target: &[u32],
+    start: Instant,
     failure: &FailureKind,
     names_a_hop: bool,
     faults: &[Fault],
 ) -> Option<&'static str> {
-    let lost = faults.iter().any(|fault| fault.is_lethal() && fault.concerns(kind, target));
+    let lost = faults.iter().any(|fault| fault.is_lethal() && fault.concerns(kind, target, start));
+    // Both are begun by a login of their own kind.
+    let connects = matches!(kind, Kind::Connect | Kind::Function);
     match failure {
         FailureKind::PeerLost(LostReason::Violation(_)) | FailureKind::Malformed => Some("no member of this tree lies"),
         FailureKind::PeerLost(_) if !names_a_hop => Some("it does not name the hop that was lost"),
@@ -193,8 +208,8 @@ pub(crate) fn objection(
         FailureKind::PeerLost(_) | FailureKind::NoRoute => None,
         // A context that ends starts nothing more, and says so.
         FailureKind::Cancelled if lost => None,
-        FailureKind::Connect(_) | FailureKind::StageTimeout(_) if kind == Kind::Connect && lost => None,
-        FailureKind::Connect(_) | FailureKind::StageTimeout(_) if kind == Kind::Connect => {
+        FailureKind::Connect(_) | FailureKind::StageTimeout(_) if connects && lost => None,
+        FailureKind::Connect(_) | FailureKind::StageTimeout(_) if connects => {
             Some("neither the new context nor the way to it was hit")
         }
         _ => Some("nothing here may end so"),
@@ -231,9 +246,9 @@ mod tests {
         assert_eq!(due(Kind::Call, &[1], start, std::slice::from_ref(&stop)), Some(start + seconds(4) + CALL));
         assert_eq!(due(Kind::Call, &[2], start, std::slice::from_ref(&stop)), Some(start + CALL));
         let lost = FailureKind::PeerLost(LostReason::Silent);
-        assert!(objection(Kind::Call, &[1], &lost, true, std::slice::from_ref(&stop)).is_some());
+        assert!(objection(Kind::Call, &[1], start, &lost, true, std::slice::from_ref(&stop)).is_some());
         let long = Fault { until: start + seconds(20), ..stop };
-        assert!(objection(Kind::Call, &[1], &lost, true, &[long]).is_none());
+        assert!(objection(Kind::Call, &[1], start, &lost, true, &[long]).is_none());
     }
 
     #[test]
@@ -264,17 +279,17 @@ mod tests {
             assert_eq!(due_of(&[1, 2]), Some(faults[0].at + AGENT));
             assert_eq!(due_of(&[1, 2, 3]), Some(faults[0].at + AGENT));
             assert_eq!(due_of(&[1]), None, "whoever started the client goes on");
-            assert!(objection(Kind::Hold, &[1, 2, 3], &lost, true, &faults).is_none());
-            assert!(objection(Kind::Hold, &[1], &lost, true, &faults).is_some());
+            assert!(objection(Kind::Hold, &[1, 2, 3], start, &lost, true, &faults).is_none());
+            assert!(objection(Kind::Hold, &[1], start, &lost, true, &faults).is_some());
             let asked = [Fault { blow: Blow::Term, ..faults[0].clone() }];
             assert_eq!(due(Kind::Hold, &[1, 2], start, &asked), Some(asked[0].at + GONE));
             assert_eq!(faults[0].gone(1), faults[0].at + 2 * GONE);
             let stop = Fault { until: start + seconds(9), blow: Blow::Stop, ..faults[0].clone() };
             let stopped = std::slice::from_ref(&stop);
-            assert!(objection(Kind::Call, &[1, 2], &lost, true, stopped).is_some(), "no silence yet");
+            assert!(objection(Kind::Call, &[1, 2], start, &lost, true, stopped).is_some(), "no silence yet");
             assert_eq!(due(Kind::Call, &[1, 2], start + seconds(5), stopped), Some(stop.until + CALL));
             let long = [Fault { until: stop.at + SILENT, ..stop }];
-            assert!(objection(Kind::Call, &[1, 2], &lost, true, &long).is_none());
+            assert!(objection(Kind::Call, &[1, 2], start, &lost, true, &long).is_none());
             assert_eq!(due(Kind::Hold, &[1, 2], start, &long), Some(long[0].at + SILENCE));
         }
     }
@@ -305,20 +320,64 @@ mod tests {
     }
 
     #[test]
+    fn a_function_may_fail_with_its_worker_and_the_next_is_served() {
+        let start = Instant::now();
+        let lost = FailureKind::PeerLost(LostReason::LinkEnd);
+        let stage = FailureKind::Connect(offshoot::ConnectStage::Hello);
+        for (part, bound) in [(Part::Worker, AGENT), (Part::Keeper, GONE)] {
+            let faults = [fault(start + seconds(5), &[1, 7], part, Blow::Kill)];
+            let excused =
+                |kind, target: &[u32], since, failure| objection(kind, target, since, failure, true, &faults).is_none();
+            assert!(excused(Kind::Function, &[1], start, &lost));
+            assert!(excused(Kind::Function, &[1], start, &stage), "it was hit while it was started");
+            assert!(excused(Kind::Function, &[1], faults[0].at + bound, &lost), "nobody knows yet");
+            let later = faults[0].at + bound + Duration::from_millis(1);
+            assert!(!excused(Kind::Function, &[1], later, &lost), "another worker serves the next");
+            assert!(!excused(Kind::Function, &[2], start, &lost), "another's worker");
+            assert!(!excused(Kind::Function, &[], start, &lost), "that of one further above");
+            assert!(!excused(Kind::Call, &[1], start, &lost) && !excused(Kind::Work, &[1], start, &lost));
+            assert!(!excused(Kind::Hold, &[1], start, &lost), "the context itself goes on");
+            // One that stays is told of the end of its own worker, and of no other's.
+            assert_eq!(due(Kind::Hold, &[1, 7], start, &faults), Some(faults[0].at + bound));
+            assert_eq!(due(Kind::Hold, &[1, 8], start, &faults), None);
+            assert_eq!(due(Kind::Function, &[1], start, &faults), Some(start + CONNECT + WORK));
+        }
+        let above = [fault(start, &[1], Part::Agent, Blow::Kill)];
+        assert!(objection(Kind::Function, &[1], start + seconds(60), &lost, true, &above).is_none(), "lost for good");
+        assert_eq!(due(Kind::Hold, &[1, 7], start, &above), Some(start + CALL), "with the context above it");
+        let busy = objection(Kind::Function, &[1], start, &FailureKind::Timeout, true, &above);
+        assert!(busy.is_some());
+    }
+
+    #[test]
+    fn a_worker_that_is_stopped_for_a_while_excuses_time_alone() {
+        let start = Instant::now();
+        let stop = Fault { until: start + seconds(2), ..fault(start, &[1, 7], Part::Worker, Blow::Stop) };
+        let lost = FailureKind::PeerLost(LostReason::Silent);
+        let stopped = std::slice::from_ref(&stop);
+        assert!(objection(Kind::Function, &[1], start, &lost, true, stopped).is_some());
+        assert_eq!(due(Kind::Function, &[1], start, stopped), Some(stop.until + CONNECT + WORK));
+        assert_eq!(due(Kind::Call, &[1], start, stopped), Some(start + CALL), "its agent answers all the same");
+        let long = [Fault { until: start + SILENT, ..stop }];
+        assert!(objection(Kind::Function, &[1], start, &lost, true, &long).is_none());
+        assert!(objection(Kind::Function, &[1], start + SILENCE + seconds(1), &lost, true, &long).is_some());
+    }
+
+    #[test]
     fn a_failure_needs_a_fault_on_its_own_way() {
         let at = Instant::now();
         let faults = [fault(at, &[1, 2], Part::Agent, Blow::Kill), fault(at, &[3], Part::Below, Blow::Kill)];
         let lost = FailureKind::PeerLost(LostReason::LinkEnd);
-        assert!(objection(Kind::Work, &[1, 2, 4], &lost, true, &faults).is_none());
-        assert!(objection(Kind::Work, &[1, 2, 4], &lost, false, &faults).is_some());
-        assert!(objection(Kind::Work, &[1], &lost, true, &faults).is_some());
-        assert!(objection(Kind::Work, &[3], &FailureKind::NoRoute, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[1, 2, 4], at, &lost, true, &faults).is_none());
+        assert!(objection(Kind::Work, &[1, 2, 4], at, &lost, false, &faults).is_some());
+        assert!(objection(Kind::Work, &[1], at, &lost, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[3], at, &FailureKind::NoRoute, true, &faults).is_some());
         let stage = FailureKind::Connect(offshoot::ConnectStage::Hello);
-        assert!(objection(Kind::Connect, &[3], &stage, true, &faults).is_none());
-        assert!(objection(Kind::Connect, &[4], &stage, true, &faults).is_some());
-        assert!(objection(Kind::Call, &[3], &stage, true, &faults).is_some());
-        assert!(objection(Kind::Work, &[1, 2], &FailureKind::Malformed, true, &faults).is_some());
-        assert!(objection(Kind::Work, &[1, 2], &FailureKind::Busy, true, &faults).is_some());
+        assert!(objection(Kind::Connect, &[3], at, &stage, true, &faults).is_none());
+        assert!(objection(Kind::Connect, &[4], at, &stage, true, &faults).is_some());
+        assert!(objection(Kind::Call, &[3], at, &stage, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[1, 2], at, &FailureKind::Malformed, true, &faults).is_some());
+        assert!(objection(Kind::Work, &[1, 2], at, &FailureKind::Busy, true, &faults).is_some());
     }
 
     #[test]

@@ -112,7 +112,8 @@ fn strike(
     let Victim { address, part, process, root } = victim;
     // Behind ssh nothing descends from what is above it: each context below is a root of its own.
     // One that is being connected has none yet, and above it may be the root.
-    let behind = if part == Part::Below { Vec::new() } else { run.nodes.roots(&address) };
+    let alone = matches!(part, Part::Below | Part::Worker | Part::Keeper);
+    let behind = if alone { vec![process.pid] } else { run.nodes.roots(&address) };
     let below = below(&[vec![root], behind].concat(), all);
     let fault = Fault { at: now, until, address, part, blow, login: false, process: id(&process) };
     let fault = run.nodes.hit(fault);
@@ -151,7 +152,7 @@ fn is_settled(run: &Run<'_>, one: &mut Doomed) -> bool {
         }
         return true;
     }
-    if Instant::now() < one.due + 3 * run.history.late_since(one.since) {
+    if !run.is_late(Instant::now(), one.due, one.since) {
         return false;
     }
     let left: Vec<String> = one.processes.iter().map(ToString::to_string).collect();

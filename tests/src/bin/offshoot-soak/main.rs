@@ -4,9 +4,15 @@
 //! `run` is one run in this very process, which is the master. `soak` and `masters` start such processes and see to it that nothing of them is left: the first
 //! one run, the second many, each killed at a moment of chance. `docs/soak.md` says what is checked.
 
-#![forbid(unsafe_code)]
+// What the attribute `remote` makes puts a function into a list of the linker, which is an unsafe attribute.
+#![deny(unsafe_code)]
 
+// An allocator cannot be written without unsafe code.
+#[allow(unsafe_code)]
+mod counting;
 mod effects;
+mod functions;
+mod growth;
 mod history;
 mod judge;
 mod killer;
@@ -14,6 +20,7 @@ mod nodes;
 mod outer;
 mod rng;
 mod run;
+mod spared;
 mod ssh;
 mod watch;
 mod work;
@@ -26,7 +33,7 @@ use crate::run::Options;
 use crate::ssh::Login;
 
 const USAGE: &str = "usage: offshoot-soak run|soak|masters [--seconds N | --minutes N] [--seed S] [--every MS-MS] [--contexts N-N] [--long-stops PERCENT] \
-                     [--threads N] [--ssh PERCENT] [--folder FOLDER] [--login CONFIG --sshd PID]";
+                     [--threads N] [--ssh PERCENT] [--spared LEVELS] [--folder FOLDER] [--login CONFIG --sshd PID]";
 
 /// The mode, its options, and the folder for what programs in the tree write.
 struct Arguments {
@@ -48,6 +55,7 @@ fn arguments() -> Option<Arguments> {
         long_stops: 2,
         threads: 6,
         ssh: 10,
+        spared: killer::DEEPEST,
         login: None,
     };
     let (mut config, mut sshd) = (None, None);
@@ -64,6 +72,7 @@ fn arguments() -> Option<Arguments> {
             "--long-stops" => options.long_stops = value.parse().ok()?,
             "--threads" => options.threads = value.parse().ok()?,
             "--ssh" => options.ssh = value.parse().ok()?,
+            "--spared" => options.spared = value.parse().ok()?,
             "--login" => config = Some(value),
             "--sshd" => sshd = Some(value.parse().ok()?),
             "--folder" => folder = Some(value.into()),

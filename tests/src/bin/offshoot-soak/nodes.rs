@@ -25,6 +25,27 @@ struct Node {
     supervisor: Option<Process>,
     /// What leads to it, behind a login.
     way: Way,
+    /// The killer leaves it alone.
+    spared: bool,
+    /// What runs functions for it, as far as that is known.
+    worker: Option<Worker>,
+}
+
+/// A worker and its guard.
+struct Worker {
+    address: Vec<u32>,
+    worker: Process,
+    guard: Process,
+}
+
+impl Worker {
+    fn processes(&self) -> [(Part, &Process); 2] {
+        [(Part::Worker, &self.worker), (Part::Keeper, &self.guard)]
+    }
+
+    fn part(&self, wanted: (i32, u64)) -> Option<Part> {
+        self.processes().into_iter().find(|(_, process)| id(process) == wanted).map(|(part, _)| part)
+    }
 }
 
 #[derive(Default)]
@@ -80,6 +101,12 @@ impl Node {
         parts.into_iter().filter_map(|(part, process)| Some((part, process.as_ref()?)))
     }
 
+    /// Which part of it, or of its worker, that process is, and its address.
+    fn whose(&self, address: &[u32], wanted: (i32, u64)) -> Option<(Part, Vec<u32>)> {
+        let own = self.part(wanted).map(|part| (part, address.to_vec()));
+        own.or_else(|| self.worker.as_ref().and_then(|worker| Some((worker.part(wanted)?, worker.address.clone()))))
+    }
+
     fn part(&self, wanted: (i32, u64)) -> Option<Part> {
         self.processes().find(|(_, process)| id(process) == wanted).map(|(part, _)| part)
     }
@@ -109,7 +136,7 @@ impl Nodes {
         let mut inner = self.lock();
         // An agent whose guard is gone already has been adopted by the agent above.
         let supervisor = above.filter(|above| !inner.nodes.values().any(|node| is(&node.agent, id(above))));
-        let node = Node { context, agent, supervisor, way };
+        let node = Node { context, agent, supervisor, way, spared: false, worker: None };
         // One that is gone already cannot be asked who it was.
         let gone = node.agent.is_none()
             || node.supervisor.is_none()
@@ -125,6 +152,61 @@ impl Nodes {
             .collect();
         inner.faults.extend(before);
         inner.nodes.insert(address, node);
+    }
+
+    /// A context that was connected before anything was hit and shall not be; its agent and guard.
+    pub(crate) fn spare(&self, context: Context, login: Option<&Login>) -> Option<(Process, Process)> {
+        let address = context.address().path().to_vec();
+        self.add(context, Instant::now(), login);
+        let mut inner = self.lock();
+        let node = inner.nodes.get_mut(&address)?;
+        node.spared = true;
+        let found = login.is_none() || node.way.client.is_some() && node.way.session.is_some();
+        node.agent.clone().zip(node.supervisor.clone()).filter(|_| found)
+    }
+
+    /// That process and its guard run functions for the context, as one at an address of its own.
+    pub(crate) fn serves(&self, context: &[u32], address: &[u32], worker: Process, guard: Process) {
+        let mut inner = self.lock();
+        let Inner { nodes, faults } = &mut *inner;
+        let Some(node) = nodes.get_mut(context) else { return };
+        let new = Worker { address: address.to_vec(), worker, guard };
+        if node.worker.as_ref().is_some_and(|old| old.address == new.address) {
+            return;
+        }
+        // What was hit while nobody knew what it was.
+        for fault in faults.iter_mut().filter(|fault| fault.part == Part::Below) {
+            if let Some(part) = new.part(fault.process) {
+                (fault.part, fault.address) = (part, new.address.clone());
+            }
+        }
+        node.worker = Some(new);
+    }
+
+    /// Whether it was hit, or something above it.
+    pub(crate) fn is_lost(&self, address: &[u32]) -> bool {
+        self.lock().is_lost(address)
+    }
+
+    /// Whether the killer leaves it alone.
+    pub(crate) fn is_spared(&self, address: &[u32]) -> bool {
+        self.lock().nodes.get(address).is_some_and(|node| node.spared)
+    }
+
+    /// Those that are not spared, and below none but what is; they are forgotten.
+    pub(crate) fn take_all(&self) -> Vec<Context> {
+        let mut inner = self.lock();
+        let spares = |address: &[u32]| inner.nodes.get(address).is_some_and(|node| node.spared);
+        let top = |address: &[u32]| address.len() <= 1 || spares(&address[..address.len() - 1]);
+        let tops = inner.nodes.iter().filter(|(address, node)| !node.spared && top(address));
+        let tops: Vec<Context> = tops.map(|(_, node)| node.context.clone()).collect();
+        inner.nodes.retain(|_, node| node.spared);
+        tops
+    }
+
+    /// Gives the memory of all faults back.
+    pub(crate) fn forget_faults(&self) {
+        self.lock().faults = VecDeque::new();
     }
 
     /// The context and all below it are gone.
@@ -153,9 +235,9 @@ impl Nodes {
         let mut inner = self.lock();
         if fault.part == Part::Below {
             let mut nodes = inner.nodes.iter();
-            let found = nodes.find_map(|(address, node)| Some((node.part(fault.process)?, address)));
+            let found = nodes.find_map(|(address, node)| node.whose(address, fault.process));
             if let Some((part, address)) = found {
-                (fault.part, fault.address) = (part, address.clone());
+                (fault.part, fault.address) = (part, address);
             }
         }
         // A fault of somebody below such a context is none of its own.
@@ -171,14 +253,24 @@ impl Nodes {
     /// Any process of a context that was not hit; `below` are processes of ours that may belong to one that is being connected.
     pub(crate) fn victim(&self, rng: &mut Rng, below: &[Process]) -> Option<Victim> {
         let inner = self.lock();
-        let mut known: Vec<Victim> = Vec::new();
+        let (mut known, mut spared): (Vec<Victim>, Vec<Victim>) = Default::default();
         for (address, node) in inner.nodes.iter().filter(|(address, _)| !inner.is_lost(address)) {
             for (part, process) in node.processes() {
                 let root = node.supervisor.as_ref().map_or(process.pid, |supervisor| supervisor.pid);
-                known.push(Victim { address: address.clone(), part, process: process.clone(), root });
+                let victim = Victim { address: address.clone(), part, process: process.clone(), root };
+                if node.spared { &mut spared } else { &mut known }.push(victim);
+            }
+            // Also that of a context which is spared: whoever has lost many workers holds nothing of them.
+            if let Some(worker) = &node.worker {
+                for (part, process) in
+                    worker.processes().into_iter().filter(|(_, process)| process.refreshed().is_some())
+                {
+                    let (address, root) = (worker.address.clone(), worker.guard.pid);
+                    known.push(Victim { address, part, process: process.clone(), root });
+                }
             }
         }
-        let is_known = |process: &Process| known.iter().any(|victim| id(&victim.process) == id(process));
+        let is_known = |process: &Process| known.iter().chain(&spared).any(|victim| id(&victim.process) == id(process));
         let fits = |process: &&Process| (is_ours(process) || ssh::is_on_way(process)) && !is_known(process);
         let strangers: Vec<&Process> = below.iter().filter(fits).collect();
         if let (true, Some(stranger)) = (rng.chance(15), rng.pick(&strangers)) {

@@ -14,8 +14,11 @@ use crate::judge::{self, Blow, Kind, Part};
 use crate::nodes::{Nodes, shown};
 use crate::ssh::Login;
 
-/// The most times that are kept of one kind, for percentiles.
-const TIMES: usize = 100_000;
+/// In how long a delay of this machine is noted after it is over.
+const SEEN: Duration = Duration::from_millis(200);
+
+/// How long before an operation a delay may have kept the news of a worker's loss from it.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// The most slow things that the report names.
 const SLOW: usize = 40;
@@ -35,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) threads: u64,
     /// How many percent of the connects go through ssh, where there is an sshd.
     pub(crate) ssh: u64,
+    /// On how many levels a context is left alone by the killer.
+    pub(crate) spared: usize,
     /// Where they log in.
     pub(crate) login: Option<Login>,
 }
@@ -48,6 +53,8 @@ pub(crate) struct Run<'a> {
     pub(crate) effects: &'a Effects,
     pub(crate) counts: &'a Counts,
     pub(crate) over: AtomicBool,
+    /// There is no image of this program for contexts behind ssh.
+    pub(crate) without_image: AtomicBool,
     open: Mutex<BTreeMap<u64, (Instant, String)>>,
     next: AtomicU64,
 }
@@ -58,6 +65,13 @@ pub(crate) struct Begun {
     kind: Kind,
     target: Vec<u32>,
     start: Instant,
+}
+
+impl Begun {
+    /// The same, from now on as another kind of operation at another place.
+    pub(crate) fn becomes(self, kind: Kind, target: &[u32]) -> Begun {
+        Begun { kind, target: target.to_vec(), ..self }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -76,6 +90,7 @@ impl<'a> Run<'a> {
             effects,
             counts,
             over: AtomicBool::new(false),
+            without_image: AtomicBool::new(false),
             open: Mutex::default(),
             next: AtomicU64::new(0),
         }
@@ -93,6 +108,11 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (start, line));
         Begun { number, kind, target: target.to_vec(), start }
+    }
+
+    /// How many operations have begun.
+    pub(crate) fn operations(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Judges how it ended: in time, and when badly with a reason that is one.
@@ -114,9 +134,8 @@ impl<'a> Run<'a> {
         self.history.note(&format!("{line}after {} ms: {said}", now.saturating_duration_since(start).as_millis()));
         self.counts.operation(kind, result.is_ok());
         let about = shown(&target);
-        let late = 3 * self.history.late_since(start);
         match judge::due(kind, &target, start, &faults) {
-            Some(due) if now > due + late => {
+            Some(due) if self.is_late(now, due, start) => {
                 let by = now.saturating_duration_since(due);
                 self.history.find(&about, &format!("{line}ended {by:?} after it was due: {said}"));
             }
@@ -148,13 +167,32 @@ impl<'a> Run<'a> {
             }
         }
         if let Err(error) = result {
-            if let Some(why) = judge::objection(kind, &target, error.kind(), error.lost_at().is_some(), &faults) {
+            let objection =
+                |start| judge::objection(kind, &target, start, error.kind(), error.lost_at().is_some(), &faults);
+            // What befell a worker was to be known here before it began, but for a delay of this machine.
+            let objection = objection(start).and_then(|_| {
+                std::thread::sleep(SEEN);
+                let shortly = start.checked_sub(LATELY).unwrap_or(start);
+                objection(start.checked_sub(3 * self.history.late_since(shortly)).unwrap_or(start))
+            });
+            if let Some(why) = objection {
                 self.history.find(&about, &format!("{line}failed, and {why}: {said}"));
             }
             use offshoot::FailureKind::{NoRoute, PeerLost};
-            if matches!(error.kind(), NoRoute | PeerLost(_)) && kind != Kind::Connect {
+            // A worker's loss is not that of its context; a worker is none of the contexts that are known.
+            if matches!(error.kind(), NoRoute | PeerLost(_)) && !matches!(kind, Kind::Connect | Kind::Function) {
                 self.nodes.forget(&target);
             }
+        }
+    }
+
+    /// Whether what lasted from `since` to `now` was due before, a delay of this machine apart. Whoever measures those may wake up later than
+    /// whoever suffered one, so it is waited for.
+    pub(crate) fn is_late(&self, now: Instant, due: Instant, since: Instant) -> bool {
+        let is_late = || now > due + 3 * self.history.late_since(since);
+        is_late() && {
+            std::thread::sleep(SEEN);
+            is_late()
         }
     }
 
@@ -162,7 +200,7 @@ impl<'a> Run<'a> {
     pub(crate) fn look_at(&self, begun: &Begun) {
         let faults = self.nodes.concerning(&begun.target);
         let due = judge::due(begun.kind, &begun.target, begun.start, &faults);
-        if due.is_some_and(|due| Instant::now() > due + 3 * self.history.late_since(begun.start)) {
+        if due.is_some_and(|due| self.is_late(Instant::now(), due, begun.start)) {
             self.history
                 .find(&shown(&begun.target), &format!("operation #{} is under way after it was due", begun.number));
         }
@@ -194,16 +232,16 @@ struct Inner {
     faults: BTreeMap<&'static str, u64>,
     victims: BTreeMap<&'static str, u64>,
     operations: BTreeMap<&'static str, [u64; 2]>,
-    told: Vec<u32>,
-    gone: Vec<u32>,
+    told: Times,
+    gone: Times,
     slow: Vec<String>,
     bytes: u64,
     logins: u64,
+    served: u64,
 }
 
-fn milliseconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
-}
+/// How often there was each time, in milliseconds: no more of them than there are bounds to, however long the run.
+type Times = BTreeMap<u128, u64>;
 
 impl Counts {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -228,6 +266,8 @@ impl Counts {
             Part::Supervisor => "supervisors",
             Part::Client => "ssh clients",
             Part::Session => "sessions of sshd",
+            Part::Worker => "workers",
+            Part::Keeper => "guards of workers",
             Part::Below => "in a connect",
         };
         *self.lock().victims.entry(name).or_default() += 1;
@@ -236,6 +276,7 @@ impl Counts {
     fn operation(&self, kind: Kind, well: bool) {
         let name = match kind {
             Kind::Call => "calls",
+            Kind::Function => "functions",
             Kind::Work => "programs and streams",
             Kind::Hold => "holds",
             Kind::Connect => "connects",
@@ -249,24 +290,23 @@ impl Counts {
         self.lock().bytes += bytes;
     }
 
+    /// A context has served a function after one that had failed.
+    pub(crate) fn served(&self) {
+        self.lock().served += 1;
+    }
+
     /// A context was connected through ssh.
     pub(crate) fn logged_in(&self) {
         self.lock().logins += 1;
     }
 
     fn told(&self, after: Duration) {
-        let told = &mut self.lock().told;
-        if told.len() < TIMES {
-            told.push(milliseconds(after));
-        }
+        *self.lock().told.entry(after.as_millis()).or_default() += 1;
     }
 
     /// All below a victim was gone after that.
     pub(crate) fn gone(&self, after: Duration) {
-        let gone = &mut self.lock().gone;
-        if gone.len() < TIMES {
-            gone.push(milliseconds(after));
-        }
+        *self.lock().gone.entry(after.as_millis()).or_default() += 1;
     }
 
     /// Within the bound, and slow all the same.
@@ -285,7 +325,7 @@ impl Counts {
 
     /// The report, one fact a line.
     pub(crate) fn report(&self) -> String {
-        let mut inner = self.lock();
+        let inner = self.lock();
         let mut text = String::new();
         let faults: Vec<String> = inner.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let _ = writeln!(text, "faults      {}", faults.join(", "));
@@ -295,10 +335,11 @@ impl Counts {
             let _ = writeln!(text, "operations  {name}: {well} well, {badly} told of a loss");
         }
         let _ = writeln!(text, "logins      {} of the contexts were connected through ssh", inner.logins);
+        let _ = writeln!(text, "functions   {} times the next was served when one had failed", inner.served);
         let _ = writeln!(text, "streams     {} KiB compared", inner.bytes / 1024);
-        let told = percentiles(&mut inner.told);
+        let told = percentiles(&inner.told);
         let _ = writeln!(text, "told        {told} after a kill above, those who waited for its end");
-        let gone = percentiles(&mut inner.gone);
+        let gone = percentiles(&inner.gone);
         let _ = writeln!(text, "gone        {gone} after a kill, all below it");
         for line in &inner.slow {
             let _ = writeln!(text, "slow        {line}");
@@ -307,10 +348,28 @@ impl Counts {
     }
 }
 
-fn percentiles(times: &mut [u32]) -> String {
-    times.sort_unstable();
-    let at = |percent: usize| {
-        times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or(0)
+fn percentiles(times: &Times) -> String {
+    let count: u64 = times.values().sum();
+    let at = |percent: u64| {
+        let mut before = 0;
+        let mut reached = |times: u64| {
+            before += times;
+            before * 100 > count * percent || before == count
+        };
+        times.iter().find(|(_, many)| reached(**many)).map_or(0, |(time, _)| *time)
     };
-    format!("p50 {} ms, p99 {} ms, most {} ms ({})", at(50), at(99), at(100), times.len())
+    format!("p50 {} ms, p99 {} ms, most {} ms ({count})", at(50), at(99), at(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_times_one_by_one() {
+        assert_eq!(percentiles(&Times::new()), "p50 0 ms, p99 0 ms, most 0 ms (0)");
+        let times = Times::from([(1, 50), (7, 48), (20, 1), (900, 1)]);
+        assert_eq!(percentiles(&times), "p50 7 ms, p99 900 ms, most 900 ms (100)");
+        assert_eq!(percentiles(&Times::from([(5, 3)])), "p50 5 ms, p99 5 ms, most 5 ms (3)");
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use offshoot_tests::not_run::Unavailable;
-use offshoot_tests::process::{self, Process};
+use offshoot_tests::process::{self, Process, Signal};
 use offshoot_tests::sshd::{Place, Sshd, make_key};
 use offshoot_tests::tag::Tag;
 
@@ -98,6 +98,14 @@ fn peer(table: &str, inode: u64) -> Option<u64> {
     let (local, remote, _) = rows.iter().find(|(_, _, own)| *own == inode && inode != 0)?;
     let other = rows.iter().find(|(near, far, _)| (near, far) == (remote, local))?;
     Some(other.2)
+}
+
+/// Lets sessions go on that a master had stopped which is gone: they are none of ours, so nobody else does.
+pub(crate) fn let_go(login: &Login) {
+    for session in process::descendants(login.sshd).iter().filter(|process| is_session(process) && process.state == 'T')
+    {
+        session.signal(Signal::CONT);
+    }
 }
 
 /// Every process below the master, also those behind ssh.

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use offshoot::Master;
 use offshoot_tests::process;
 
+use crate::counting;
 use crate::effects::Effects;
+use crate::growth;
 use crate::history::History;
 use crate::killer;
 use crate::rng::Rng;
 use crate::run::{Counts, Options, Run};
+use crate::spared::Spared;
 use crate::ssh;
 use crate::work;
 
@@ -22,10 +25,6 @@ const STUCK: Duration = Duration::from_secs(120);
 const WAITING: u64 = 8;
 /// How long the end may take: a grace and a kill, three times.
 const END: Duration = Duration::from_secs(21);
-/// By how much the memory may grow from the first fifth of a long run to its last, beside a quarter: what an allocator keeps for threads.
-const GROWTH: u64 = 8 << 20;
-/// Below this length the memory says nothing.
-const LONG: Duration = Duration::from_secs(60);
 
 /// What this process holds: the targets of its open descriptors, the names of its threads.
 ///
@@ -77,13 +76,8 @@ impl std::fmt::Display for Held {
     }
 }
 
-/// Resident memory in bytes.
-fn resident() -> u64 {
-    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
-}
-
-fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+/// Whether it holds before that time is over.
+pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + limit;
     loop {
         if holds() {
@@ -111,7 +105,7 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
     let history = History::new(options.seed);
     let before = held();
     let login = options.login.clone();
-    let (length, mut report, mut memory) = (options.length, String::new(), Vec::new());
+    let (length, mut report) = (options.length, String::new());
     let effects = Effects::new(&folder);
     let counts = Counts::default();
     // On a thread of its own: one that has waited for a context keeps a descriptor for as long as it lives.
@@ -121,9 +115,18 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
                 let run = Run::new(options, master, &history, &effects, &counts);
                 let idle = idle(&run);
                 println!("up");
-                memory = load(&run);
-                end(&run, &idle);
-                report = format!(
+                // Else nothing is to be known of its memory.
+                if run.options.spared > 0 && length >= growth::LONG {
+                    age(&run);
+                }
+                let mut spared = Spared::connect(&run).unwrap_or_else(|error| {
+                    history.find("/", &format!("a connect fails before anything was hit: {error}"));
+                    Spared::default()
+                });
+                let before = (allocated(&run), run.operations());
+                load(&run, &mut spared);
+                report = end(&run, &idle, &spared, before);
+                report += &format!(
                     "held        {} descriptors and {} threads with an empty tree, before and after\n",
                     idle.counts().0,
                     idle.counts().1
@@ -151,11 +154,6 @@ pub(crate) fn run(options: Options, folder: Option<PathBuf>) -> bool {
     print!("{}{report}", counts.report());
     let [never, once, at_most] = effects.counts();
     println!("effects     {never} never, {once} once, {at_most} at most once, as was said of each");
-    let memory = growth(&memory, length).unwrap_or_else(|what| {
-        history.find("/", &what);
-        what
-    });
-    println!("memory      {memory}");
     let findings = history.findings();
     let verdict = if findings == 0 { "well" } else { "NOT WELL" };
     println!("{verdict}: seed {}, {} kills, {findings} findings", history.seed, counts.kills());
@@ -180,11 +178,33 @@ fn idle(run: &Run<'_>) -> Held {
     seen
 }
 
-/// The part with faults; the memory each second.
-fn load(run: &Run<'_>) -> Vec<u64> {
+/// So many contexts come and go that the master has all that it keeps of contexts that are gone: the names of the last thousand, for their last records.
+fn age(run: &Run<'_>) {
+    const EACH: usize = 280;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    if let Err(error) = run.master.local().connect().and_then(|context| context.shutdown()) {
+                        return run.history.find("/", &format!("one of the first contexts: {error}"));
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// What this process has allocated, but for what the run itself has noted, which is forgotten.
+fn allocated(run: &Run<'_>) -> u64 {
+    run.history.forget();
+    run.nodes.forget_faults();
+    counting::live()
+}
+
+/// The part with faults; the memory of those that are spared each second.
+fn load(run: &Run<'_>, spared: &mut Spared) {
     let seed = run.options.seed;
     let threads = run.options.threads;
-    let mut memory = Vec::new();
     std::thread::scope(|scope| {
         let mut joined = Vec::new();
         for thread in 0..threads {
@@ -214,7 +234,7 @@ fn load(run: &Run<'_>) -> Vec<u64> {
                 continue;
             }
             next += Duration::from_secs(1);
-            memory.push(resident());
+            spared.look(run.operations());
             for what in run.effects.check(false) {
                 run.history.find("/", &what);
             }
@@ -226,28 +246,40 @@ fn load(run: &Run<'_>) -> Vec<u64> {
             }
         }
     });
-    memory
 }
 
-/// Empties the tree and looks whether the master holds what it held before.
-fn end(run: &Run<'_>, idle: &Held) {
-    let mut children: Vec<offshoot::Context> = Vec::new();
-    let mut rng = Rng::of(0, 0);
-    while let Some(context) = run.nodes.any(&mut rng, 1) {
-        run.nodes.forget(context.address().path());
-        children.push(context);
-    }
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        for child in &children {
-            // One that was lost has no route; others are gone when it returns.
-            scope.spawn(|| drop(child.shutdown()));
+/// Empties the tree and looks whether what was spared, and the master, hold what they held before: `before` is what this process had allocated with nothing
+/// but those in the tree, and how many operations there had been.
+fn end(run: &Run<'_>, idle: &Held, spared: &Spared, before: (u64, u64)) -> String {
+    let empty = |contexts: &[offshoot::Context]| {
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for context in contexts {
+                // One that was lost has no route; others are gone when it returns.
+                scope.spawn(|| drop(context.shutdown()));
+            }
+        });
+        if started.elapsed() > END + 3 * run.history.late_since(started) {
+            run.history.find("/", &format!("the tree was emptied in {:?}", started.elapsed()));
         }
+    };
+    empty(&run.nodes.take_all());
+    let mut report = spared.judge(run, END);
+    // What operations have left is there to stay; what their threads held goes with them.
+    let mut memory = Ok(String::new());
+    within(END, || {
+        memory = growth::left(before.0, allocated(run), run.operations() - before.1);
+        memory.is_ok()
     });
-    if started.elapsed() > END + 3 * run.history.late_since(started) {
-        run.history.find("/", &format!("the tree was emptied in {:?}", started.elapsed()));
-    }
-    drop(children);
+    let memory = memory.unwrap_or_else(|what| {
+        // A short one has not begun with all that is kept of contexts that are gone.
+        if run.options.spared > 0 && run.options.length >= growth::LONG {
+            run.history.find("/", &format!("the master grows: {what}"));
+        }
+        what
+    });
+    report += &format!("memory      of the master: {memory}\n");
+    empty(&Vec::from_iter(spared.first().cloned()));
     // A link whose tool is stopped is given up after some seconds, and nothing is stopped now.
     let (descriptors, threads) = idle.counts();
     let back = || {
@@ -257,38 +289,5 @@ fn end(run: &Run<'_>, idle: &Held) {
     if !within(END, back) {
         run.history.find("/", &format!("with an empty tree there were {idle}, and are {}", held()));
     }
-}
-
-/// The memory at the beginning and at the end of a run.
-fn growth(memory: &[u64], length: Duration) -> Result<String, String> {
-    let median = |part: &[u64]| {
-        let mut part = part.to_vec();
-        part.sort_unstable();
-        part.get(part.len() / 2).copied().unwrap_or(0)
-    };
-    let fifth = memory.len() / 5;
-    // The first fifth begins when the tree is there and has been used for a while.
-    let first = median(memory.get(fifth / 2..fifth / 2 + fifth).unwrap_or_default());
-    let last = median(memory.get(memory.len() - fifth..).unwrap_or_default());
-    let text = format!("{} KiB of the master early, {} KiB late", first / 1024, last / 1024);
-    if length >= LONG && last > first + first / 4 + GROWTH {
-        Err(format!("the master grows: {text}"))
-    } else {
-        Ok(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_master_that_grows_is_found_in_a_long_run_alone() {
-        let flat: Vec<u64> = (0..100).map(|second| (20 << 20) + (second % 7) * 4096).collect();
-        let rising: Vec<u64> = (0..100_u64).map(|second| (20 << 20) + second * (1 << 20)).collect();
-        assert!(growth(&flat, LONG).is_ok());
-        assert!(growth(&rising, LONG).is_err());
-        assert!(growth(&rising, LONG / 2).is_ok());
-        assert!(growth(&[], LONG).is_ok());
-    }
+    report
 }

@@ -8,12 +8,13 @@ use offshoot::methods::Ssh;
 use offshoot::{Context, Error, Event, Stdio};
 
 use crate::effects::Claim;
+use crate::functions;
 use crate::judge::{Blow, Fault, Kind, Part};
 use crate::killer::DEEPEST;
 use crate::nodes::shown;
 use crate::rng::Rng;
 use crate::run::Run;
-use crate::ssh::HOST;
+use crate::ssh::{HOST, Login};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -31,10 +32,13 @@ pub(crate) fn busy(run: &Run<'_>, mut rng: Rng) {
             match rng.between(0, 99) {
                 0..=29 => echo(run, &mut rng, &context),
                 30..=39 => burst(run, &mut rng, &context),
-                40..=64 => program(run, &mut rng, &context),
-                65..=69 => dropped(run, &mut rng, &context),
-                70..=83 => numbers(run, &mut rng, &context),
-                84..=98 => through(run, &mut rng, &context),
+                40..=59 => program(run, &mut rng, &context),
+                60..=64 => dropped(run, &mut rng, &context),
+                65..=76 => numbers(run, &mut rng, &context),
+                77..=88 => through(run, &mut rng, &context),
+                89..=93 => functions::call(run, &mut rng, &context),
+                94..=98 => functions::effect(run, &mut rng, &context),
+                _ if run.nodes.is_spared(context.address().path()) => {}
                 _ => shutdown(run, &context),
             }
         }
@@ -43,10 +47,30 @@ pub(crate) fn busy(run: &Run<'_>, mut rng: Rng) {
     }
 }
 
+/// All that is done in a context, once.
+pub(crate) fn each(run: &Run<'_>, rng: &mut Rng, context: &Context) {
+    echo(run, rng, context);
+    burst(run, rng, context);
+    program(run, rng, context);
+    dropped(run, rng, context);
+    numbers(run, rng, context);
+    through(run, rng, context);
+    functions::effect(run, rng, context);
+    functions::call(run, rng, context);
+    if context.address().path().len() < DEEPEST {
+        for login in [None, run.options.login.as_ref()] {
+            if let Some(below) = connect_below(run, context, login) {
+                shutdown(run, &below);
+            }
+        }
+    }
+}
+
 /// A thread that waits for what ends with its context alone.
 pub(crate) fn waiting(run: &Run<'_>, mut rng: Rng) {
     while !run.is_over() {
         match run.nodes.any(&mut rng, DEEPEST) {
+            Some(context) if rng.chance(25) => functions::hold(run, &mut rng, &context, run.effects.folder()),
             Some(context) => hold(run, &mut rng, &context),
             None => std::thread::sleep(Duration::from_millis(20)),
         }
@@ -65,9 +89,13 @@ fn wrong(run: &Run<'_>, context: &Context, what: &str) {
 pub(crate) fn connect(run: &Run<'_>, rng: &mut Rng) {
     let root = run.master.context().clone();
     let above = if rng.chance(15) { root } else { run.nodes.any(rng, DEEPEST - 1).unwrap_or(root) };
-    let begun = run.begin(Kind::Connect, "connect", &at(&above));
-    let since = Instant::now();
     let ssh = run.options.login.as_ref().filter(|_| rng.chance(run.options.ssh));
+    connect_below(run, &above, ssh);
+}
+
+fn connect_below(run: &Run<'_>, above: &Context, ssh: Option<&Login>) -> Option<Context> {
+    let begun = run.begin(Kind::Connect, "connect", &at(above));
+    let since = Instant::now();
     let connected = match ssh {
         Some(login) => above.connect(Ssh::to(HOST).config(&login.config)).inspect(|_| run.counts.logged_in()),
         None => above.local().connect(),
@@ -76,8 +104,12 @@ pub(crate) fn connect(run: &Run<'_>, rng: &mut Rng) {
         Ok(context) => {
             run.nodes.add(context.clone(), since, ssh);
             run.end(begun, Ok(&format!("is {}", shown(context.address().path()))));
+            Some(context)
         }
-        Err(error) => run.end(begun, Err(&error)),
+        Err(error) => {
+            run.end(begun, Err(&error));
+            None
+        }
     }
 }
 
