@@ -409,7 +409,9 @@ fn hoards(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed> 
     let (at, beside) = (reach(config, master, hops)?, reach(config, master, hops)?);
     let (first, other) = (who::on(&at)?.0, who::on(&beside)?.0);
     let (goes_on, same) = (until_cancelled::start(&beside), until_cancelled::start(&at));
-    for (call, end) in [("hoard", hoard::on(&at, 1 << 10).map(drop)), ("call beside it", same.wait())] {
+    for (call, end) in
+        [("hoard", hoard::on(&at, 1 << 10).map(drop)), ("call beside it", same.wait_timeout(Duration::from_secs(20)))]
+    {
         match end {
             Ok(()) => println!("{call}: came"),
             Err(error) => println!("{call}: {:?} {:?}", error.kind(), error.ran()),
@@ -426,16 +428,13 @@ fn replaced(config: &str, master: &Master, hops: &[String]) -> Result<(), Failed
     // A machine that this is none of: of its image there is but the name.
     let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
     let place = std::env::current_exe()?;
-    for now in ["there", "replaced", "removed"] {
-        match now {
-            "replaced" => {
-                // As who installs another one does it.
-                let new = place.with_extension("new");
-                std::fs::copy("/bin/true", &new)?;
-                std::fs::rename(new, &place)?;
-            }
-            "removed" => std::fs::remove_file(&place)?,
-            _ => {}
+    // As who installs another one does it; nothing was looked at before.
+    let new = place.with_extension("new");
+    std::fs::copy("/bin/true", &new)?;
+    std::fs::rename(new, &place)?;
+    for now in ["replaced", "removed"] {
+        if now == "removed" {
+            std::fs::remove_file(&place)?;
         }
         let later = Master::new()?;
         for (which, master) in [("before", master), ("since", &later)] {
