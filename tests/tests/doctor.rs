@@ -142,7 +142,7 @@ fn a_target_where_nothing_starts_is_told_by_its_stage_with_why_and_what_to_do() 
     fleet.twist("limited", "no-room", "u-bash", "ulimit -f 0");
     let cases: [(&str, &[&str]); 4] = [
         ("locked", &["no place can run an agent", "nothing can be executed", "/dev/shm", "/tmp", "Permission denied"]),
-        ("no-files", &["starting the agent", "status 126"]),
+        ("no-files", &["status 126", "ulimit -n"]),
         ("no-processes", &["Cannot fork", "ulimit -u"]),
         ("no-room", &["nothing can be executed", "/dev/shm", "/tmp"]),
     ];

@@ -92,7 +92,7 @@ fn limits_that_leave_no_room_are_an_error_that_names_them() {
     let tag = Tag::new("limits");
     let fleet = or_not_run!(name, Fleet::start(&tag, &[Peer::new("h1").twisted()]));
     let limits: [(&str, &str, &str, &[&str]); 4] = [
-        ("nofile-least", "ulimit -n 8", "connect", &["starting the agent"]),
+        ("nofile-least", "ulimit -n 8", "connect", &["starting the agent", "such as `ulimit -n`"]),
         ("nproc", "ulimit -u 1", "exhausted", &["out of processes", "cannot fork", "ulimit -u"]),
         (
             "fsize",

@@ -246,7 +246,7 @@ pub(super) fn hint(stage: Stage, kind: &ErrorKind, exit: Option<Exit>, received:
             "nothing was printed at all; a login script may be waiting for input"
         }
         (ErrorKind::Ended | ErrorKind::Timeout | ErrorKind::Noise, _) => {
-            "the agent was sent but did not answer; the target may have killed it, or the path may not be 8-bit clean"
+            "the agent was sent but did not answer; the target killed it, a limit such as `ulimit -n` is too low, or the path is not 8-bit clean"
         }
         (ErrorKind::Answer, _) => {
             "`uname -sm` printed nothing readable there; is there a uname in PATH, /bin or /usr/bin?"
