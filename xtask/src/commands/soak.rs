@@ -1,6 +1,9 @@
 //! `cargo xtask soak`: the random-kill soak, masters that are killed, and every fault of the system and the link, for as long as one likes.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use offshoot_build::image::{self, Options};
+use offshoot_build::metadata::Metadata;
+use offshoot_build::triples::Triple;
 
 use super::agents;
 use crate::run;
@@ -36,10 +39,11 @@ pub struct Args {
 /// When a promise was not kept, or something cannot be built.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
-    let mut command = run::cargo_in(&workspace.root);
     // Contexts behind ssh are started from it.
     agents::build_for_host(&workspace)?;
+    let mut command;
     if args.faults {
+        command = run::cargo_in(&workspace.root);
         command.args([
             "test",
             "--package",
@@ -56,8 +60,9 @@ pub fn run(args: &Args) -> Result<()> {
         command.env("OFFSHOOT_FAULTS", "all").env("RUST_BACKTRACE", "0");
     } else {
         let mode = if args.masters { "masters" } else { "soak" };
-        command.args(["run", "--release", "--package", "offshoot-tests", "--bin", "offshoot-soak", "--", mode]);
-        command.args(["--minutes", &args.minutes.to_string()]);
+        command = std::process::Command::new(build_image(&workspace)?);
+        command.current_dir(&workspace.root).env("OFFSHOOT_AGENTS", agents::folder(&workspace));
+        command.args([mode, "--minutes", &args.minutes.to_string()]);
         command.args(args.seed.iter().flat_map(|seed| ["--seed".to_string(), seed.to_string()]));
         command.args(args.ssh.iter().flat_map(|percent| ["--ssh".to_string(), percent.to_string()]));
         command.args(args.every.iter().flat_map(|every| ["--every", every]));
@@ -65,4 +70,15 @@ pub fn run(args: &Args) -> Result<()> {
     run::check(&mut command)?;
     println!("soak: every promise was kept");
     Ok(())
+}
+
+/// The program as an image, which is static: so it can be its own on the far side of a login, too.
+fn build_image(workspace: &Workspace) -> Result<std::path::PathBuf> {
+    let metadata = Metadata::load(&workspace.root, None, &[])?;
+    let package = metadata.package(Some("offshoot-tests"), &workspace.root)?;
+    let program = metadata.program(package, Some("offshoot-soak"), None)?;
+    let base = Triple::of_this_machine().context("no image is known for this machine")?;
+    let options = Options::with(|options| options.profile = "release".into());
+    image::build(&metadata, package, &program, &[base], &options)?;
+    Ok(workspace.target.join("images").join(image::image_name("offshoot-soak", base.name)))
 }
