@@ -264,7 +264,7 @@ fn fault(error: &Error, what: String) -> Box<Fault> {
         FailureKind::Connect(stage) | FailureKind::StageTimeout(stage) => (Some(stage.to_string()), String::new()),
         FailureKind::PeerLost(reason) => (None, reason.to_string()),
         FailureKind::Os(errno) => (None, os_text(*errno)),
-        FailureKind::Exhausted(resource) => (None, shortage(*resource).to_owned()),
+        FailureKind::Exhausted(resource) => (None, format!("out of {resource}")),
         _ => (None, String::new()),
     };
     let message = told_once(error.message(), &what);
@@ -332,17 +332,6 @@ fn default_hint(kind: &FailureKind) -> &'static str {
         FailureKind::Busy => "a smaller -f needs less at once",
         FailureKind::TooLarge => "send what is large through stdin",
         _ => "",
-    }
-}
-
-/// What is missing, in the words that the message, which may be a tool's, need not have.
-fn shortage(resource: Resource) -> &'static str {
-    match resource {
-        Resource::Descriptors => "out of file descriptors",
-        Resource::Processes => "out of processes",
-        Resource::Memory => "out of memory",
-        Resource::Disk => "out of disk space",
-        _ => "a resource is exhausted",
     }
 }
 

@@ -89,7 +89,8 @@ impl Exchange {
             };
             let asked = match sending {
                 Sending::Now => shared.with(request),
-                Sending::Soon => shared.with_lazily(request),
+                // Nobody waits for it yet; many under way are written in one go.
+                Sending::Soon => shared.with_lazily(State::is_pipelining, request),
             };
             match asked {
                 Ok(Ok(id)) => {

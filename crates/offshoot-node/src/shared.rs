@@ -101,28 +101,22 @@ impl Shared {
         result
     }
 
-    /// As [`with`](Self::with), for a command that nobody waits for yet. When many requests are under way already, what
-    /// it sends is left to the broker, which writes all that has gathered by then in one go.
-    pub(crate) fn with_lazily<R>(self: &Arc<Self>, command: impl FnOnce(&mut State, Time) -> R) -> R {
+    /// As [`with`](Self::with), but when it is `lazy`, what comes of the command is left to the broker, which handles all that
+    /// has gathered by then in one go.
+    pub(crate) fn with_lazily<R>(
+        self: &Arc<Self>,
+        lazy: impl FnOnce(&State) -> bool,
+        command: impl FnOnce(&mut State, Time) -> R,
+    ) -> R {
         let mut state = self.lock();
         let now = self.now();
         let result = command(&mut state, now);
-        if state.is_pipelining() {
+        if lazy(&state) {
             drop(state);
             self.waker.wake();
         } else {
             self.settle(state, now);
         }
-        result
-    }
-
-    /// As [`with`](Self::with), but what comes of it is left to the broker, which handles all that has gathered by then in one go.
-    pub(crate) fn with_later<R>(self: &Arc<Self>, command: impl FnOnce(&mut State, Time) -> R) -> R {
-        let mut state = self.lock();
-        let now = self.now();
-        let result = command(&mut state, now);
-        drop(state);
-        self.waker.wake();
         result
     }
 

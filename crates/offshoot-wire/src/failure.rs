@@ -175,6 +175,17 @@ pub enum Resource {
     Disk,
 }
 
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Resource::Descriptors => "file descriptors",
+            Resource::Processes => "processes",
+            Resource::Memory => "memory",
+            Resource::Disk => "disk space",
+        })
+    }
+}
+
 read_variants!(Resource { Descriptors, Processes, Memory, Disk });
 
 /// An error from code that ran on the other side.

@@ -10,6 +10,8 @@ mod children;
 #[cfg(not(loom))]
 mod ending;
 #[cfg(not(loom))]
+mod orphans;
+#[cfg(not(loom))]
 mod starting;
 #[cfg(not(loom))]
 mod this;
@@ -97,16 +99,7 @@ mod harness {
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
-        // Whoever ended a moment ago is still to be reaped.
-        let orphans = Instant::now();
-        let left = loop {
-            Reaper.reap();
-            let left = tree::descendants(process::id());
-            if left.is_empty() || orphans.elapsed() > Duration::from_secs(3) {
-                break left;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
+        let left = crate::orphans::left();
         let plan = EndPlan { term_first: false, ..EndPlan::default() };
         let ended = end_processes(|| tree::descendants(process::id()), plan);
         Reaper.reap();

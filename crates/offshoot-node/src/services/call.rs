@@ -399,9 +399,9 @@ impl Pool {
         let mut ran = ran;
         let mut tell = || {
             if let Some((id, outcome)) = ran.take() {
-                let command = |state: &mut State, now| state.call_done(shared, id, outcome, now);
                 // While more wait, what has ended by then goes out in one go.
-                if self.crew.has_waiting() { shared.with_later(command) } else { shared.with(command) }
+                let lazy = |_: &State| self.crew.has_waiting();
+                shared.with_lazily(lazy, |state, now| state.call_done(shared, id, outcome, now));
             }
         };
         if self.crew.is_quiet() {

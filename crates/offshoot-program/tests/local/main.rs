@@ -12,6 +12,8 @@ mod fed;
 mod limits;
 mod liveness;
 mod load;
+#[path = "../../../offshoot-mux/tests/alone/orphans.rs"]
+mod orphans;
 mod terminals;
 
 use std::io::Read;
@@ -126,16 +128,7 @@ fn start(name: &str) -> (bool, String) {
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
-    // What a failed connect started and nobody owns may still be about to end by its KILL.
-    let orphans = Instant::now();
-    let left = loop {
-        Reaper.reap();
-        let left = tree::descendants(process::id());
-        if left.is_empty() || orphans.elapsed() > Duration::from_secs(3) {
-            break left;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    let left = orphans::left();
     let report: Vec<String> = left.iter().take(20).map(describe).collect();
     let plan = EndPlan { term_first: false, ..EndPlan::default() };
     let ended = end_processes(|| tree::descendants(process::id()), plan);

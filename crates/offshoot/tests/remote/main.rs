@@ -9,6 +9,8 @@ mod groups;
 mod life;
 mod logs;
 mod marked;
+#[path = "../../../offshoot-mux/tests/alone/orphans.rs"]
+mod orphans;
 #[deny(warnings, missing_docs)]
 pub mod strict;
 mod values;
@@ -104,16 +106,7 @@ fn start(name: &str) -> (bool, String) {
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
-    // Whoever ended a moment ago is still to be reaped.
-    let orphans = Instant::now();
-    let left = loop {
-        Reaper.reap();
-        let left = tree::descendants(process::id());
-        if left.is_empty() || orphans.elapsed() > Duration::from_secs(3) {
-            break left;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    let left = orphans::left();
     end_processes(|| tree::descendants(process::id()), EndPlan { term_first: false, ..EndPlan::default() });
     Reaper.reap();
     offshoot_mux::io::set_nonblocking(&output, true).expect("a pipe");
