@@ -184,7 +184,8 @@ impl Bench {
             guard.wait()?;
             return Err(error);
         }
-        Ok(Bench { tree, target: home.join("target"), passed: RefCell::default(), guard })
+        // Deep enough that programs in it do not find the agents that lie in the outer build folder: they have no mistake.
+        Ok(Bench { tree, target: home.join("build/target"), passed: RefCell::default(), guard })
     }
 
     /// How the mistake was caught; an error when it was not.
@@ -210,6 +211,7 @@ impl Bench {
         if self.passed.borrow().contains(&key) {
             return Ok(());
         }
+        self.forget_agents()?;
         let outcome = self.cargo(header, false)?;
         ensure!(outcome.success(), "its test fails without the mistake too:\n{}", tail(&outcome.output));
         ensure!(
@@ -227,12 +229,26 @@ impl Bench {
         if !built.success() {
             bail!("the mistake does not build; renew the patch:\n{}", tail(&built.output));
         }
+        self.forget_agents()?;
         let outcome = self.cargo(header, false)?;
         if outcome.timed_out {
             return Ok("its test never ended");
         }
         ensure!(!outcome.status.success(), "the mistake survives its test");
         Ok("its test failed")
+    }
+
+    /// Removes the agents that a test had built: of other sources than those that it is to be run with. What they were
+    /// built in stays, and is looked at anew by who builds them.
+    fn forget_agents(&self) -> Result<()> {
+        let Ok(entries) = std::fs::read_dir(self.target.join("agents")) else { return Ok(()) };
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_file() {
+                std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     fn cargo(&self, header: &Header, only_build: bool) -> Result<Outcome> {
