@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getppid, kill_process};
 
@@ -26,10 +27,12 @@ pub enum Harm {
     Closed,
     /// The byte behind them has one bit changed.
     Flipped,
+    /// What is behind them comes as over a slow line: 4 KiB, three times a second. What the command says beside it comes at once.
+    Slow,
 }
 
 impl Harm {
-    /// All that do harm.
+    /// All that lose something.
     pub const ALL: [Harm; 5] = [Harm::Far, Harm::Near, Harm::Own, Harm::Closed, Harm::Flipped];
 
     fn name(self) -> &'static str {
@@ -40,11 +43,12 @@ impl Harm {
             Harm::Own => "own",
             Harm::Closed => "closed",
             Harm::Flipped => "flipped",
+            Harm::Slow => "slow",
         }
     }
 
     fn named(name: &str) -> Option<Harm> {
-        Harm::ALL.into_iter().chain([Harm::None]).find(|harm| harm.name() == name)
+        Harm::ALL.into_iter().chain([Harm::None, Harm::Slow]).find(|harm| harm.name() == name)
     }
 }
 
@@ -124,7 +128,7 @@ pub fn serve(words: &[&str]) -> io::Result<u8> {
         Harm::Far => drop(kill_process(far, Signal::KILL)),
         Harm::Near => drop(near.map(|near| kill_process(near, Signal::KILL))),
         Harm::Own => drop(kill_process(rustix::process::getpid(), Signal::KILL)),
-        Harm::None | Harm::Closed | Harm::Flipped => {}
+        Harm::None | Harm::Closed | Harm::Flipped | Harm::Slow => {}
     };
     let record =
         (*record != "-").then(|| OpenOptions::new().create(true).append(true).mode(0o600).open(record)).transpose()?;
@@ -166,6 +170,7 @@ fn pass(
 ) {
     let mut passed = 0_u64;
     let mut done = harm == Harm::None;
+    let mut slow = false;
     let mut buffer = vec![0; chunk.max(1)];
     loop {
         let left = if done { u64::MAX } else { after - passed };
@@ -175,7 +180,12 @@ fn pass(
             if harm == Harm::Closed {
                 return;
             }
+            slow = harm == Harm::Slow;
             continue;
+        }
+        if slow {
+            buffer.truncate(4096);
+            thread::sleep(Duration::from_millis(330));
         }
         let most = buffer.len().min(usize::try_from(left.max(1)).unwrap_or(usize::MAX));
         let count = match from.read(&mut buffer[..most]) {
@@ -225,7 +235,7 @@ mod tests {
         assert_eq!(passed(Harm::Flipped, 3, 4), (b"012#456789".to_vec(), false));
         assert_eq!(passed(Harm::Own, 0, 64), (b"0123456789".to_vec(), true));
         assert_eq!(passed(Harm::Own, 11, 64), (b"0123456789".to_vec(), false));
-        for harm in Harm::ALL {
+        for harm in Harm::ALL.into_iter().chain([Harm::None, Harm::Slow]) {
             assert_eq!(Harm::named(harm.name()), Some(harm));
         }
     }

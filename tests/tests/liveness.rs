@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use offshoot_tests::bounded::eventually;
 use offshoot_tests::expect::code;
+use offshoot_tests::meter::{Harm, Setting};
 use offshoot_tests::process::{self, Process, Signal};
 use offshoot_tests::servers::Server;
-use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Running, Tag, bed, host, or_not_run};
+use offshoot_tests::{Finished, Fleet, Offshoot, Peer, Running, Tag, bed, host, or_not_run, product};
 
 /// When silence is noticed, and when the far side has gone.
 const SILENT: Duration = Duration::from_secs(15);
@@ -357,5 +358,33 @@ fn the_loss_of_an_agent_behind_a_login_is_told_though_its_guard_takes_long_to_en
         running.finish_within(INTERRUPTED * 3).expect_code(code::LINK_LOST).expect_harmless();
     }
     drop(fleet);
+    tag.assert_nothing_left(Duration::from_secs(6));
+}
+
+#[test]
+fn what_a_lost_agent_had_sent_still_arrives_over_a_slow_line_which_its_guards_word_overtakes() {
+    let tag = Tag::new("trickle");
+    let folder = tempfile::Builder::new().prefix("peers-").tempdir().expect("a temporary folder");
+    let slow = Setting { harm: Harm::Slow, up: false, ..Setting::harmless() };
+    slow.install(folder.path(), std::path::Path::new(env!("CARGO_BIN_EXE_offshoot-fixture")))
+        .expect("a program in a temporary folder");
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
+    product::agents();
+    // As much as the pipe of the link takes at once.
+    let script = "head -c 50000 /dev/zero | tr '\\0' x; touch \"$0\"; exit 7";
+    let written = folder.path().join("written");
+    let words = ["exec", "--raw", "peer", "--", "sh", "-c", script, written.to_str().expect("a plain path")];
+    let running = Offshoot::new(&tag, &words).env("PATH", path).start();
+    assert!(eventually(UP, || written.exists()), "nothing was written\n{}", running.report());
+    let tree = running.await_agents(1, UP);
+    // So that it has passed on the end, too.
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    assert!(tree.agents[0].signal(Signal::KILL));
+    assert!(running.output_so_far().len() < 50_000, "all had come before\n{}", running.report());
+    let done = running.finish_within(Duration::from_secs(30));
+    println!("ended {:?} after the loss", start.elapsed());
+    assert_eq!((done.stdout.len(), done.code), (50_000, Some(7)), "{done}");
+    done.expect_harmless();
     tag.assert_nothing_left(Duration::from_secs(6));
 }

@@ -170,6 +170,11 @@ impl Link {
         &mut self.input
     }
 
+    /// Whether a write failed: then nothing that is sent arrives.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        self.unwritable
+    }
+
     /// The poller said that the other end sends no more. It says so once.
     pub(crate) fn hang_up(&mut self) {
         self.hung_up = true;

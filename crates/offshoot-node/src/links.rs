@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use offshoot_connect::Terminal;
 use offshoot_mux::tree::Proc;
-use offshoot_mux::{Child, EndPlan, Interest, Token, end_tree, io as fd};
+use offshoot_mux::{Child, EndPlan, Interest, Token, end_tree, io as fd, wait_readable};
 use offshoot_route::{LinkId, LinkStats, Time};
 use offshoot_wire::escape::escaped;
 use offshoot_wire::{ConnectReply, LostReason};
@@ -25,6 +25,10 @@ use crate::supervise::{self, SIGCONT, SIGTERM, SILENT};
 
 /// How long a link's end waits for its tool to tell why: a fraction of the 250 ms in which calls below it must end.
 const REASON: Duration = Duration::from_millis(80);
+
+/// How many times [`LAST_WORDS`] nothing must come by a link that stands in the midst of a frame: 2 s. More is on its way, in
+/// sshd's packets of 32 KiB, by whatever line there is; unless the agent was lost in the midst of writing.
+const CUT: u32 = 10;
 
 /// How long a tool has to end by itself once its link is closed, then after TERM. The agent behind it may take 5 s to
 /// end what it started.
@@ -49,8 +53,7 @@ pub(crate) struct Tool {
     /// What its login asked on: kept and drained until it ends.
     terminal: Option<(Terminal, Token)>,
     tail: Vec<u8>,
-    /// What its guard said of the agent's end, and how often the link had been read by then.
-    said: Option<(LostReason, u32)>,
+    said: Option<Said>,
     exited: Option<LostReason>,
     /// It is the guard of a context on this machine, which ends all that is below it, if it is let.
     guard: bool,
@@ -58,6 +61,14 @@ pub(crate) struct Tool {
     killing: bool,
     /// The mark of what its context starts, if that is on this machine.
     tag: String,
+}
+
+/// What a tool's guard said of the agent's end.
+struct Said {
+    reason: LostReason,
+    /// How often the link had been read when it was looked at last, and how often it was looked at since something came.
+    reads: u32,
+    quiet: u32,
 }
 
 /// A link with all that belongs to it.
@@ -183,7 +194,8 @@ impl Tool {
         let turn = hear(stderr, &mut self.tail);
         if self.said.is_none() {
             // Whoever forges that speaks of itself.
-            self.said = supervise::last_words(&self.tail).map(|status| (exit_reason(status), 0));
+            let words = supervise::last_words(&self.tail);
+            self.said = words.map(|status| Said { reason: exit_reason(status), reads: 0, quiet: 0 });
         }
         if turn == Turn::Ended {
             // Not an error: a descriptor that is closed anyway.
@@ -332,8 +344,8 @@ impl State {
             // Told again, as below.
             let _ = shared.registry.set(stderr.as_fd(), *token, Interest::Read);
         }
-        if let (false, Some(link), Some((_, reads))) = (known, link, &mut tool.said) {
-            *reads = link.reads();
+        if let (false, Some(link), Some(said)) = (known, link, &mut tool.said) {
+            said.reads = link.reads();
             self.after(LAST_WORDS, Timer::LinkReason(id));
         }
     }
@@ -346,13 +358,21 @@ impl State {
             tool.drain(shared, &mut self.sources);
             if let Some(reason) = &tool.exited {
                 told = reason.clone();
-            } else if let Some((reason, reads)) = &mut tool.said {
-                // Behind a login the link has no end of its own before the guard's. What was on its way still comes.
-                if !link.io.baton.is_closed() && std::mem::replace(reads, link.reads()) != link.reads() {
-                    self.after(LAST_WORDS, Timer::LinkReason(id));
-                    return;
+            } else if let Some(said) = &mut tool.said {
+                // Behind a login the link has no end of its own before the guard's. What was on its way still comes: sshd holds
+                // up to 2 MiB of it back, which the words overtake.
+                if !link.io.baton.is_closed() && !link.is_unwritable() {
+                    let waits = wait_readable(&[link.io.read_fd()], Some(Duration::ZERO));
+                    let came = link.reads() != said.reads || waits.is_ok_and(|ready| !ready.is_empty());
+                    said.reads = link.reads();
+                    said.quiet = if came { 0 } else { said.quiet + 1 };
+                    let enough = if link.input().is_empty() { 1 } else { CUT };
+                    if said.quiet < enough {
+                        self.after(LAST_WORDS, Timer::LinkReason(id));
+                        return;
+                    }
                 }
-                told = reason.clone();
+                told = said.reason.clone();
             }
         }
         self.link_down(shared, id, told, now);
@@ -369,7 +389,8 @@ impl State {
         if let (Some(child), Some(stats)) = (&entry.child, self.core.stats(id)) {
             tell_end(&child.name, &reason, &stats);
         }
-        // Who fell silent will not end by itself: it is stopped, or the way to it is cut.
+        // Who fell silent will not end by itself: it is stopped, or the way to it is cut. A guard that told so holds a TERM
+        // back while it clears up.
         let patience = if reason == LostReason::Silent { Duration::ZERO } else { TOOL_ENDS[0] };
         self.core.link_down(id, reason, now);
         self.contents_link_gone(shared, id, now);

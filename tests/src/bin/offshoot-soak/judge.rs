@@ -85,6 +85,8 @@ const CONNECT: Duration = Duration::from_secs(30);
 const SHUTDOWN: Duration = thrice(7000);
 /// In how long calls below a killed agent end.
 const AGENT: Duration = thrice(250);
+/// The same behind a login, which ends no link in the midst of a frame before more of it may have come.
+const CUT: Duration = thrice(2250);
 /// In how long everything is gone below a process that was killed, and for each further hop.
 const GONE: Duration = thrice(2000);
 /// A stop of this length may be taken for a loss: three heartbeats make a silence.
@@ -102,10 +104,17 @@ impl Fault {
         self.blow != Blow::Stop || self.lasted() >= SILENT
     }
 
+    /// In how long the loss of what it killed is told when nothing holds that back.
+    fn notice(&self) -> Duration {
+        if self.login && self.part == Part::Agent { CUT } else { AGENT }
+    }
+
     /// By when those who wait for something of the context, or below it, must have been told.
     fn told(&self) -> Instant {
         match (self.blow, self.part) {
-            (Blow::Kill | Blow::Segv, Part::Agent | Part::Worker | Part::Client | Part::Session) => self.at + AGENT,
+            (Blow::Kill | Blow::Segv, Part::Agent | Part::Worker | Part::Client | Part::Session) => {
+                self.at + self.notice()
+            }
             (Blow::Kill | Blow::Segv | Blow::Term, _) => self.at + GONE,
             (Blow::Stop, _) if self.is_lethal() => self.at + SILENCE,
             (Blow::Stop, _) => self.until,
@@ -170,7 +179,7 @@ pub(crate) fn due(kind: Kind, target: &[u32], start: Instant, faults: &[Fault]) 
     // What is held back is told at the latest when the silence is over.
     let told = |fault: &Fault| {
         let held = faults.iter().filter(|stop| fault.is_held_by(stop)).map(|stop| stop.until.min(fault.at + SILENCE));
-        held.max().map_or(fault.told(), |held| fault.told().max(held + AGENT))
+        held.max().map_or(fault.told(), |held| fault.told().max(held + fault.notice()))
     };
     // What has lasted until it is lost ends with the first loss; for the others any loss excuses some time.
     let lost = match kind {
@@ -259,14 +268,14 @@ mod tests {
         let due_of = |kill: Fault, stop: Fault| due(Kind::Hold, &[1, 2], start, &[stop, kill]);
         let behind = Fault { login: true, ..kill.clone() };
         assert_eq!(due_of(kill.clone(), stop.clone()), Some(kill.at + AGENT));
-        assert_eq!(due_of(behind.clone(), stop.clone()), Some(stop.until + AGENT));
+        assert_eq!(due_of(behind.clone(), stop.clone()), Some(stop.until + CUT));
         let longer = Fault { until: start + seconds(60), ..stop.clone() };
         assert_eq!(due_of(behind.clone(), longer), Some(start + SILENCE), "the silence of the stop itself");
         let before = Fault { until: start + seconds(4), ..stop.clone() };
-        let passed = Some(before.until + CALL).max(Some(kill.at + AGENT));
+        let passed = Some(before.until + CALL).max(Some(kill.at + CUT));
         assert_eq!(due_of(behind.clone(), before), passed);
         let elsewhere = Fault { address: vec![3], ..stop };
-        assert_eq!(due_of(behind, elsewhere), Some(kill.at + AGENT));
+        assert_eq!(due_of(behind, elsewhere), Some(kill.at + CUT));
     }
 
     #[test]
