@@ -409,7 +409,7 @@ const PROMPTS: &[(&str, Asks)] = &[
     ("^({}) *ew *assword*:", Asks::Other),
     ("^({}) *urrent*assword*:", Asks::Other),
     // A code by another name, which the account's password is not.
-    ("^({}) *ne*ime *assword*:", Asks::Other),
+    ("^({}) *ne*ime*assword*:", Asks::Other),
     ("^({}) *assword*:", Asks::Password),
     ("^({}) *", Asks::Other),
     ("{}'s password:", Asks::Password),
@@ -458,4 +458,31 @@ fn extra_option(option: &str) -> Result<(), RecipeError> {
         return Err(OPTIONS.wrong("option", option, OptionProblem::Forced));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::Scanner;
+
+    #[test]
+    fn only_what_is_called_a_password_and_nothing_else_is_answered_by_one() {
+        let asked = [
+            ("ann@web1's password: ", Asks::Password),
+            ("(ann@web1) Password: ", Asks::Password),
+            ("(ann@web1) ann's Password for web1: ", Asks::Password),
+            ("(ann@web1) One-time password (OATH) for `ann': ", Asks::Other),
+            ("(ann@web1) One-Time-Password: ", Asks::Other),
+            ("(ann@web1) Onetime Password: ", Asks::Other),
+            ("(ann@web1) New password: ", Asks::Other),
+            ("(ann@web1) Current password: ", Asks::Other),
+            ("(ann@web1) Verification code: ", Asks::Other),
+            ("Enter passphrase for key '/home/ann/.ssh/id': ", Asks::Passphrase),
+        ];
+        for (text, asks) in asked {
+            let mut scanner = Scanner::new(&prompts(&Deadlines::default()), "TOKEN");
+            scanner.push(text.as_bytes());
+            assert_eq!(scanner.found().map(|found| found.asks), Some(asks), "{text}");
+        }
+    }
 }
