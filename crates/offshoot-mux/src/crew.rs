@@ -89,7 +89,7 @@ impl<J> Crew<J> {
                 work.queue.pop_back();
                 Err(error)
             }
-            // The threads that there are will come to it.
+            // The threads that there are will come to it; or see `again`.
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -130,9 +130,15 @@ impl<J> Crew<J> {
         work.queue.is_empty() && work.idle + leads == work.threads
     }
 
-    /// Whether a job waits for a thread.
-    pub fn has_waiting(&self) -> bool {
-        !lock(&self.work).queue.is_empty()
+    /// How many jobs wait for a thread.
+    pub fn waiting(&self) -> usize {
+        lock(&self.work).queue.len()
+    }
+
+    /// Has a thread come, if a job waits and none is on its way: for when one could not be started before.
+    pub fn again(&self, start: impl FnOnce() -> io::Result<()>) {
+        // An error is `start`'s own business: the job waits on.
+        let _ = self.call(&mut lock(&self.work), start);
     }
 
     /// Whether no job waits and every other thread of the crew sleeps: then the calling one may lead.
@@ -169,7 +175,7 @@ impl<J> Crew<J> {
         let mut work = lock(&self.work);
         loop {
             if let Some(job) = work.queue.pop_front() {
-                // An error means that there are no more threads to be had: those that there are come to it.
+                // An error means that there are no more threads to be had: those that there are come to it, or see `again`.
                 let _ = self.call(&mut work, start);
                 return Some(job);
             }
@@ -179,6 +185,8 @@ impl<J> Crew<J> {
                 return None;
             }
             work.idle += 1;
+            // Whoever else is on its way, this one is here.
+            work.coming = false;
             work = self.came.wait_timeout(work, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
             work.idle -= 1;
             work.coming = false;
@@ -252,6 +260,42 @@ mod tests {
         crew.arrive();
         assert_eq!(crew.next(soon(), &mut start), Some(4));
         assert_eq!(started, 3, "as many as may be");
+    }
+
+    #[test]
+    fn who_sleeps_is_told_of_a_job_while_another_is_on_its_way() {
+        let crew = Arc::new(Crew::new(2));
+        crew.push(1, || Ok(())).unwrap();
+        crew.arrive();
+        crew.next(soon(), never).unwrap();
+        // Another is started for it, and takes its time.
+        crew.push(2, || Ok(())).unwrap();
+        assert_eq!(crew.next(soon(), never), Some(2));
+        let theirs = Arc::clone(&crew);
+        let first = std::thread::spawn(move || theirs.next(soon(), never));
+        while lock(&crew.work).idle == 0 {
+            std::thread::yield_now();
+        }
+        crew.push(3, never).unwrap();
+        assert_eq!(first.join().unwrap(), Some(3));
+    }
+
+    #[test]
+    fn a_job_for_which_no_thread_could_be_started_gets_one_later() {
+        let crew = Crew::new(2);
+        let short = || Err(io::ErrorKind::WouldBlock.into());
+        crew.push(1, || Ok(())).unwrap();
+        crew.push(2, never).unwrap();
+        crew.arrive();
+        assert_eq!(crew.next(soon(), short), Some(1));
+        let mut started = 0;
+        crew.again(short);
+        crew.again(|| {
+            started += 1;
+            Ok(())
+        });
+        crew.again(never);
+        assert_eq!((started, crew.waiting()), (1, 1));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) enum Timer {
     Output(usize),
     /// A worker may have had nothing to do for long.
     Idle,
+    /// A thread for calls that wait could not be had a while ago.
+    Calls,
     /// Something that was handed over may not have been taken in time.
     Lanes,
 }
@@ -91,8 +93,11 @@ pub(crate) struct State {
 /// How a node ends whose parent is gone: what runs has a moment to end by itself, and 2 s in all are promised.
 pub(crate) const AT_ONCE: ShutdownNotice = ShutdownNotice { grace_ms: 200, kill_ms: 1500 };
 
-/// How long a link is read that can no longer be written, or, from the last byte on, one whose agent is said to have ended.
+/// How long a link is read that can no longer be written; and how long nothing must come by one whose agent is said to have ended.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How long calls wait for a thread until it is tried again to have one.
+const SHORT: Duration = Duration::from_millis(500);
 
 /// When nothing is due the broker still looks once an hour: a clock that is read now and then costs nothing.
 const FAR: Duration = Duration::from_secs(3600);
@@ -211,6 +216,11 @@ impl State {
                         lanes.overdue(&mut self.core, instant, now);
                     }
                 }
+                Timer::Calls => {
+                    if let Some(calls) = &mut self.services.calls {
+                        calls.again(shared);
+                    }
+                }
                 Timer::Idle => {
                     if let Some(working) = self.services.working {
                         (working.idle)(self, now);
@@ -221,6 +231,9 @@ impl State {
         if records::any() && !self.services.records_due {
             let again = records::hand_over(&mut self.core, now);
             self.send_records_again(again);
+        }
+        if self.services.calls.as_ref().is_some_and(|calls| calls.take_short()) {
+            self.after(SHORT, Timer::Calls);
         }
         self.follow_log_level();
         if self.services.home.is_some() {

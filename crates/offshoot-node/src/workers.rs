@@ -163,14 +163,19 @@ impl Method for WorkerOf {
 fn advised(error: Error) -> Error {
     let mut failure = error.failure().clone();
     let says = |text: &str| failure.seen.windows(text.len()).any(|part| part == text.as_bytes());
-    if failure.kind != FailureKind::Connect(ConnectStage::Hello) {
+    if !matches!(
+        failure.kind,
+        FailureKind::Connect(ConnectStage::Hello) | FailureKind::StageTimeout(ConnectStage::Hello)
+    ) {
         return error;
     }
     let advice = if says(ANOTHER_BUILD) {
         (failure.kind, failure.message) = (FailureKind::Unsupported, ANOTHER_BUILD.into());
         "build the program and its images for all targets in one go: `cargo offshoot build`"
-    } else {
+    } else if failure.kind == FailureKind::Connect(ConnectStage::Hello) {
         "call `offshoot::init()` first thing in `main`; where that is so, the image could not run there: what it printed says more"
+    } else {
+        "call `offshoot::init()` first thing in `main`; where that is so, the image is stopped there, or the machine is overloaded"
     };
     Error::new(failure.hint(advice), error.path())
 }

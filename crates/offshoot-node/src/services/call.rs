@@ -21,7 +21,6 @@ use super::chains::{Chains, Step};
 use crate::Context;
 use crate::ids::IdMap;
 use crate::shared::{Shared, Ticket};
-use crate::state::State;
 
 /// How many functions run side by side unless the attendant says otherwise; more wait their turn. Each has a thread.
 const AT_ONCE: usize = 64;
@@ -35,6 +34,9 @@ const CALLS: usize = 131_072;
 
 /// How many bytes of arguments may be gathered or wait, beside those that came in their request.
 const GATHERED: u64 = 4 * Limits::CALL;
+
+/// When so many calls wait for a thread, answers are written in one go.
+const MANY: usize = 16;
 
 /// How long a thread of the pool waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -90,6 +92,10 @@ pub(crate) trait CallService: Send {
     fn outlet(&mut self) -> &mut Outlet;
     /// How many functions run side by side from now on.
     fn set_limit(&mut self, limit: usize);
+    /// Whether a thread could not be had since this was asked last, so that calls may wait for nothing.
+    fn take_short(&self) -> bool;
+    /// Has a thread come for a call that waits, if it can be had by now.
+    fn again(&mut self, shared: &Arc<Shared>);
     fn is_idle(&self) -> bool;
     /// When a call last came or ended.
     fn last(&self) -> Option<Instant>;
@@ -137,7 +143,7 @@ impl Workshop {
         Workshop {
             calls: IdMap::default(),
             gathered: 0,
-            pool: Arc::new(Pool { functions, crew: Crew::new(AT_ONCE) }),
+            pool: Arc::new(Pool { functions, crew: Crew::new(AT_ONCE), short: AtomicBool::new(false) }),
             chains: Chains::new(),
             chained: IdMap::default(),
             outlet,
@@ -352,6 +358,15 @@ impl CallService for Workshop {
         self.pool.crew.set_limit(limit.clamp(1, AT_ONCE_MOST));
     }
 
+    fn take_short(&self) -> bool {
+        // Looked at often.
+        self.pool.short.load(Ordering::Relaxed) && self.pool.short.swap(false, Ordering::Relaxed)
+    }
+
+    fn again(&mut self, shared: &Arc<Shared>) {
+        self.pool.crew.again(|| self.pool.start(shared));
+    }
+
     fn is_idle(&self) -> bool {
         // A function whose caller gave up may still run.
         self.calls.is_empty() && self.pool.crew.is_idle()
@@ -374,6 +389,8 @@ struct Job {
 struct Pool {
     functions: Arc<dyn Calls>,
     crew: Crew<Job>,
+    /// One could not be started.
+    short: AtomicBool,
 }
 
 impl Pool {
@@ -382,8 +399,13 @@ impl Pool {
     }
 
     fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> std::io::Result<()> {
-        let (pool, shared) = (Arc::clone(self), Arc::clone(shared));
-        std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&shared)).map(drop)
+        let (pool, theirs) = (Arc::clone(self), Arc::clone(shared));
+        let started = std::thread::Builder::new().name("offshoot-call".into()).spawn(move || pool.serve(&theirs));
+        if started.is_err() {
+            self.short.store(true, Ordering::Relaxed);
+            shared.waker.wake();
+        }
+        started.map(drop)
     }
 
     /// A call that waits its turn waits no more: while no thread comes to it, it would keep its arguments for ever.
@@ -399,9 +421,10 @@ impl Pool {
         let mut ran = ran;
         let mut tell = || {
             if let Some((id, outcome)) = ran.take() {
-                // While more wait, what has ended by then goes out in one go.
-                let lazy = |_: &State| self.crew.has_waiting();
-                shared.with_lazily(lazy, |state, now| state.call_done(shared, id, outcome, now));
+                // While many more wait, what has ended by then goes out in one go. Else before the next function runs, which
+                // may end this process: its own successor in a chain, above all, which is not among them yet.
+                let many = self.crew.waiting() > MANY;
+                shared.with_lazily(|_| many, |state, now| state.call_done(shared, id, outcome, now));
             }
         };
         if self.crew.is_quiet() {

@@ -12,6 +12,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("calls_of_a_chain_run_in_their_order_and_one_at_a_time", order),
     ("a_chain_stops_at_the_first_error_until_it_is_reset", stops),
     ("a_chain_stops_at_a_panic_and_at_a_crash", stops_at_losses),
+    ("a_call_that_has_ended_is_answered_before_the_next_of_its_chain_ends_the_worker", answered_before),
     ("a_call_of_a_chain_that_is_given_up_stops_it_and_lets_nobody_wait", given_up),
     ("a_call_of_a_chain_that_has_ended_counts_as_it_ended_though_nobody_waited", unwaited),
     ("a_chain_goes_on_in_another_worker_when_nothing_of_it_was_under_way", other_worker),
@@ -118,6 +119,19 @@ fn given_up() {
     refused(start(&context, &chain, 6, 0, 0).wait());
     chain.reset();
     start(&context, &chain, 7, 0, 0).wait().expect("it ran").expect("a value");
+}
+
+fn answered_before() {
+    let master = master();
+    let context = local(&master);
+    for round in 0..30 {
+        let chain = Chain::new();
+        // Both are there when the first ends.
+        let (well, ends) = (start(&context, &chain, round, 10, 0), exit::call(3).serial(&chain).start(&context));
+        well.wait().expect("it ran").expect("a value");
+        let error = ends.wait().expect_err("it ended the worker");
+        assert!(matches!(error.kind(), FailureKind::PeerLost(_)), "{error}");
+    }
 }
 
 fn unwaited() {

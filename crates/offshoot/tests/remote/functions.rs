@@ -161,6 +161,35 @@ pub(crate) fn spin() {
     }
 }
 
+static COME: AtomicBool = AtomicBool::new(false);
+
+/// Leaves no room for the stack of a further thread, for so long; whether [`come`] then runs before this ends.
+#[offshoot::remote]
+pub(crate) fn threads_are_short(told: Sender<()>, wait: Duration) -> io::Result<bool> {
+    let limit = |room: &str| -> io::Result<()> {
+        let mut prlimit = std::process::Command::new("prlimit");
+        let done = prlimit.args(["--pid", &std::process::id().to_string(), &format!("--as={room}:")]).status()?;
+        if done.success() { Ok(()) } else { Err(io::Error::other("prlimit did not do it")) }
+    };
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    let size: u64 = size.and_then(|size| size.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    limit(&(1024 * (size + 1024)).to_string())?;
+    told.send(&()).map_err(io::Error::other)?;
+    std::thread::sleep(wait);
+    limit("unlimited")?;
+    let begun = std::time::Instant::now();
+    while !COME.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(COME.load(Ordering::Relaxed))
+}
+
+#[offshoot::remote]
+pub(crate) fn come() {
+    COME.store(true, Ordering::Relaxed);
+}
+
 /// Starts a process that leaves its session, and yields its number.
 #[offshoot::remote]
 pub(crate) fn daemon() -> u32 {

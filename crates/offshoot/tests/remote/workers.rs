@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_worker_that_has_work_or_children_is_not_idle", not_idle),
     ("calls_in_a_row_wake_no_thread_of_the_worker_but_the_one_that_runs_them", in_a_row),
     ("calls_side_by_side_keep_to_the_limit_that_the_user_sets", calls_limit),
+    ("a_call_for_which_no_thread_could_be_had_gets_one_later_though_another_waits_for_it", short_of_threads),
     ("a_worker_beyond_its_memory_ends_with_its_calls_and_the_next_call_gets_another", memory_limit),
     ("arguments_far_beyond_the_limit_are_refused_before_they_are_encoded_whole", huge_arguments),
     ("a_worker_of_its_own_has_its_own_statics_and_ends_with_its_last_handle", own),
@@ -49,6 +50,19 @@ fn idle() {
         wait = wait * 7 % 1201;
         std::thread::sleep(Duration::from_millis(wait));
     }
+}
+
+fn short_of_threads() {
+    let master = master();
+    let context = local(&master);
+    let (sender, receiver) = offshoot::channel(1);
+    let waits = threads_are_short::start(&context, sender, Duration::from_millis(1200));
+    receiver.recv().expect("it was told").expect("a message");
+    let begun = Instant::now();
+    let comes = come::start(&context);
+    assert!(waits.wait().expect("it ran").expect("it could be made short"), "it was waited for in vain");
+    comes.wait().expect("it ran");
+    assert!(begun.elapsed() > Duration::from_secs(1), "there was room");
 }
 
 fn in_a_row() {
