@@ -377,8 +377,8 @@ fn what_a_lost_agent_had_sent_still_arrives_over_a_slow_line_which_its_guards_wo
     let running = Offshoot::new(&tag, &words).env("PATH", path).start();
     assert!(eventually(UP, || written.exists()), "nothing was written\n{}", running.report());
     let tree = running.await_agents(1, UP);
-    // So that it has passed on the end, too.
-    std::thread::sleep(Duration::from_millis(300));
+    // So that it has passed on the end, too. All of it takes more than four seconds.
+    std::thread::sleep(Duration::from_secs(1));
     let start = Instant::now();
     assert!(tree.agents[0].signal(Signal::KILL));
     assert!(running.output_so_far().len() < 50_000, "all had come before\n{}", running.report());

@@ -68,8 +68,9 @@ impl<J> Crew<J> {
 
     /// Brings a job: to the thread that leads, if it has none yet, else to one that sleeps, else to one that `start`
     /// starts, if there may be more. It runs under the lock; the thread that it starts calls [`arrive`](Self::arrive) first of all.
-    /// Else the job waits until a thread is free. Only one thread is on its way at a time, and has the next one come when it takes
-    /// its job: so short jobs that come together are run by few, and each by a thread of its own if they are long.
+    /// Else the job waits until a thread is free. While one is on its way no other is told, unless one has gone to sleep since;
+    /// it has the next one come when it takes its job: so short jobs that come together are run by few, and each by a thread of its
+    /// own if they are long.
     ///
     /// # Errors
     ///
@@ -276,8 +277,10 @@ mod tests {
         while lock(&crew.work).idle == 0 {
             std::thread::yield_now();
         }
+        let begun = Instant::now();
         crew.push(3, never).unwrap();
         assert_eq!(first.join().unwrap(), Some(3));
+        assert!(begun.elapsed() < Duration::from_secs(15), "it slept to its end");
     }
 
     #[test]

@@ -420,6 +420,10 @@ fn unpack<T: DeserializeOwned>(
     let malformed =
         |error: DecodeError| Failure::new(FailureKind::Malformed, format!("{what} cannot be decoded: {error}"));
     let (list, value) = carried(bytes).map_err(malformed)?;
+    // Opening one asks its home.
+    if list.iter().filter(|carried| matches!(carried, Carried::End { .. })).count() > Limits::ENDS {
+        return Err(malformed(DecodeError::Malformed("it carries more ends of channels than there may be")));
+    }
     let mut things = Vec::with_capacity(list.len());
     for carried in list {
         things.push(Some(receive(carried, shared, from, near)?));
@@ -455,7 +459,9 @@ fn receive(carried: Carried, shared: &Arc<Shared>, from: &Address, near: bool) -
             let me = shared.lock().core.address().clone();
             // Its own ends it would serve to itself; those of its subtree only to whom they were given.
             let foreign = home == me || (home.is_below(&me) && !home.is_under(from) && !me.is_below(from));
-            if foreign {
+            // Elsewhere it is opened by a right alone, which its home has given.
+            let granted = home.is_below(&me) || grant.as_ref().is_some_and(|grant| grant.target == home);
+            if foreign || !granted {
                 return Err(not_given(from, &home));
             }
             let place = Place { grant: grant.filter(|_| !home.is_below(&me)), home, handle };

@@ -53,6 +53,8 @@ enum Item {
     /// More was lost below a child than is kept apart.
     Forget(Address),
     Record(Address, Bytes),
+    /// What this process has to say itself, for which its lock is held: the level, the target, the text.
+    Said(Level, &'static str, String),
     /// Output of the worker that is attended by this exchange.
     Output(ExchangeId, u8, Bytes),
     /// The end of one of its channels, or of all.
@@ -95,6 +97,17 @@ impl Queue {
     }
 }
 
+impl Item {
+    /// What it counts among the records that wait.
+    fn cost(&self) -> usize {
+        match self {
+            Item::Record(_, body) => body.len() + 64,
+            Item::Said(_, _, text) => text.len() + 64,
+            _ => 0,
+        }
+    }
+}
+
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,6 +121,7 @@ pub(crate) trait Homecoming: Send {
     fn name(&mut self, address: &Address, path: &str);
     fn gone(&mut self, prefix: &Address);
     fn record(&mut self, from: Address, body: Bytes);
+    fn said(&mut self, level: Level, target: &'static str, text: String);
     fn attended(&mut self, id: ExchangeId, worker: &Address, path: &str);
     fn attends(&self, id: ExchangeId) -> bool;
     /// The worker that is attended by this exchange.
@@ -137,12 +151,11 @@ impl Home {
 
     fn push(&self, item: Item) {
         let mut queue = self.inbox.lock();
-        if let Item::Record(_, body) = &item {
-            if queue.records >= RECORDS {
-                return;
-            }
-            queue.records += body.len() + 64;
+        let cost = item.cost();
+        if cost > 0 && queue.records >= RECORDS {
+            return;
         }
+        queue.records += cost;
         if matches!(item, Item::Gone(_)) {
             queue.news += 1;
         }
@@ -181,6 +194,10 @@ impl Homecoming for Home {
 
     fn record(&mut self, from: Address, body: Bytes) {
         self.push(Item::Record(from, body));
+    }
+
+    fn said(&mut self, level: Level, target: &'static str, text: String) {
+        self.push(Item::Said(level, target, text));
     }
 
     fn attended(&mut self, id: ExchangeId, worker: &Address, path: &str) {
@@ -244,10 +261,9 @@ fn serve(inbox: &Inbox, shared: &Weak<Shared>) {
             return;
         }
         let item = queue.items.pop_front();
-        match &item {
-            Some(Item::Record(_, body)) => queue.records -= body.len() + 64,
-            Some(Item::Gone(_)) => queue.news -= 1,
-            _ => {}
+        queue.records -= item.as_ref().map_or(0, Item::cost);
+        if let Some(Item::Gone(_)) = &item {
+            queue.news -= 1;
         }
         drop(queue);
         let Some(item) = item else { continue };
@@ -304,6 +320,10 @@ impl Desk {
                 self.strangers = self.strangers.min(self.speakers.len());
             }
             Item::Record(from, body) => self.record(&from, &body),
+            Item::Said(level, target, text) => {
+                let log = || log::log!(target: target, level, "{text}");
+                let _ = catch_unwind(AssertUnwindSafe(log));
+            }
             Item::Attended(id, name) => drop(self.workers.insert(id, Worker { name, lines: Default::default() })),
             Item::Output(id, number, data) => {
                 let index = usize::from(number == channel::STDERR);

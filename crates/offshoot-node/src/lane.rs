@@ -202,6 +202,11 @@ impl Lane {
         }
     }
 
+    /// Why nobody reads it any more, when that is so.
+    pub(crate) fn closed(&self) -> Option<Failure> {
+        self.lock().closed.clone()
+    }
+
     /// Nobody reads it any more: what waits is dropped, and those who write here are told why.
     pub(crate) fn close(&self, why: Failure) {
         let mut inside = self.lock();

@@ -98,21 +98,21 @@ pub(crate) struct NewLink {
     pub(crate) guard: bool,
 }
 
-/// Tells whoever reads the log that a child is gone, and what it did that was passed over (S1).
-fn tell_end(name: &str, reason: &LostReason, stats: &LinkStats) {
+/// What whoever reads the log is told of a child that is gone, and of what it did that was passed over (S1).
+fn told_of_end(name: &str, reason: &LostReason, stats: &LinkStats) -> (log::Level, String) {
     let level = match reason {
         LostReason::Violation(_) => log::Level::Warn,
         _ => log::Level::Debug,
     };
     let verb = if level == log::Level::Warn { "broke the protocol and was cut off" } else { "has ended" };
     let LinkStats { strays, claimed_marks, refused, logs_dropped, .. } = stats;
-    log::log!(
-        level,
+    let text = format!(
         "{} {verb}: {}; {strays} stray frames, {claimed_marks} claimed marks, {refused} requests refused, \
          {logs_dropped} log records dropped",
         name.escape_debug(),
         escaped(reason.to_string().as_bytes())
     );
+    (level, text)
 }
 
 impl Links {
@@ -361,12 +361,12 @@ impl State {
             } else if let Some(said) = &mut tool.said {
                 // Behind a login the link has no end of its own before the guard's. What was on its way still comes: sshd holds
                 // up to 2 MiB of it back, which the words overtake.
-                if !link.io.baton.is_closed() && !link.is_unwritable() {
+                if !link.io.baton.is_closed() {
                     let waits = wait_readable(&[link.io.read_fd()], Some(Duration::ZERO));
                     let came = link.reads() != said.reads || waits.is_ok_and(|ready| !ready.is_empty());
                     said.reads = link.reads();
                     said.quiet = if came { 0 } else { said.quiet + 1 };
-                    let enough = if link.input().is_empty() { 1 } else { CUT };
+                    let enough = if link.is_unwritable() || link.input().is_empty() { 1 } else { CUT };
                     if said.quiet < enough {
                         self.after(LAST_WORDS, Timer::LinkReason(id));
                         return;
@@ -387,7 +387,8 @@ impl State {
             self.sources.remove(token);
         }
         if let (Some(child), Some(stats)) = (&entry.child, self.core.stats(id)) {
-            tell_end(&child.name, &reason, &stats);
+            let (level, text) = told_of_end(&child.name, &reason, &stats);
+            self.say(level, module_path!(), format_args!("{text}"));
         }
         // Who fell silent will not end by itself: it is stopped, or the way to it is cut. A guard that told so holds a TERM
         // back while it clears up.
@@ -425,8 +426,11 @@ impl State {
             // Of what crashed they are the only account.
             let crashed = matches!(reason, LostReason::Signalled(_)) && !supervise::is_last_word(&tool.tail);
             let level = if crashed { log::Level::Warn } else { log::Level::Debug };
-            log::log!(level, "the tool of a link ended, its last words: {}", tool.tail.escape_ascii());
+            let tail = std::mem::take(&mut tool.tail);
+            let text = format_args!("the tool of a link ended, its last words: {}", tail.escape_ascii());
+            self.say(level, module_path!(), text);
         }
+        let Some(entry) = self.links.entries.get(&id) else { return };
         match &entry.link {
             // What it wrote before it ended is still to be read; the end of reading comes by itself, unless something
             // else holds the descriptors open.

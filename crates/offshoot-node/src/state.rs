@@ -4,6 +4,7 @@
 //! thread that calls, and never blocks.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,6 +218,7 @@ impl State {
                     }
                 }
                 Timer::Calls => {
+                    self.services.calls_due = false;
                     if let Some(calls) = &mut self.services.calls {
                         calls.again(shared);
                     }
@@ -232,7 +234,8 @@ impl State {
             let again = records::hand_over(&mut self.core, now);
             self.send_records_again(again);
         }
-        if self.services.calls.as_ref().is_some_and(|calls| calls.take_short()) {
+        if !self.services.calls_due && self.services.calls.as_ref().is_some_and(|calls| calls.take_short()) {
+            self.services.calls_due = true;
             self.after(SHORT, Timer::Calls);
         }
         self.follow_log_level();
@@ -288,6 +291,16 @@ impl State {
                 self.pending.push_back(Pending::Read(link));
                 self.after(LAST_WORDS, Timer::LinkReason(link));
             }
+        }
+    }
+
+    /// Tells the log something, without calling it: the user's logger may take its time, or ask for this very lock.
+    pub(crate) fn say(&mut self, level: log::Level, target: &'static str, text: fmt::Arguments<'_>) {
+        match &mut self.services.home {
+            Some(home) if level <= log::max_level() => home.said(level, target, text.to_string()),
+            Some(_) => {}
+            // An agent's log is its own, and never blocks.
+            None => log::log!(target: target, level, "{text}"),
         }
     }
 

@@ -395,6 +395,8 @@ impl Context {
             let mut table = self.workers().lock();
             let Ok(at) = table.find(context.address(), &program) else { continue };
             let before = match &started {
+                // One that was lost meanwhile is no longer told of: whoever waits finds out, and has another started.
+                Ok(worker) if !table.alive.contains(worker.address()) => table.entries.remove(at).worker,
                 Ok(worker) => std::mem::replace(&mut table.entries[at].worker, Worker::Up(worker.clone())),
                 Err(_) => table.entries.remove(at).worker,
             };

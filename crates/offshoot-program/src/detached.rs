@@ -2,6 +2,7 @@
 //!
 //! One thread for all of a process, which ends when none is left.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ fn watch() {
             }
         }
         if let Some(done) = select.next_timeout(LOOK) {
-            tell(done);
+            // The user's logger may panic, which is no reason to let go of the others.
+            let _ = catch_unwind(AssertUnwindSafe(|| tell(done)));
         }
     }
 }

@@ -200,7 +200,7 @@ impl Read for RemoteFile {
                 self.rest.read(buffer)?
             }
         };
-        self.place += n as u64;
+        self.place = self.place.checked_add(n as u64).ok_or_else(too_far)?;
         Ok(n)
     }
 }
@@ -210,7 +210,7 @@ impl Write for RemoteFile {
     /// As [`write_at`](RemoteFile::write_at).
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.write_at(bytes, self.place)?;
-        self.place += n as u64;
+        self.place = self.place.checked_add(n as u64).ok_or_else(too_far)?;
         Ok(n)
     }
 
@@ -288,6 +288,10 @@ fn told(error: &io::Error) -> RemoteError {
 
 fn lock(far: &Mutex<Far>) -> MutexGuard<'_, Far> {
     far.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn too_far() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "no file goes so far")
 }
 
 fn no_answer() -> io::Error {

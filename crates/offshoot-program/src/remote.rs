@@ -208,9 +208,25 @@ impl Under {
             // The start of its worker may have gone far; the call has not begun to.
             let sent = worker.map_err(Error::not_sent).and_then(|worker| {
                 let link = call.chain.as_ref().map(|chain| chain.link(&worker)).transpose()?;
-                let args = call.args.as_ref().map(|args| args.for_call(&worker)).transpose()?.unwrap_or_default();
-                Ok((worker.start_call(call.function, args, link)?, worker))
+                let args =
+                    call.args.as_ref().map(|args| args.for_call(&worker)).transpose().map_err(Error::not_sent)?;
+                match worker.start_call(call.function, args.unwrap_or_default(), link) {
+                    // It was lost since it was looked up.
+                    Err(error) if is_stale(&error) && call.again.swap(false, Ordering::Relaxed) => {
+                        call.context.forget_worker(&worker);
+                        Ok(None)
+                    }
+                    started => Ok(Some((started?, worker))),
+                }
             });
+            let sent = match sent {
+                Ok(None) => {
+                    call.enter(Phase::default());
+                    return call.send();
+                }
+                Ok(Some(sent)) => Ok(sent),
+                Err(error) => Err(error),
+            };
             if sent.is_err() {
                 call.leave_chain(None);
             }
@@ -256,10 +272,11 @@ impl Under {
                 self.send();
                 return None;
             }
-            Err(_) => true,
-            Ok(value) => self.error_of(value).is_some(),
+            // Who refused it need not be the worker, which then still waits for its place.
+            Err(_) => None,
+            Ok(value) => Some(self.error_of(value).is_some()),
         };
-        self.leave_chain(Some(failed));
+        self.leave_chain(failed);
         Some(result)
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use offshoot_node::{Context, Process, Stdio};
+use offshoot_tests::bounded::eventually;
 use offshoot_wire::{
     Address, CommandSpec, FailureKind, Frame, FrameKind, Grant, LostReason, RequestHead, StderrMode, Verb, encode,
 };
@@ -141,9 +142,10 @@ pub(crate) fn run(place: Place, expect: Expect, act: fn(&mut Scene)) {
             let error = scene.evil.echo(b"").expect_err("it is gone");
             assert_eq!(error.kind(), &FailureKind::NoRoute, "{error}");
             if place == Place::BelowTheMaster {
-                let lines = records::all();
-                let told = lines.iter().any(|line| line.starts_with("WARN") && line.contains("broke the protocol"));
-                assert!(told, "the violation was not reported: {lines:#?}");
+                // By the log's own thread.
+                let is_told = |line: &String| line.starts_with("WARN") && line.contains("broke the protocol");
+                let told = eventually(PATIENCE, || records::all().iter().any(is_told));
+                assert!(told, "the violation was not reported: {:#?}", records::all());
             }
         }
         Expect::Passed => {

@@ -49,6 +49,11 @@ impl<X: Copy + Ord, L: Copy + Ord> Forwarder<X, L> {
         self.admit();
     }
 
+    /// Whether more of a fetch is wanted: it was not [dropped](Event::Drop), has not ended, and nothing failed.
+    pub fn wants(&self, fetch: FetchId) -> bool {
+        self.fetches.get(&fetch).is_some()
+    }
+
     /// The exchange of a fetch ended, behind all its bytes, or could not be begun.
     pub fn finished(&mut self, fetch: FetchId, outcome: Outcome) {
         let Some(hash) = self.fetches.get(&fetch).copied() else { return };

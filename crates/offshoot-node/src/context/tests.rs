@@ -182,6 +182,7 @@ impl Homecoming for Panics {
     fn record(&mut self, _: Address, _: Bytes) {
         panic!("on purpose, by a record");
     }
+    fn said(&mut self, _: log::Level, _: &'static str, _: String) {}
     fn attended(&mut self, _: ExchangeId, _: &Address, _: &str) {}
     fn attends(&self, _: ExchangeId) -> bool {
         false

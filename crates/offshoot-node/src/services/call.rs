@@ -117,6 +117,9 @@ enum Stage {
     Sending { rest: Bytes, reply: CallReply },
 }
 
+/// Who calls, and its number for the chain.
+type ChainId = (Address, u64);
+
 type Steps = Vec<Step<ExchangeId, (String, Bytes)>>;
 
 struct Call {
@@ -126,14 +129,21 @@ struct Call {
     chain: Option<ChainLink>,
 }
 
+impl Call {
+    /// The chain that a place of this call is in.
+    fn chain_of(&self, link: ChainLink) -> ChainId {
+        (self.from.clone(), link.chain)
+    }
+}
+
 /// Runs calls of the user's functions.
 pub(crate) struct Workshop {
     calls: IdMap<ExchangeId, Call>,
     gathered: u64,
     pool: Arc<Pool>,
-    chains: Chains<ExchangeId, (String, Bytes)>,
+    chains: Chains<ChainId, ExchangeId, (String, Bytes)>,
     /// The chains of calls that run, also of those that were given up meanwhile.
-    chained: IdMap<ExchangeId, u64>,
+    chained: IdMap<ExchangeId, ChainId>,
     outlet: Outlet,
     last: Option<Instant>,
 }
@@ -162,8 +172,9 @@ impl Workshop {
             self.launch(core, shared, id, function, args, now);
             return;
         };
-        match self.chains.ready(link, id, (function, args)) {
-            Some(steps) => self.follow(core, shared, link.chain, steps, now),
+        let chain = call.chain_of(link);
+        match self.chains.ready(&chain, link.position, id, (function, args)) {
+            Some(steps) => self.follow(core, shared, &chain, steps, now),
             None => self.refuse(core, id, FailureKind::Busy, "the chain of the call is over, or one too many", now),
         }
     }
@@ -180,7 +191,7 @@ impl Workshop {
     ) -> bool {
         let Some(call) = self.calls.get(&id) else { return false };
         let (from, cancelled) = (call.from.clone(), Arc::clone(&call.cancelled));
-        let job = Job { id, from, function, args, cancelled };
+        let job = Job { id, from, function, args, cancelled, follows: call.chain.is_some() };
         let pushed = self.pool.push(shared, job);
         if let Err(error) = &pushed {
             self.forget(id);
@@ -190,12 +201,12 @@ impl Workshop {
     }
 
     /// Does what the calls of a chain may do now.
-    fn follow(&mut self, core: &mut Node, shared: &Arc<Shared>, chain: u64, steps: Steps, now: Time) {
+    fn follow(&mut self, core: &mut Node, shared: &Arc<Shared>, chain: &ChainId, steps: Steps, now: Time) {
         let mut steps = VecDeque::from(steps);
         while let Some(step) = steps.pop_front() {
             match step {
                 Step::Run(id, (function, args)) => {
-                    self.chained.insert(id, chain);
+                    self.chained.insert(id, chain.clone());
                     if !self.launch(core, shared, id, function, args, now) {
                         self.chained.remove(&id);
                         steps.extend(self.chains.ended(chain, id, true));
@@ -212,9 +223,16 @@ impl Workshop {
     /// The call's place in its chain, if it has one, is over.
     fn leave_chain(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, failed: bool, now: Time) {
         if let Some(chain) = self.chained.remove(&id) {
-            let steps = self.chains.ended(chain, id, failed);
-            self.follow(core, shared, chain, steps, now);
+            let steps = self.chains.ended(&chain, id, failed);
+            self.follow(core, shared, &chain, steps, now);
         }
+    }
+
+    /// A place in a chain will not be taken.
+    fn skip(&mut self, core: &mut Node, shared: &Arc<Shared>, from: &Address, link: ChainLink, now: Time) {
+        let chain = (from.clone(), link.chain);
+        let steps = self.chains.skip(&chain, link.position);
+        self.follow(core, shared, &chain, steps, now);
     }
 
     fn forget(&mut self, id: ExchangeId) -> Option<Call> {
@@ -249,10 +267,9 @@ impl CallService for Workshop {
         };
         if let Some(link) = chain.filter(|link| link.skip) {
             if link.position == u64::MAX {
-                self.chains.forget(link.chain);
+                self.chains.forget(&(from.clone(), link.chain));
             } else {
-                let steps = self.chains.skip(link);
-                self.follow(core, shared, link.chain, steps, now);
+                self.skip(core, shared, from, link, now);
             }
             return core.reply(id, Bytes::new(), now);
         }
@@ -266,8 +283,7 @@ impl CallService for Workshop {
         if let Some((kind, why)) = refused {
             self.refuse(core, id, kind, why, now);
             if let Some(link) = chain {
-                let steps = self.chains.skip(link);
-                self.follow(core, shared, link.chain, steps, now);
+                self.skip(core, shared, from, link, now);
             }
             return;
         }
@@ -340,13 +356,14 @@ impl CallService for Workshop {
         call.cancelled.store(true, Ordering::Relaxed);
         let waited = matches!(call.stage, Stage::Running { .. }) && self.pool.forget(id);
         let Some(link) = call.chain.filter(|_| !matches!(call.stage, Stage::Sending { .. })) else { return };
+        let chain = call.chain_of(link);
         if waited {
             self.leave_chain(core, shared, id, true, now);
-        } else if !self.chains.is_running(link.chain, id) {
+        } else if !self.chains.is_running(&chain, id) {
             // It waits in its chain, or its arguments have not come: its place is given up.
-            let mut steps = self.chains.ended(link.chain, id, true);
-            steps.extend(self.chains.skip(link));
-            self.follow(core, shared, link.chain, steps, now);
+            let mut steps = self.chains.ended(&chain, id, true);
+            steps.extend(self.chains.skip(&chain, link.position));
+            self.follow(core, shared, &chain, steps, now);
         }
     }
 
@@ -383,6 +400,8 @@ struct Job {
     function: String,
     args: Bytes,
     cancelled: Arc<AtomicBool>,
+    /// One before it may just have ended.
+    follows: bool,
 }
 
 /// The threads that run functions. They come as calls do and go when there are none.
@@ -421,8 +440,8 @@ impl Pool {
         let mut ran = ran;
         let mut tell = || {
             if let Some((id, outcome)) = ran.take() {
-                // While many more wait, what has ended by then goes out in one go. Else before the next function runs, which
-                // may end this process: its own successor in a chain, above all, which is not among them yet.
+                // While many more wait, what has ended by then goes out in one go. Else before this thread runs the next
+                // function, which may end the process.
                 let many = self.crew.waiting() > MANY;
                 shared.with_lazily(|_| many, |state, now| state.call_done(shared, id, outcome, now));
             }
@@ -449,7 +468,11 @@ impl Pool {
         self.crew.arrive();
         let context = Context::own(shared);
         let mut ran = None;
-        while let Some(Job { id, from, function, args, cancelled }) = self.next(shared, ran.take()) {
+        while let Some(Job { id, from, function, args, cancelled, follows }) = self.next(shared, ran.take()) {
+            if follows {
+                // Whoever had it come holds the lock until the answer of the one before it is written.
+                drop(shared.lock());
+            }
             let call = Invocation { function, args, context: context.clone(), from, cancelled };
             let result = if call.cancelled.load(Ordering::Relaxed) {
                 Err(Failure::new(FailureKind::Cancelled, "nobody waits for the call any more"))

@@ -6,8 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-use offshoot_wire::ChainLink;
-
 /// How many chains are known at once: some 100 bytes each.
 const CHAINS: usize = 65_536;
 
@@ -29,42 +27,42 @@ struct Chain<I, J> {
     failed: bool,
 }
 
-/// The chains of a worker. `I` names a call, `J` is what it needs to run.
-pub(crate) struct Chains<I, J> {
-    chains: HashMap<u64, Chain<I, J>>,
+/// The chains of a worker, each of whoever calls: `C` names a chain, `I` a call, `J` is what it needs to run.
+pub(crate) struct Chains<C, I, J> {
+    chains: HashMap<C, Chain<I, J>>,
 }
 
-impl<I: Copy + Eq + Hash, J> Chains<I, J> {
-    pub(crate) fn new() -> Chains<I, J> {
+impl<C: Clone + Eq + Hash, I: Copy + Eq + Hash, J> Chains<C, I, J> {
+    pub(crate) fn new() -> Chains<C, I, J> {
         Chains { chains: HashMap::new() }
     }
 
     /// A call is ready to run when its turn comes. `None` when there are too many chains, or its position is over.
-    pub(crate) fn ready(&mut self, link: ChainLink, id: I, job: J) -> Option<Vec<Step<I, J>>> {
-        self.put(link, Some((id, job)))
+    pub(crate) fn ready(&mut self, chain: &C, position: u64, id: I, job: J) -> Option<Vec<Step<I, J>>> {
+        self.put(chain, position, Some((id, job)))
     }
 
     /// A position will not run: its call was given up.
-    pub(crate) fn skip(&mut self, link: ChainLink) -> Vec<Step<I, J>> {
-        self.put(link, None).unwrap_or_default()
+    pub(crate) fn skip(&mut self, chain: &C, position: u64) -> Vec<Step<I, J>> {
+        self.put(chain, position, None).unwrap_or_default()
     }
 
-    fn put(&mut self, link: ChainLink, call: Option<(I, J)>) -> Option<Vec<Step<I, J>>> {
-        if !self.chains.contains_key(&link.chain) && self.chains.len() >= CHAINS {
+    fn put(&mut self, chain: &C, position: u64, call: Option<(I, J)>) -> Option<Vec<Step<I, J>>> {
+        if !self.chains.contains_key(chain) && self.chains.len() >= CHAINS {
             return None;
         }
         let new = || Chain { next: 0, running: None, waiting: BTreeMap::new(), failed: false };
-        let chain = self.chains.entry(link.chain).or_insert_with(new);
-        if link.position < chain.next || chain.waiting.contains_key(&link.position) {
+        let chain = self.chains.entry(chain.clone()).or_insert_with(new);
+        if position < chain.next || chain.waiting.contains_key(&position) {
             return None;
         }
-        chain.waiting.insert(link.position, call);
+        chain.waiting.insert(position, call);
         Some(chain.advance())
     }
 
     /// A call of a chain has ended, or was given up before it ran.
-    pub(crate) fn ended(&mut self, chain: u64, id: I, failed: bool) -> Vec<Step<I, J>> {
-        let Some(chain) = self.chains.get_mut(&chain) else { return Vec::new() };
+    pub(crate) fn ended(&mut self, chain: &C, id: I, failed: bool) -> Vec<Step<I, J>> {
+        let Some(chain) = self.chains.get_mut(chain) else { return Vec::new() };
         if chain.running == Some(id) {
             chain.running = None;
             chain.failed |= failed;
@@ -77,13 +75,13 @@ impl<I: Copy + Eq + Hash, J> Chains<I, J> {
     }
 
     /// Whether this call is the one of its chain that runs.
-    pub(crate) fn is_running(&self, chain: u64, id: I) -> bool {
-        self.chains.get(&chain).is_some_and(|chain| chain.running == Some(id))
+    pub(crate) fn is_running(&self, chain: &C, id: I) -> bool {
+        self.chains.get(chain).is_some_and(|chain| chain.running == Some(id))
     }
 
     /// Nobody will add to a chain any more.
-    pub(crate) fn forget(&mut self, chain: u64) {
-        self.chains.remove(&chain);
+    pub(crate) fn forget(&mut self, chain: &C) {
+        self.chains.remove(chain);
     }
 }
 
@@ -111,38 +109,34 @@ impl<I: Copy, J> Chain<I, J> {
 mod tests {
     use super::*;
 
-    fn link(position: u64) -> ChainLink {
-        ChainLink { chain: 1, position, skip: false }
-    }
-
     #[test]
     fn calls_run_one_after_the_other_in_the_order_of_their_positions() {
         let mut chains = Chains::new();
-        assert_eq!(chains.ready(link(1), 'b', ()), Some(vec![]));
-        assert_eq!(chains.ready(link(0), 'a', ()), Some(vec![Step::Run('a', ())]));
-        assert_eq!(chains.ready(link(2), 'c', ()), Some(vec![]));
-        assert_eq!(chains.ended(1, 'a', false), [Step::Run('b', ())]);
-        assert_eq!(chains.ended(1, 'b', false), [Step::Run('c', ())]);
-        assert_eq!(chains.ended(1, 'c', false), []);
-        assert_eq!(chains.ready(link(2), 'x', ()), None, "a position twice");
+        assert_eq!(chains.ready(&1, 1, 'b', ()), Some(vec![]));
+        assert_eq!(chains.ready(&1, 0, 'a', ()), Some(vec![Step::Run('a', ())]));
+        assert_eq!(chains.ready(&1, 2, 'c', ()), Some(vec![]));
+        assert_eq!(chains.ended(&1, 'a', false), [Step::Run('b', ())]);
+        assert_eq!(chains.ended(&1, 'b', false), [Step::Run('c', ())]);
+        assert_eq!(chains.ended(&1, 'c', false), []);
+        assert_eq!(chains.ready(&1, 2, 'x', ()), None, "a position twice");
     }
 
     #[test]
     fn after_a_failure_or_a_gap_that_was_given_up_none_runs() {
         let mut chains = Chains::new();
-        chains.ready(link(0), 'a', ());
-        chains.ready(link(1), 'b', ());
-        chains.ready(link(3), 'd', ());
-        assert_eq!(chains.ended(1, 'a', true), [Step::Refuse('b')]);
-        assert_eq!(chains.ready(link(2), 'c', ()), Some(vec![Step::Refuse('c'), Step::Refuse('d')]));
+        chains.ready(&1, 0, 'a', ());
+        chains.ready(&1, 1, 'b', ());
+        chains.ready(&1, 3, 'd', ());
+        assert_eq!(chains.ended(&1, 'a', true), [Step::Refuse('b')]);
+        assert_eq!(chains.ready(&1, 2, 'c', ()), Some(vec![Step::Refuse('c'), Step::Refuse('d')]));
         let mut chains = Chains::new();
-        chains.ready(link(1), 'b', ());
-        assert_eq!(chains.skip(link(0)), [Step::Refuse('b')]);
+        chains.ready(&1, 1, 'b', ());
+        assert_eq!(chains.skip(&1, 0), [Step::Refuse('b')]);
         let mut chains = Chains::new();
-        chains.ready(link(0), 'a', ());
-        chains.ready(link(1), 'b', ());
-        chains.ready(link(2), 'c', ());
-        assert_eq!(chains.ended(1, 'b', true), [], "given up while it waited");
-        assert_eq!(chains.ended(1, 'a', false), [Step::Refuse('c')]);
+        chains.ready(&1, 0, 'a', ());
+        chains.ready(&1, 1, 'b', ());
+        chains.ready(&1, 2, 'c', ());
+        assert_eq!(chains.ended(&1, 'b', true), [], "given up while it waited");
+        assert_eq!(chains.ended(&1, 'a', false), [Step::Refuse('c')]);
     }
 }

@@ -79,6 +79,7 @@ pub(crate) struct Contents {
     needs: Vec<(ContentHash, Need)>,
     /// What this process serves from files: an image for each triple that its calls went to.
     files: Vec<Image>,
+    /// Threads that look for something, or read it. At most [`SEARCHES`].
     searches: usize,
     /// The last image that a worker was started from: the next one needs no unpacking.
     made: Option<(ContentRef, Arc<Executable>)>,
@@ -449,10 +450,12 @@ impl State {
                 Event::Load { fetch, hash } => {
                     let image = contents.files.iter().find(|image| image.content.hash == *hash.bytes()).cloned();
                     let theirs = Arc::clone(shared);
-                    let loads = image.is_some_and(|image| {
+                    let loads = image.filter(|_| contents.searches < SEARCHES).is_some_and(|image| {
                         offshoot_mux::thread::start("offshoot-image", move || load(&theirs, fetch, &image)).is_ok()
                     });
-                    if !loads {
+                    if loads {
+                        contents.searches += 1;
+                    } else {
                         contents.forwarder.finished(fetch, Err(Refusal::Busy));
                     }
                 }
@@ -475,7 +478,10 @@ impl State {
                     let failure = failure_of(&hash, &refusal);
                     self.needs_met(&hash, &Err(failure), now);
                 }
-                Event::Damaged { hash, .. } => log::warn!("what came for the content {hash} is something else"),
+                Event::Damaged { hash, .. } => {
+                    let text = format_args!("what came for the content {hash} is something else");
+                    self.say(log::Level::Warn, module_path!(), text);
+                }
             }
         }
     }
@@ -537,12 +543,17 @@ fn load(shared: &Arc<Shared>, fetch: FetchId, image: &Image) {
             break Err(Refusal::Lost);
         }
         at += piece.len() as u64;
-        shared.with(|state, now| {
+        let wanted = shared.with(|state, now| {
             state.contents.forwarder.arrived(fetch, piece.into());
             state.contents_settle(shared, now);
+            state.contents.forwarder.wants(fetch)
         });
+        if !wanted {
+            break Ok(());
+        }
     };
     shared.with(|state, now| {
+        state.contents.searches -= 1;
         state.contents.forwarder.finished(fetch, outcome);
         state.contents_settle(shared, now);
     });

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use offshoot_route::{ExchangeId, Node, Time};
 use offshoot_wire::{
-    Address, Authority, EndReason, Failure, FailureKind, Grant, Limits, StreamSpec, Verb, VerbSet, channel, decode,
+    Address, Authority, EndReason, Failure, FailureKind, Grant, Limits, Ran, StreamSpec, Verb, VerbSet, channel, decode,
 };
 
 use crate::ids::IdMap;
@@ -115,7 +115,12 @@ pub(crate) struct Lanes {
     open: IdMap<ExchangeId, Open>,
     /// A lane is being pumped: what it sets off concerns the same lane, and is seen there.
     pumping: bool,
+    /// This context has ended: what is handed over now nobody would ever let go of.
+    over: bool,
 }
+
+/// Why nothing comes, or goes, any more.
+const ENDED: &str = "this context has ended";
 
 /// The next whole message of what came; an error for what is none.
 pub(crate) fn message(buffer: &mut BytesMut) -> Option<Result<Bytes, Failure>> {
@@ -284,6 +289,9 @@ impl LaneService for Lanes {
         if reads && handed.open > 0 {
             return core.fail(id, Failure::new(FailureKind::Busy, "it is read already"), now);
         }
+        if !reads && let Some(why) = handed.lane.closed() {
+            return core.fail(id, why, now);
+        }
         handed.open += 1;
         handed.until = None;
         let lane = Arc::clone(&handed.lane);
@@ -318,10 +326,13 @@ impl LaneService for Lanes {
     fn ended(&mut self, core: &mut Node, id: ExchangeId, reason: EndReason, now: Time) {
         let Some(open) = self.open.get_mut(&id).filter(|open| !open.reads && !open.ended) else { return };
         open.ended = true;
+        let lane = Arc::clone(&open.lane);
         if let EndReason::Failed(why) = reason {
-            return self.refuse_writer(core, id, lost(&format!("who wrote it could not go on: {why}")), now);
+            self.refuse_writer(core, id, lost(&format!("who wrote it could not go on: {why}")), now);
+        } else {
+            self.take_apart(core, id, now);
         }
-        self.take_apart(core, id, now);
+        self.pump(core, &lane, now);
     }
 
     fn wanted(&mut self, core: &mut Node, id: ExchangeId, now: Time) {
@@ -354,7 +365,8 @@ impl LaneService for Lanes {
     }
 
     fn end(&mut self) {
-        let why = || lost("this context has ended");
+        self.over = true;
+        let why = || lost(ENDED);
         for handed in self.handles.drain().map(|(_, handed)| handed) {
             if handed.reads {
                 handed.lane.close(why());
@@ -397,6 +409,9 @@ impl LaneService for Lanes {
         holder: &Address,
         now: Time,
     ) -> Result<(u64, Option<Grant>), Failure> {
+        if self.over {
+            return Err(lost(ENDED).ran(Ran::NotSent));
+        }
         if self.handles.len() >= HANDLES {
             let text = format!("{HANDLES} ends of channels are handed over already");
             return Err(Failure::new(FailureKind::Busy, text));

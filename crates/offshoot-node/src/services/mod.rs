@@ -58,6 +58,8 @@ pub(crate) struct Services {
     pub(crate) home: Option<Box<dyn Homecoming>>,
     /// Whether the time of [`Timer::Records`] is set.
     pub(crate) records_due: bool,
+    /// Whether the time of [`Timer::Calls`] is set.
+    pub(crate) calls_due: bool,
     /// Where the output of processes is read into.
     pub(crate) pool: Pool,
     /// What this process is, for `Info`; set at the start.

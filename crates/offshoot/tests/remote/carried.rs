@@ -5,10 +5,10 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use offshoot::prelude::*;
-use offshoot::{Address, FailureKind, Limits, Ran};
+use offshoot::{Address, Chain, FailureKind, Limits, Ran};
 use offshoot::{Worker, channel, pipe};
 
-use crate::functions::{abort_saying, count, nothing, pid};
+use crate::functions::{abort_saying, count, note, notes, nothing, pid};
 use crate::{Check, local, master, within};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -32,6 +32,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("r5_a_receiver_that_does_not_receive_stops_the_sender_in_another_context", back_pressure),
     ("r6_a_receiver_is_told_of_a_sender_that_is_lost_and_hears_the_others", sender_dies),
     ("r6_a_sender_is_told_of_a_receiver_that_is_lost_or_dropped", receiver_dies),
+    ("r6_a_sender_that_is_handed_over_when_all_has_ended_holds_nobody_up", after_the_end),
     ("r6_a_sender_that_never_arrived_does_not_hold_the_receiver_up", never_arrives),
     ("five_waiters_each_get_one_message_and_all_wake_at_the_end", waiters),
     ("a_timeout_of_a_channel_ends_the_wait_alone", timeouts),
@@ -146,6 +147,26 @@ fn lent_worker() {
     assert_eq!(count::on(&worker).expect("a value"), 1);
     let (count, there) = count_in::on(&a, worker.clone()).expect("a value").expect("it is called");
     assert_eq!((count, there), (2, pid::on(&worker).expect("a value")));
+    // The chains of several callers there have nothing to do with each other, nor has the end of one.
+    let chain = Chain::new();
+    let noted = |number| note::call(number, 0, vec![]).serial(&chain).timeout(Duration::from_secs(20)).on(&worker);
+    noted(1).expect("it ran").expect("a value");
+    for number in [10, 20] {
+        let result = note_in::on(&a, worker.clone(), number).expect("a value");
+        assert_eq!(result, Err("too many".into()), "as it was told");
+        noted(number + 5).expect("it ran").expect("a value");
+    }
+    assert_eq!(notes::on(&worker).expect("a value"), [1, 10, 11, 15, 20, 21, 25]);
+}
+
+/// Notes two numbers in a chain of its own, and ends that by a failure.
+#[offshoot::remote]
+fn note_in(context: Context, number: u32) -> Result<(), String> {
+    let chain = Chain::new();
+    for number in [number, number + 1, 1000] {
+        note::call(number, 0, vec![]).serial(&chain).on(&context).map_err(|error| error.to_string())??;
+    }
+    Ok(())
 }
 
 /// Keeps what it is given where another function finds it.
@@ -424,6 +445,22 @@ fn receiver_dies() {
     let began = Instant::now();
     assert!(call.wait().expect("a value") > 0);
     assert!(began.elapsed() < Duration::from_secs(20), "it was not told");
+    // One whose receiver was dropped before it was there.
+    let (sender, receiver) = channel(1);
+    drop(receiver);
+    let began = Instant::now();
+    pour::on(&a, sender, Duration::from_secs(60)).expect("a value");
+    assert!(began.elapsed() < Duration::from_secs(20), "it was not told");
+}
+
+fn after_the_end() {
+    let master = Master::builder().build().expect("a master");
+    let a = local(&master);
+    let worker = Worker::on(&a).start().expect("a worker");
+    master.shutdown();
+    let (sender, receiver) = channel(1);
+    pour::on(&worker, sender, Duration::from_secs(60)).expect_err("it has ended");
+    assert_eq!(receiver.recv().map_err(|error| error.kind().clone()), Ok(None), "there was nobody to send anything");
 }
 
 fn never_arrives() {

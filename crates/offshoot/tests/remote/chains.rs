@@ -126,6 +126,11 @@ fn answered_before() {
     let context = local(&master);
     for round in 0..30 {
         let chain = Chain::new();
+        if round % 2 == 0 {
+            // Two threads sleep there.
+            let beside = [50, 50].map(|wait| note::call(0, wait, vec![]).start(&context));
+            beside.into_iter().for_each(|call| call.wait().expect("it ran").expect("a value"));
+        }
         // Both are there when the first ends.
         let (well, ends) = (start(&context, &chain, round, 10, 0), exit::call(3).serial(&chain).start(&context));
         well.wait().expect("it ran").expect("a value");

@@ -177,6 +177,9 @@ pub(crate) fn threads_are_short(told: Sender<()>, wait: Duration) -> io::Result<
     limit(&(1024 * (size + 1024)).to_string())?;
     told.send(&()).map_err(io::Error::other)?;
     std::thread::sleep(wait);
+    if COME.load(Ordering::Relaxed) {
+        return Err(io::Error::other("there was room for its thread"));
+    }
     limit("unlimited")?;
     let begun = std::time::Instant::now();
     while !COME.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(10) {

@@ -58,11 +58,9 @@ fn short_of_threads() {
     let (sender, receiver) = offshoot::channel(1);
     let waits = threads_are_short::start(&context, sender, Duration::from_millis(1200));
     receiver.recv().expect("it was told").expect("a message");
-    let begun = Instant::now();
     let comes = come::start(&context);
     assert!(waits.wait().expect("it ran").expect("it could be made short"), "it was waited for in vain");
     comes.wait().expect("it ran");
-    assert!(begun.elapsed() > Duration::from_secs(1), "there was room");
 }
 
 fn in_a_row() {

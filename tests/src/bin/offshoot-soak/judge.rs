@@ -143,7 +143,9 @@ impl Fault {
 
     /// By when everything at and below the address must be gone, `hops` being how many levels lie below.
     pub(crate) fn gone(&self, hops: u32) -> Instant {
-        self.told().max(self.at + GONE * (1 + hops))
+        // What was killed is gone before its loss is told where that takes longer.
+        let told = if matches!(self.blow, Blow::Kill | Blow::Segv) { self.at } else { self.told() };
+        told.max(self.at + GONE * (1 + hops))
     }
 
     /// Whether it has to do with the way to `target`, or with what is asked of it.
