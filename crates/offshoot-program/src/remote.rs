@@ -296,7 +296,7 @@ impl Under {
         handover::encoded(value).filter(|_| self.fallible)?.strip_prefix(&[1])
     }
 
-    /// Its place in its chain is over: with success, or not; `None` when it was given up. Once.
+    /// Its place in its chain is over: well or with an error of its own, as its worker knows; `None` when the worker may not know. Once.
     fn leave_chain(&self, failed: Option<bool>) {
         if let Some(chain) = self.chain.as_ref()
             && !self.left.swap(true, Ordering::Relaxed)
