@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use offshoot_route::LinkId;
-use offshoot_wire::{EndReason, Failure, FailureKind, Ran, RemoteFailure};
+use offshoot_wire::{EndReason, Failure, FailureKind, Limits, Ran, RemoteFailure};
 
+use crate::pieces;
 use crate::shared::Ticket;
 
 /// An exchange that this node asked, as its waiting threads see it. Small: many calls may be under way.
@@ -80,7 +81,15 @@ impl Asked {
 
     /// Something came on a channel.
     pub(crate) fn came(&mut self, channel: u8, data: Bytes) {
-        self.channels().inbox.push_back((channel, data));
+        let inbox = &mut self.channels().inbox;
+        if inbox.len() >= pieces::APART {
+            // Among as many as there are channels is the last of each.
+            let mut latest = inbox.iter_mut().rev().take(Limits::CHANNELS.into());
+            if latest.find(|(from, _)| *from == channel).is_some_and(|(_, last)| pieces::join(last, &data)) {
+                return;
+            }
+        }
+        inbox.push_back((channel, data));
     }
 
     /// A channel ended.
@@ -122,6 +131,28 @@ mod tests {
         }
         assert!(most <= 16, "{most} places for one waiter at a time");
         assert!(asked.waiting.iter().any(|ticket| Arc::ptr_eq(ticket, &stays)), "who waits is forgotten");
+    }
+
+    #[test]
+    fn s12_what_comes_byte_by_byte_and_is_not_read_takes_no_place_for_each() {
+        let mut asked = Asked::default();
+        let sent: Vec<(u8, u8)> = (0..100_000u32).map(|at| ((at % 7 % 3) as u8, (at % 251) as u8)).collect();
+        for (channel, byte) in &sent {
+            asked.came(*channel, Bytes::copy_from_slice(&[*byte]));
+        }
+        let pieces = &asked.channels().inbox;
+        assert!(pieces.len() <= pieces::APART + 100, "{} pieces", pieces.len());
+        assert!(pieces.iter().all(|(_, piece)| piece.len() <= 4096));
+        for channel in 0..3 {
+            let mut read = Vec::new();
+            while let Some((from, piece)) = asked.take(|from| from == channel) {
+                assert_eq!(from, channel);
+                read.extend_from_slice(&piece);
+            }
+            let of: Vec<u8> = sent.iter().filter(|(to, _)| *to == channel).map(|(_, byte)| *byte).collect();
+            assert!(read == of, "channel {channel} is not what was sent");
+        }
+        assert_eq!(asked.take(|_| true), None);
     }
 
     #[test]

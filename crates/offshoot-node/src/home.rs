@@ -20,6 +20,7 @@ use offshoot_wire::escape::escaped;
 use offshoot_wire::{Address, LogRecord, channel, decode};
 
 use crate::ids::IdMap;
+use crate::pieces;
 use crate::shared::Shared;
 
 /// How many bytes of records wait for the logger.
@@ -70,6 +71,10 @@ struct Queue {
     records: usize,
     /// How many of them are news of ends.
     news: usize,
+    /// How many were taken from it.
+    taken: usize,
+    /// Where the last output of a worker's channel stands, counted from the first item that ever came.
+    last: HashMap<(ExchangeId, u8), usize>,
     running: bool,
     closed: bool,
 }
@@ -94,6 +99,24 @@ impl Queue {
         });
         self.items.extend(below.into_iter().map(Item::Forget));
         self.news = 0;
+        // They stand elsewhere now.
+        self.last.clear();
+    }
+
+    /// Puts output behind what waits of the same channel; `false` when it is to wait by itself, as the next item.
+    fn join(&mut self, id: ExchangeId, channel: u8, data: &[u8]) -> bool {
+        if self.items.len() < pieces::APART || !self.running {
+            return false;
+        }
+        let last = self.last.entry((id, channel)).or_insert(0);
+        let item = last.checked_sub(self.taken).and_then(|place| self.items.get_mut(place));
+        if let Some(Item::Output(_, _, waiting)) = item
+            && pieces::join(waiting, data)
+        {
+            return true;
+        }
+        *last = self.taken + self.items.len();
+        false
     }
 }
 
@@ -151,6 +174,11 @@ impl Home {
 
     fn push(&self, item: Item) {
         let mut queue = self.inbox.lock();
+        match &item {
+            Item::Output(id, channel, data) if queue.join(*id, *channel, data) => return,
+            Item::End(id, None) => queue.last.retain(|(of, _), _| of != id),
+            _ => {}
+        }
         let cost = item.cost();
         if cost > 0 && queue.records >= RECORDS {
             return;
@@ -261,6 +289,7 @@ fn serve(inbox: &Inbox, shared: &Weak<Shared>) {
             return;
         }
         let item = queue.items.pop_front();
+        queue.taken += 1;
         queue.records -= item.as_ref().map_or(0, Item::cost);
         if let Some(Item::Gone(_)) = &item {
             queue.news -= 1;
@@ -470,6 +499,9 @@ fn emit(speaker: &str, level: Level, module: &str, text: &str, origin: Option<(u
 
 #[cfg(test)]
 mod tests {
+    use offshoot_route::{Node, Time};
+    use offshoot_wire::Verb;
+
     use super::*;
 
     #[test]
@@ -495,6 +527,46 @@ mod tests {
         // Who was forgotten and speaks again has lost nothing for all that is known.
         desk.take(record(&address("/1/3"), 500));
         assert_eq!(desk.speakers[&address("/1/3")].missing, 0);
+    }
+
+    #[test]
+    fn s12_output_byte_by_byte_for_a_logger_that_is_stuck_takes_no_place_for_each() {
+        let inbox = Arc::new(Inbox::default());
+        inbox.lock().running = true;
+        let mut home = Home { inbox: Arc::clone(&inbox), shared: Weak::new(), root: true, workers: IdMap::default() };
+        let mut core = Node::root(offshoot_route::Config::default(), [0; 16], [0; 32], Time::from_micros(0));
+        let (_, child, _) = core.reserve_child(Time::from_micros(0)).expect("room for a child");
+        let mut ask = || core.request(&child, Verb::Attend, Bytes::new(), None, Time::from_micros(0)).expect("room");
+        let ids: Vec<ExchangeId> = (0..50).map(|_| ask()).collect();
+        let id = |worker: u32| ids[worker as usize];
+        let sent: Vec<(u32, u8, u8)> =
+            (0..200_000u32).map(|at| (at % 50, 1 + (at % 7 % 2) as u8, (at % 251) as u8)).collect();
+        let mut items = Vec::new();
+        for (count, (worker, channel, byte)) in sent.iter().enumerate() {
+            home.output(id(*worker), *channel, Bytes::copy_from_slice(&[*byte]));
+            if count % 1000 == 0 {
+                // Something else in between, and the logger takes one.
+                home.name(&Address::ROOT, "x");
+                let mut queue = inbox.lock();
+                queue.taken += 1;
+                items.extend(queue.items.pop_front());
+            }
+        }
+        home.ended(id(3), None);
+        let mut queue = inbox.lock();
+        assert!(queue.items.len() <= pieces::APART + 1000, "{} items", queue.items.len());
+        assert!(queue.last.len() == 98, "the places of an exchange that has ended are kept: {}", queue.last.len());
+        items.extend(queue.items.drain(..));
+        let mut came: HashMap<(ExchangeId, u8), Vec<u8>> = HashMap::new();
+        for item in &items {
+            if let Item::Output(id, channel, data) = item {
+                came.entry((*id, *channel)).or_default().extend_from_slice(data);
+            }
+        }
+        let mut expected: HashMap<(ExchangeId, u8), Vec<u8>> = HashMap::new();
+        sent.iter()
+            .for_each(|(worker, channel, byte)| expected.entry((id(*worker), *channel)).or_default().push(*byte));
+        assert!(came == expected, "what was said is not what came");
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod link;
 mod links;
 mod options;
 mod pending;
+mod pieces;
 mod pipe;
 mod pool;
 mod process;
