@@ -84,6 +84,33 @@ fn sudo_with_any_setting_leads_to_the_other_account() {
     tag.assert_nothing_left(GONE);
 }
 
+/// The file that each agent on the way up runs, from that which runs this on: the two agents of one file are two lines of it.
+const IMAGES: &str = r#"
+p=$PPID
+while [ "$p" -gt 1 ]; do
+    case $(readlink /proc/$p/exe) in /memfd:*) stat -Lc %i /proc/$p/exe ;; esac
+    p=$(sed 's/.*) . \([0-9]*\) .*/\1/' /proc/$p/stat)
+done
+"#;
+
+#[test]
+fn root_behind_sudo_runs_the_image_that_is_there_and_is_sent_none() {
+    let name = "root_behind_sudo_runs_the_image_that_is_there_and_is_sent_none";
+    let tag = Tag::new("sudo-image");
+    let fleet = or_not_run!(name, bed::one(&tag));
+    answer(&fleet, &[]);
+    for account in ["nopass", "pw", "tty", "nopty", "log"] {
+        let target = format!("sudo-{account}@h1/sudo:root");
+        let args = ["exec", "--raw", "--password-command", bed::ANSWER, &target, "--", "sh", "-c", IMAGES];
+        let done = fleet.offshoot(&tag, &args).run();
+        assert!(done.code == Some(0), "{target}\n{done}");
+        let processes: Vec<&str> = std::str::from_utf8(&done.stdout).expect("numbers").lines().collect();
+        // Each of the two agents has its guard.
+        assert!(processes.len() == 4 && processes.iter().all(|image| *image == processes[0]), "{target}\n{done}");
+    }
+    tag.assert_nothing_left(GONE);
+}
+
 #[test]
 fn what_sudo_refuses_is_an_error_that_says_why() {
     let name = "what_sudo_refuses_is_an_error_that_says_why";

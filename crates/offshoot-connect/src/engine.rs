@@ -57,6 +57,15 @@ pub trait LocalImage: Send + Sync {
     /// A [`Failure`] that says why there is none; it is returned as it is.
     fn image(&self) -> Result<Image<'_>, Failure>;
 
+    /// The same image as an open file, from which root on the same machine may start it as well; `None` when it has none. It
+    /// stays open, and the same, as long as this value.
+    fn open(&self) -> Option<BorrowedFd<'_>> {
+        match self.image() {
+            Ok(Image::Open(file)) => Some(file),
+            _ => None,
+        }
+    }
+
     /// The arguments behind `argv[0]`: [`AGENT_ARGUMENT`] and [`APART_ARGUMENT`] by default.
     fn arguments(&self) -> Vec<OsString> {
         vec![AGENT_ARGUMENT.into(), APART_ARGUMENT.into()]

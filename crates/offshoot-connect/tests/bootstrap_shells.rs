@@ -9,6 +9,7 @@ mod bootstrap_peer;
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +17,8 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use bootstrap_peer::{Agent, bundle, left_behind, nonce_text, options, run, run_until_echo, scratch};
-use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, ErrorKind, Hold, Options};
+use offshoot_connect::bootstrap::{Bootstrap, BootstrapError, ErrorKind, Event, Hold, Near, Options};
+use offshoot_mux::{image, tree};
 use tempfile::TempDir;
 
 /// What is hidden so that only this way is left.
@@ -155,6 +157,105 @@ fn every_shell_as_the_targets_sh_reaches_the_agent_on_every_rung() {
         println!("{what}: {} ms", ran.took.as_millis());
         assert_eq!(left_behind(&nonce_text(&command)), Vec::<PathBuf>::new(), "{what}");
     });
+}
+
+/// A file that this process holds open, as the bootstrap of a shell of root is told of it.
+fn near(file: &impl AsRawFd) -> Near {
+    let own = tree::Proc::of(std::process::id()).expect("a system with /proc");
+    Near { process: own.pid, started: own.start_time, file: file.as_raw_fd(), args: ["offshoot-agent", "apart"] }
+}
+
+/// A shell as it is when it is called `sh`.
+fn as_sh(name: &str, shell: &Shell) -> Command {
+    let mut command = Command::new(&shell.path);
+    if name == "zsh" {
+        command.args(["--emulate", "sh"]);
+    }
+    command
+}
+
+fn in_memory(bytes: &[u8]) -> fs::File {
+    let mut file = fs::File::from(image::memfd("near").expect("a file in memory"));
+    file.write_all(bytes).unwrap();
+    image::seal(&file).unwrap();
+    file
+}
+
+#[test]
+fn a_shell_of_root_runs_the_image_that_is_open_here_and_nothing_is_sent() {
+    let image = in_memory(&bootstrap_peer::agent());
+    for name in ["bash", "dash", "ksh", "mksh", "zsh", "ash"] {
+        let Some(sh) = shell(name) else {
+            println!("not run: near_{name}: not installed");
+            continue;
+        };
+        let bootstrap = Bootstrap::new(Options { near: Some(near(&image)), ..options() }, Instant::now()).unwrap();
+        let plain = Bootstrap::new(options(), Instant::now()).unwrap();
+        for (what, mut bootstrap) in [("near", bootstrap), ("plain", plain)] {
+            let script = bootstrap.root_script(&[("ODD".into(), "of the tool".into())]);
+            // Shown by `ps` and in sudo's log; and how much of it there is without the image.
+            println!("{name}: {what}: {} bytes", script.len());
+            bootstrap.restart_clock(Instant::now());
+            let mut command = as_sh(name, &sh);
+            command.args(["-c", &script]).env("OFFSHOOT_TREE", "another");
+            let agent =
+                run(&mut command, bootstrap, usize::MAX).agent.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (exe, args) = match what {
+                "near" => {
+                    ("/memfd:near (deleted)", r#"["/proc/self/fd/1", "offshoot-agent", "apart", "offshoot:a test"]"#)
+                }
+                _ => ("/memfd:offshoot:a test (deleted)", r#"["offshoot:a test", "it's", ""]"#),
+            };
+            assert_eq!((agent.field("exe"), agent.field("args")), (exe, args), "{name}: {what}");
+            assert_eq!(agent.field("memfds"), "0", "{name}: {what}");
+            assert!(agent.has_env("OFFSHOOT_TREE=0123456789abcdef"), "{name}: {what}: {}", agent.line);
+            assert!(!agent.line.contains("of the tool"), "{name}: {what}: {}", agent.line);
+        }
+    }
+}
+
+#[test]
+fn where_the_image_is_not_what_is_meant_or_does_not_run_the_agent_is_sent() {
+    let image = in_memory(&bootstrap_peer::agent());
+    let closed = near(&in_memory(b"x"));
+    let right = near(&image);
+    let broken = in_memory(b"\x7fELF and no more");
+    let refuses = in_memory(b"#!/bin/false\n");
+    let mut plain = tempfile::tempfile().unwrap();
+    plain.write_all(&bootstrap_peer::agent()).unwrap();
+    let others = [
+        // As if another process had our number by now, or there were none.
+        ("another process", Near { started: right.started + 1, ..right.clone() }),
+        ("no process", Near { process: u32::MAX, ..right.clone() }),
+        ("closed", closed),
+        ("not to be executed", near(&plain)),
+        ("no executable", near(&broken)),
+        ("refuses", near(&refuses)),
+    ];
+    for name in ["bash", "dash", "ksh", "mksh", "zsh", "ash"] {
+        let Some(sh) = shell(name) else {
+            println!("not run: not_near_{name}: not installed");
+            continue;
+        };
+        for (what, near) in &others {
+            let bootstrap = Bootstrap::new(Options { near: Some(near.clone()), ..options() }, Instant::now()).unwrap();
+            let script = bootstrap.root_script(&[]);
+            let agent = run(as_sh(name, &sh).args(["-c", &script]), bootstrap, usize::MAX).agent;
+            let agent = agent.unwrap_or_else(|error| panic!("{name}: {what}: {error}"));
+            assert_eq!(agent.field("args"), r#"["offshoot:a test", "it's", ""]"#, "{name}: {what}");
+            assert_eq!(agent.field("memfds"), "0", "{name}: {what}: what was tried is still open");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_is_sent_nothing_cannot_have_it_both_ways() {
+    // Who claims to be near where nothing is, is a machine that nobody knows.
+    let (mut bootstrap, command) = bootstrap(options());
+    bootstrap.handle_bytes(format!("M{} Linux here .\n", nonce_text(&command)).as_bytes(), Instant::now());
+    let Some(Event::Failed(error)) = bootstrap.poll_event() else { panic!("a failure") };
+    assert_eq!(error.kind, ErrorKind::Machine { machine: "here".into() });
+    assert!(!bootstrap.has_output());
 }
 
 #[test]

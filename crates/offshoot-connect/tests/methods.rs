@@ -273,17 +273,23 @@ proptest! {
 /// The argument list of a method on one line, with names for its places.
 fn words(method: &dyn Method) -> String {
     let Start::Shell { argv, .. } = method.recipe().expect("a recipe").start else { panic!("it has no tool") };
-    let places =
-        [(Start::PROBE, "PROBE"), (Start::SCRIPT, "SCRIPT"), (Start::PLAIN_SCRIPT, "PLAIN"), (Start::TOKEN, "TOKEN")];
+    let places = [
+        (Start::PROBE, "PROBE"),
+        (Start::SCRIPT, "SCRIPT"),
+        (Start::ROOT_SCRIPT, "ROOT"),
+        (Start::PLAIN_SCRIPT, "PLAIN"),
+        (Start::TOKEN, "TOKEN"),
+    ];
     places.iter().fold(argv.join(" "), |line, (place, name)| line.replace(place, name))
 }
 
 #[test]
 fn ways_to_another_user_are_these_argument_lists() {
     for (method, expected) in [
-        (&Sudo::to("root") as &dyn Method, "sudo -p TOKEN %p: -u root -n -- /bin/sh -c SCRIPT"),
-        (&Sudo::to("root").password("x"), "sudo -p TOKEN %p: -u root -- /bin/sh -c SCRIPT"),
+        (&Sudo::to("root") as &dyn Method, "sudo -p TOKEN %p: -u root -n -- /bin/sh -c ROOT"),
+        (&Sudo::to("root").password("x"), "sudo -p TOKEN %p: -u root -- /bin/sh -c ROOT"),
         (&Sudo::to("root").password("x").login(true), "sudo -p TOKEN %p: -u root -i -- /bin/sh -c PLAIN"),
+        (&Sudo::to("#0").password("x"), "sudo -p TOKEN %p: -u #0 -- /bin/sh -c ROOT"),
         (
             &Sudo::to("#7").preserve_env(true).set_home(true).selinux_role("r").selinux_type("t").arg("--group=www"),
             "sudo -p TOKEN %p: -u #7 -n -E -H -r r -t t --group=www -- /bin/sh -c SCRIPT",
@@ -294,8 +300,8 @@ fn ways_to_another_user_are_these_argument_lists() {
         ),
         (&Su::to("root"), "su root -c PROBE"),
         (&Su::to("root").login(true), "su - root -c PROBE"),
-        (&Doas::to("root"), "doas -n -u root -- /bin/sh -c SCRIPT"),
-        (&Doas::to("root").password("x"), "doas -u root -- /bin/sh -c SCRIPT"),
+        (&Doas::to("root"), "doas -n -u root -- /bin/sh -c ROOT"),
+        (&Doas::to("root").password("x"), "doas -u root -- /bin/sh -c ROOT"),
     ] {
         assert_eq!(words(method), expected);
     }

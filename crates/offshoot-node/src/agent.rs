@@ -168,7 +168,15 @@ fn is_build(program: &Program, wanted: &OsStr) -> Result<(), String> {
 }
 
 fn run_as(role: &impl Role) -> u8 {
-    let apart = argument(2).is_some_and(|argument| argument == APART_ARGUMENT);
+    let second = argument(2).unwrap_or_default();
+    if second == "t" {
+        // Whether it can be run was all that was to be known.
+        return 0;
+    }
+    if let Some(name) = argument(3) {
+        let _ = process::set_process_name(&name);
+    }
+    let apart = second == APART_ARGUMENT;
     match start(apart, role) {
         Ok(code) => code,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What local contexts of a program are started from.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -22,7 +23,7 @@ pub(crate) struct Local {
 }
 
 enum Chosen {
-    File(PathBuf),
+    File(PathBuf, Option<File>),
     Memory(OwnedFd),
     Own(OwnImage),
 }
@@ -42,7 +43,8 @@ impl Local {
         let triple = triple();
         if !self.own_alone {
             if let Some(file) = self.agents.executable(&triple) {
-                return Ok(Chosen::File(file));
+                let open = File::open(&file).ok();
+                return Ok(Chosen::File(file, open));
             }
             if let Ok(bundle) = self.agents.find(&triple)
                 && let Some(memory) = in_memory(&bundle)
@@ -75,10 +77,18 @@ fn in_memory(bundle: &offshoot_connect::bundle::Bundle) -> Option<OwnedFd> {
 impl LocalImage for Local {
     fn image(&self) -> Result<Image<'_>, Failure> {
         match self.chosen.get_or_init(|| self.choose()) {
-            Ok(Chosen::File(path)) => Ok(Image::Path(path)),
+            Ok(Chosen::File(path, _)) => Ok(Image::Path(path)),
             Ok(Chosen::Memory(file)) => Ok(Image::Open(file.as_fd())),
             Ok(Chosen::Own(own)) => own.image(),
             Err(failure) => Err(failure.clone()),
+        }
+    }
+
+    fn open(&self) -> Option<BorrowedFd<'_>> {
+        match (self.image().ok()?, self.chosen.get()?) {
+            (Image::Open(file), _) => Some(file),
+            (_, Ok(Chosen::File(_, open))) => open.as_ref().map(File::as_fd),
+            _ => None,
         }
     }
 

@@ -16,8 +16,8 @@ pub enum Start {
     /// A tool is started with pipes, and what it leads to is a shell that runs the probe.
     ///
     /// `argv[0]` is looked up in `PATH`. An argument that is exactly [`Start::PROBE`] is replaced by the probe, the
-    /// one-line script that the bootstrap starts with, in the form for any login shell; [`Start::SCRIPT`] and
-    /// [`Start::PLAIN_SCRIPT`] stand for it as an argument of `sh -c`, and [`Start::TOKEN`] anywhere in an argument for
+    /// one-line script that the bootstrap starts with, in the form for any login shell; [`Start::SCRIPT`],
+    /// [`Start::ROOT_SCRIPT`] and [`Start::PLAIN_SCRIPT`] stand for it as an argument of `sh -c`, and [`Start::TOKEN`] anywhere in an argument for
     /// a word that nobody can guess.
     Shell {
         /// The tool and its arguments.
@@ -50,6 +50,9 @@ impl Start {
     /// The argument that stands for the probe as a script for `sh -c`, which gives the environment that the recipe set
     /// for the tool its former values.
     pub const SCRIPT: &'static str = "\u{1}script";
+    /// As [`Start::SCRIPT`], for a shell of root on the same machine: it may take the image of the context's own local contexts
+    /// where that is open, so that no agent need be sent.
+    pub const ROOT_SCRIPT: &'static str = "\u{1}root";
     /// As [`Start::SCRIPT`], without a character that a second shell on the way would act upon once it is escaped as
     /// sudo does it: no `$`.
     pub const PLAIN_SCRIPT: &'static str = "\u{1}plain";

@@ -35,7 +35,7 @@ pub use self::error::{BootstrapError, ErrorKind, Exit, LoaderStep, Place, Stage,
 pub use self::machine::Facts;
 use self::machine::Machine;
 use self::options::check;
-pub use self::options::{Hold, Options, OptionsError};
+pub use self::options::{Hold, Near, Options, OptionsError};
 use self::scan::{Matcher, Tail};
 use crate::bundle::Bundle;
 
@@ -161,6 +161,16 @@ impl Bootstrap {
     pub fn script(&self, set: &[(String, String)]) -> String {
         let former: String = set.iter().map(|(key, _)| script::former(key)).collect();
         former + &self.probe_script()
+    }
+
+    /// As [`script`](Self::script), for root on the same machine: where it can, it has what [`Options::near`] says run,
+    /// and nothing is sent.
+    pub fn root_script(&self, set: &[(String, String)]) -> String {
+        let script = self.script(set);
+        match &self.options.near {
+            Some(near) => script::root(&script, near),
+            None => script,
+        }
     }
 
     /// As [`script`](Self::script), without a `$`.
@@ -355,6 +365,16 @@ impl Bootstrap {
         };
         if stty != "0" {
             return self.fail(ErrorKind::Terminal, None);
+        }
+        if machine == script::HERE
+            && let Some(near) = self.options.near.take()
+        {
+            let line = script::start_near(&near, self.options.tree_tag.as_ref(), &self.options.process_name);
+            let preamble = std::mem::take(&mut self.options.preamble);
+            self.send(&[line.as_bytes(), &preamble]);
+            self.noise = 0;
+            self.state = State::Start { seen: self.seen() };
+            return;
         }
         if system != "Linux" {
             return self.fail(ErrorKind::System { system: escape(system.as_bytes()) }, None);

@@ -49,6 +49,8 @@ pub struct Options {
     /// The agent for a target that is known already. With [`Hold::No`] everything is sent at once, and the target
     /// checks that it is such a machine; otherwise it is used when the target turns out to be one.
     pub assume: Option<Bundle>,
+    /// What [`root_script`](super::Bootstrap::root_script) may run instead of an agent that is sent.
+    pub near: Option<Near>,
 }
 
 impl Options {
@@ -65,8 +67,22 @@ impl Options {
             preamble: Vec::new(),
             hello_magic: HELLO_MAGIC.to_vec(),
             assume: None,
+            near: None,
         }
     }
+}
+
+/// An executable that this process holds open, as a process of root on the same machine finds it.
+#[derive(Clone, Debug)]
+pub struct Near {
+    /// This process.
+    pub process: u32,
+    /// When it began, as the 22nd field of `/proc/PID/stat` has it: no other that gets its number has begun then.
+    pub started: u64,
+    /// The open file.
+    pub file: i32,
+    /// Its arguments, for a link that is descriptors 0 and 3. The first followed by `t` must do nothing, with success.
+    pub args: [&'static str; 2],
 }
 
 impl fmt::Debug for Options {

@@ -9,6 +9,7 @@
 use std::fmt::Write;
 
 use super::machine::Machine;
+use super::options::Near;
 
 /// Text made of the nonce: 22 letters, digits, `_` and `-`.
 pub(super) fn nonce_text(nonce: &[u8; 16]) -> String {
@@ -40,6 +41,33 @@ pub(super) fn probe(nonce: &str, terminal: bool) -> String {
     } else {
         format!("echo M{marker} {facts}")
     }
+}
+
+/// What stands for the machine's name where nothing need be sent.
+pub(super) const HERE: &str = "here";
+
+/// The probe, which first looks whether the executable of `near` can be run here: then `uname` says that it is here. It opens
+/// the file, and only then makes sure that the process which holds it is the one that is meant: its number could be another's
+/// by now. What goes wrong there is not worth a word, since the agent is sent then.
+pub(super) fn root(probe: &str, near: &Near) -> String {
+    let Near { process, started, file, args: [first, _] } = near;
+    format!(
+        "{{ set /proc/{process} {file}&&[ -x $1/fd/$2 ]&&command exec 4<$1/fd/$2&&read -r _o<$1/stat&&set ${{_o##*\") \"}}&&\
+         [ ${{20}} = {started} ]&&/proc/self/fd/4 {first} t&&uname(){{ echo Linux {HERE};}};}} 2>/dev/null||exec 4<&-;{probe}"
+    )
+}
+
+/// The start line for a [`root`] probe that found it: descriptor 3 leads to us, and 1 is the executable, which the agent closes.
+pub(super) fn start_near(near: &Near, tag: Option<&(String, String)>, name: &str) -> String {
+    let [first, second] = near.args;
+    let mut out = String::new();
+    export(tag, &mut out);
+    for part in ["exec /proc/self/fd/1 ", first, " ", second, " "] {
+        out.push_str(part);
+    }
+    quote(name, &mut out);
+    out.push_str(" 3>&1 1<&4 4<&-\n");
+    out
 }
 
 /// A piece of shell that gives a variable the value that it has in this process.
@@ -102,11 +130,7 @@ impl Line<'_> {
         let Machine { memfd_create, execveat, .. } = self.machine;
 
         let mut out = format!("set -- '{}';unset _o;", text(self.stage0));
-        if let Some((key, value)) = self.tag {
-            let _ = write!(out, "export {key}=");
-            quote(value, &mut out);
-            out.push(';');
-        }
+        export(self.tag, &mut out);
         out.push_str("_s(){ PATH=/bin:/usr/bin${PATH:+:$PATH};LC_ALL=C;export PATH LC_ALL;exec 2>&1;};");
         if self.check {
             let names: Vec<String> = self.machine.names.iter().map(|name| format!("\"Linux \"{name}")).collect();
@@ -163,6 +187,15 @@ fn text(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// A piece of shell that puts the tag into the environment.
+fn export(tag: Option<&(String, String)>, out: &mut String) {
+    if let Some((key, value)) = tag {
+        let _ = write!(out, "export {key}=");
+        quote(value, out);
+        out.push(';');
+    }
 }
 
 /// `word` as one word of the shell.

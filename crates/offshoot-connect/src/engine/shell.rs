@@ -1,21 +1,21 @@
 //! Tools that lead to a shell: their pipes, driven through the bootstrap.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use offshoot_mux::{Interest, Spawn, io as fd, tree};
+use offshoot_mux::{Interest, Spawn, io as fd, process, tree};
 use offshoot_wire::{ChildHello, ConnectStage, Failure, Limits, ParsedHello, Start};
 
 use super::classify::{self, Scene};
 use super::pump::Pump;
 use super::questions::Questions;
 use super::tool::{LAST_WORDS, SIGCONT, Tool};
-use super::{AGENT_ARGUMENT, Clock, Connected, Connecting, LinkIo};
-use crate::bootstrap::{Bootstrap, Event, Exit, Hold, Options, Stage};
+use super::{AGENT_ARGUMENT, APART_ARGUMENT, Clock, Connected, Connecting, LinkIo, LocalImage};
+use crate::bootstrap::{Bootstrap, Event, Exit, Hold, Near, Options, Stage};
 use crate::cut::replaced;
 
 /// Between TERM and KILL: ssh ends at once, and what its other end guards ends with the connection.
@@ -34,7 +34,15 @@ pub(super) fn connect(
     env: &[(String, String)],
 ) -> Result<Connected, Failure> {
     let recipe = connecting.recipe;
-    let assume = connecting.payloads.at_hand(recipe.triple.as_deref());
+    let Some((program, args)) = argv.split_first() else {
+        return Err(classify::malformed(&"the recipe has no command"));
+    };
+    // What is run from here need not be fetched.
+    let near = if args.iter().any(|arg| arg == Start::ROOT_SCRIPT) { near(connecting.image) } else { None };
+    let assume = match near {
+        Some(_) => None,
+        None => connecting.payloads.at_hand(recipe.triple.as_deref()),
+    };
     let mut options = Options::new(connecting.nonce);
     let (key, value) = &connecting.tree_tag;
     options.tree_tag = Some(((*key).to_owned(), value.clone()));
@@ -47,6 +55,7 @@ pub(super) fn connect(
     options.hold = if asks { Hold::UntilMarker } else { Hold::No };
     options.preamble = connecting.preamble.clone();
     options.assume = recipe.triple.as_ref().and(assume);
+    options.near = near;
     let bootstrap = Bootstrap::new(options, Instant::now()).map_err(|error| classify::malformed(&error))?;
 
     let mut pump = Pump::new(connecting.cancel).map_err(prepare)?;
@@ -56,9 +65,6 @@ pub(super) fn connect(
     fd::set_nonblocking(&to_tool, true).map_err(prepare)?;
     fd::set_nonblocking(&from_tool, true).map_err(prepare)?;
 
-    let Some((program, args)) = argv.split_first() else {
-        return Err(classify::malformed(&"the recipe has no command"));
-    };
     let token = bootstrap.token();
     let questions = match &recipe.prompts {
         Some(prompts) => Some(Questions::new(prompts, &token, connecting.asker, pump.waker()).map_err(prepare)?),
@@ -67,6 +73,7 @@ pub(super) fn connect(
     let args = args.iter().map(|arg| match arg.as_str() {
         Start::PROBE => bootstrap.probe_command(),
         Start::SCRIPT => bootstrap.script(env),
+        Start::ROOT_SCRIPT => bootstrap.root_script(env),
         Start::PLAIN_SCRIPT => bootstrap.plain_script(env),
         arg => replaced(arg, Start::TOKEN, &token),
     });
@@ -128,6 +135,13 @@ pub(super) fn connect(
 
 fn prepare(error: io::Error) -> Failure {
     classify::os_error(ConnectStage::Start, "cannot prepare the connection tool", &error)
+}
+
+/// Where a shell of root on this machine finds the image of local contexts; `None` where it cannot.
+fn near(image: &dyn LocalImage) -> Option<Near> {
+    let file = image.open()?.as_raw_fd();
+    let own = tree::Proc::of(process::id())?;
+    Some(Near { process: own.pid, started: own.start_time, file, args: [AGENT_ARGUMENT, APART_ARGUMENT] })
 }
 
 /// The state of one connect. The pipes come first: they are closed before the tool is ended.

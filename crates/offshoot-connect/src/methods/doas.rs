@@ -101,7 +101,8 @@ impl Method for Doas {
         if self.answers.is_none() {
             argv.push("-n".into());
         }
-        argv.extend(["-u", &self.user, "--", "/bin/sh", "-c", Start::SCRIPT].map(str::to_owned));
+        let script = if self.user == "root" { Start::ROOT_SCRIPT } else { Start::SCRIPT };
+        argv.extend(["-u", &self.user, "--", "/bin/sh", "-c", script].map(str::to_owned));
         let mut recipe = Recipe::new("doas", self.user.clone(), Start::Shell { argv, env: Vec::new() });
         recipe.hints = hints(TEXTS);
         let known = PROMPTS.iter().map(|&(text, asks)| Prompt { text: text.to_owned(), asks }).collect();

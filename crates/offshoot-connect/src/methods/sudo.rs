@@ -206,7 +206,11 @@ impl Sudo {
             argv.push(argument(extra)?);
         }
         // sudo hands a command to a login shell as one text, in which it escapes everything but `$`.
-        let script = if self.login { Start::PLAIN_SCRIPT } else { Start::SCRIPT };
+        let script = match self.user.as_str() {
+            _ if self.login => Start::PLAIN_SCRIPT,
+            "root" | "#0" => Start::ROOT_SCRIPT,
+            _ => Start::SCRIPT,
+        };
         argv.extend(["--".into(), "/bin/sh".into(), "-c".into(), script.into()]);
         Ok(argv)
     }

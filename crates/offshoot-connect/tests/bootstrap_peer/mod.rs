@@ -18,11 +18,18 @@ use sha2::{Digest, Sha256};
 
 pub const TRIPLE: &str = "x86_64-unknown-linux-musl";
 
-/// The hello, a line about itself, then its input back, until that ends.
+/// The hello, a line about itself, then its input back, until that ends. As the real one it does nothing when it is only
+/// tried, and writes to descriptor 3 where its second argument says so.
 const AGENT: &str = r#"
 use std::io::{Read, Write};
+use std::os::fd::FromRawFd;
 fn main() {
-    let mut out = std::io::stdout();
+    let second = std::env::args().nth(2).unwrap_or_default();
+    if second == "t" {
+        return;
+    }
+    let number = if second == "apart" { 3 } else { 1 };
+    let mut out = unsafe { std::fs::File::from_raw_fd(number) };
     out.write_all(b"\0offsh\xf5\n").unwrap();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
@@ -33,13 +40,15 @@ fn main() {
     let mut env: Vec<String> = std::env::vars_os().map(|(k, v)| format!("{}={}", k.display(), v.display())).collect();
     env.sort();
     let exe = std::fs::read_link("/proc/self/exe").map_or("-".into(), |path| path.display().to_string());
-    println!(
+    writeln!(
+        out,
         "args={:?}|cwd={}|umask={}|ignored={}|memfds={foreign}|exe={exe}|env={env:?}",
         std::env::args().collect::<Vec<_>>(),
         std::env::current_dir().map_or("-".into(), |path| path.display().to_string()),
         field("Umask:"),
         field("SigIgn:"),
-    );
+    )
+    .unwrap();
     let mut bytes = [0; 65536];
     loop {
         match std::io::stdin().read(&mut bytes) {
@@ -77,7 +86,7 @@ pub fn packed(agent: &[u8]) -> Packed {
 
 /// The test agent, built once for all test processes. They run side by side: each builds in a folder of its own, and what
 /// another one finds is whole or not there.
-fn agent() -> Vec<u8> {
+pub fn agent() -> Vec<u8> {
     let hash = Sha256::digest(AGENT);
     let built = scratch().join(format!("bootstrapped-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
     if let Ok(agent) = fs::read(&built) {

@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use offshoot_connect::methods::Local;
+use offshoot_connect::methods::{Local, Sudo};
 use offshoot_node::{Command, Context, Error, Event, Input, Output, Pending, Process};
 use offshoot_program::{Agents, Builder, Master};
 use offshoot_wire::{ConnectStage, FailureKind, LostReason, Ran, Recipe, Start};
 
-use crate::{Check, builder, children, master, within};
+use crate::{Check, NOT_RUN, builder, children, master, within};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("a_context_says_who_and_where_it_is", identity),
+    ("root_behind_sudo_is_a_copy_of_the_program_and_needs_no_agent", behind_sudo),
     ("a_chain_32_deep_answers_and_runs_programs", deep),
     ("two_hundred_contexts_side_by_side", wide),
     ("as_many_connects_as_are_allowed_run_at_once_and_the_others_wait_for_their_turn", limited),
@@ -40,6 +41,30 @@ fn grow(master: &Master, depth: usize) -> Vec<Context> {
         chain.push(next);
     }
     chain
+}
+
+fn behind_sudo() {
+    let quiet = || std::process::Stdio::null();
+    let sudo = std::process::Command::new("sudo").args(["-n", "true"]).stdout(quiet()).stderr(quiet()).status();
+    if !sudo.is_ok_and(|status| status.success()) {
+        return println!("{NOT_RUN}needs sudo without a password");
+    }
+    let master = master();
+    // Once from here, and once from such a context.
+    let near = master.connect(Sudo::to("root")).expect("a context behind sudo");
+    let far = near.connect(Sudo::to("#0")).expect("a context behind that");
+    let own = std::env::current_exe().expect("this program");
+    for context in [&near, &far] {
+        let script = "id -u; readlink /proc/$PPID/exe; tr '\\0' ' ' </proc/$(cut -d' ' -f4 /proc/$PPID/stat)/cmdline";
+        let output = context.command("sh").args(["-c", script]).output().expect("its output");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[..2], ["0", &own.to_string_lossy()], "{said}");
+        // Its guard, too, says in `ps` what it is.
+        assert!(lines[2].starts_with("offshoot:"), "{said}");
+    }
+    near.shutdown().expect("its end");
+    within(Duration::from_secs(5), "sudo is left", || children().is_empty());
 }
 
 fn identity() {

@@ -60,13 +60,13 @@ const LOADER_BUDGET: usize = 16 * KIB;
 
 /// The most that an agent may weigh as sent.
 ///
-/// 160 KiB is what is promised for the two default triples. The others have what they weighed when it was kept there, and
+/// 162 KiB is what is promised for the two default triples. The others have what they weighed when it was kept there, and
 /// three per cent: their code is larger for the same program, so less of that would only forbid what the promise allows.
 fn budget(recipe: Recipe, triple: &str) -> usize {
     let kib = match (recipe, triple.split('-').next()) {
         // Prints its panics, and std is not built for size.
         (Recipe::A, _) => 320,
-        (Recipe::APlus, Some("x86_64" | "aarch64")) => 160,
+        (Recipe::APlus, Some("x86_64" | "aarch64")) => 162,
         // Eight registers, so that much goes through the stack; and what is 64 bits wide takes two of them.
         (Recipe::APlus, Some("i686")) => 176,
         // By zig's linker, which folds no functions that are alike nor puts them side by side.
