@@ -163,15 +163,17 @@ fn hash() -> [u8; 32] {
     *HASH.get_or_init(|| Sha256::digest(std::fs::read(PROGRAM).expect("it was built")).into())
 }
 
+/// Has the image registered, by a worker that is started from it.
+fn served(scene: &mut Scene) {
+    let Stage { sibling, expected_starts, .. } = &mut scene.stage;
+    *expected_starts += 1;
+    let worker = sibling.new_worker(IDENTITY).expect("a worker, and its image registered");
+    assert_eq!(&worker.echo(b"up").expect("it is")[..], b"up");
+}
+
 /// An image that is there, and that contexts above hold or can read, asked for again and again by who reads nothing of it.
 fn images(place: Place) {
     let image = std::fs::metadata(PROGRAM).expect("it was built").len();
-    let served = |scene: &mut Scene| {
-        let Stage { sibling, expected_starts, .. } = &mut scene.stage;
-        *expected_starts += 1;
-        let worker = sibling.new_worker(IDENTITY).expect("a worker, and its image registered");
-        assert_eq!(&worker.echo(b"up").expect("it is")[..], b"up");
-    };
     let piece = |scene: &Scene, round: u64| {
         frames(round, |number| {
             let body = encode(&ImageSpec { hash: hash(), keep: false });
@@ -190,4 +192,42 @@ fn s12_an_image_that_is_asked_for_without_end_below_the_master() {
 #[test]
 fn s12_an_image_that_is_asked_for_without_end_below_an_agent() {
     alone(|| images(Place::BelowAnAgent));
+}
+
+/// Threads of this process that read an image.
+fn readers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok);
+    // One may end meanwhile.
+    tasks.filter(|task| std::fs::read(task.path().join("comm")).is_ok_and(|name| name == b"offshoot-image\n")).count()
+}
+
+/// Each time it begins anew: what nobody wants any more is read no further, and few are read at once.
+#[test]
+fn s12_an_image_that_is_asked_for_and_given_up_without_end() {
+    alone(|| {
+        let mut scene = Scene::new(Place::BelowTheMaster);
+        served(&mut scene);
+        let asked = encode(&ImageSpec { hash: hash(), keep: false });
+        let (mut most, mut number) = (0, 0);
+        let until = Instant::now() + LASTS;
+        while Instant::now() < until {
+            let mut bytes = Vec::new();
+            for _ in 0..50 {
+                number += 1;
+                let (me, parent) = (scene.me.clone(), scene.parent.clone());
+                bytes.extend(bytes_of(&request(&me, &parent, number, Verb::Image.number(), false, None, &asked)));
+                bytes.extend(bytes_of(&Frame::routed(FrameKind::Cancel, parent, me, number)));
+            }
+            scene.link.raw(&bytes);
+            while !matches!(scene.link.next(Duration::from_millis(1)), Came::Nothing) {}
+            most = most.max(readers());
+        }
+        assert!(most > 0, "it is read");
+        assert!(most <= 16, "{most} threads read it, for {number} requests");
+        assert!(scene.link.is_alive(), "it may give up what it asked for");
+        let Scene { stage, link, evil, .. } = scene;
+        drop(evil);
+        drop(link.close());
+        stage.finish();
+    });
 }

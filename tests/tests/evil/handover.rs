@@ -4,8 +4,8 @@
 use offshoot_node::handover::{self, Packed};
 use offshoot_node::{Context, Receiver, Sender, channel, pipe};
 use offshoot_wire::{
-    Address, Carried, ChannelEnd, EndReason, FailureKind, Frame, FrameKind, Grant, GrantLink, LostReason, StreamSpec,
-    Verb, VerbSet, carried, encode,
+    Address, Carried, ChannelEnd, EndReason, FailureKind, Frame, FrameKind, Grant, GrantLink, Limits, LostReason,
+    StreamSpec, Verb, VerbSet, carried, encode,
 };
 use serde::Serialize;
 
@@ -250,6 +250,22 @@ cases! {
             let bytes = [encode(&vec![carried]), encode(&0u32)].concat();
             let failure = handover::value::<Sender<u8>>(&scene.evil, &bytes).expect_err("not its to give");
             assert_eq!(failure.kind, FailureKind::Denied, "{failure:?}");
+        }
+    };
+    s12_a_value_with_more_ends_of_channels_than_there_may_be_opens_none: Passed, |scene| {
+        let own = |handle| Carried::End { home: scene.me.clone(), handle, reads: false, grant: None };
+        let of = |count: usize| [encode(&(0..count as u64).map(own).collect::<Vec<_>>()), encode(&0u32)].concat();
+        let failure = handover::value::<Sender<u8>>(&scene.evil, &of(Limits::ENDS + 1)).expect_err("too many");
+        assert_eq!(failure.kind, FailureKind::Malformed, "{failure:?}");
+        // As many as there may be it may make up: each leads to itself.
+        handover::value::<Sender<u8>>(&scene.evil, &of(Limits::ENDS)).expect("its own");
+        let asked = |header: &offshoot_wire::FrameHeader| header.kind == FrameKind::Request;
+        let mut opened = std::collections::BTreeSet::new();
+        while opened.len() < Limits::ENDS {
+            let (header, body) = scene.link.await_frame("an end is opened", asked);
+            if Verb::from_number(body[0].into()) == Some(Verb::Stream) {
+                assert!(opened.insert(header.exchange));
+            }
         }
     };
     s7_a_value_that_carries_what_it_does_not: Passed, |scene| {

@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_call_of_a_chain_that_is_given_up_stops_it_and_lets_nobody_wait", given_up),
     ("a_call_of_a_chain_that_has_ended_counts_as_it_ended_though_nobody_waited", unwaited),
     ("a_chain_goes_on_in_another_worker_when_nothing_of_it_was_under_way", other_worker),
+    ("a_call_of_a_chain_that_is_refused_on_its_way_lets_nobody_behind_it_wait", refused_on_its_way),
     ("a_chain_belongs_to_one_context_and_disturbs_no_other_call", one_context),
 ];
 
@@ -119,6 +120,36 @@ fn given_up() {
     refused(start(&context, &chain, 6, 0, 0).wait());
     chain.reset();
     start(&context, &chain, 7, 0, 0).wait().expect("it ran").expect("a value");
+}
+
+/// More calls than may pass through the master at once, and one of a chain among them: what became of that, and of the next.
+#[offshoot::remote]
+fn among_too_many(context: Context) -> (String, String) {
+    let chain = Chain::new();
+    start(&context, &chain, 1, 0, 0).wait().expect("it ran").expect("a value");
+    let mut crowd: Vec<PendingCall<()>> = (0..16_384).map(|_| until_cancelled::start(&context)).collect();
+    // One that was refused says that the way is full.
+    while crowd.iter().all(|call| !call.is_done()) {
+        crowd.push(until_cancelled::start(&context));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let refused = start(&context, &chain, 2, 0, 0);
+    // It is refused meanwhile, and nobody looks. Then there is room again, and the next one goes to the worker.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(crowd);
+    let behind = start(&context, &chain, 3, 0, 0);
+    std::thread::sleep(Duration::from_millis(300));
+    let refused = refused.wait().map_err(|error| error.kind().clone());
+    let behind = behind.wait_timeout(Duration::from_secs(20)).map_err(|error| error.kind().clone());
+    (format!("{refused:?}"), format!("{behind:?}"))
+}
+
+fn refused_on_its_way() {
+    let master = master();
+    let (a, b) = (local(&master), local(&master));
+    let (refused, behind) = among_too_many::on(&a, b).expect("a value");
+    assert_eq!(refused, "Err(Busy)", "the way was not full");
+    assert_eq!(behind, "Err(Cancelled)");
 }
 
 fn answered_before() {

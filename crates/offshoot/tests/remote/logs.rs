@@ -21,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("output_is_complete_when_the_tree_has_ended", last_lines),
     ("the_last_words_of_a_crash_arrive", last_words),
     ("a_panic_of_the_logger_costs_one_record", logger_panics),
+    ("a_logger_may_use_the_tree_for_what_the_node_itself_has_to_say", logger_asks),
 ];
 
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Log for Kept {
             return;
         }
         let text = record.args().to_string();
-        assert!(text != "the logger panics", "as asked");
+        assert!(!text.contains("the logger panics"), "as asked");
         let mut held = self.held.lock().expect("no panic");
         while *held {
             held = self.released.wait(held).expect("no panic");
@@ -251,4 +252,43 @@ fn logger_panics() {
     within("the log ended", || kept.texts("stdout").contains(&"and more".to_owned()));
     assert_eq!(kept.texts("stdout"), ["before", "after", "and more"]);
     std::io::stdout().flush().expect("a pipe");
+}
+
+/// Asks a context for each thing that this process's node has to say.
+#[derive(Default)]
+struct Asks {
+    context: Mutex<Option<offshoot::Context>>,
+    answers: Mutex<Vec<(String, bool)>>,
+}
+
+impl Log for Asks {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.target().starts_with("offshoot_node")
+            && let Some(context) = self.context.lock().expect("no panic").clone()
+        {
+            let answered = context.ping().is_ok();
+            self.answers.lock().expect("no panic").push((record.args().to_string(), answered));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn logger_asks() {
+    static ASKS: OnceLock<Asks> = OnceLock::new();
+    let asks = ASKS.get_or_init(Asks::default);
+    log::set_logger(asks).expect("the first logger of this process");
+    log::set_max_level(LevelFilter::Debug);
+    let master = master();
+    let (stays, goes) = (local(&master), local(&master));
+    *asks.context.lock().expect("no panic") = Some(stays.clone());
+    goes.shutdown().expect("its end");
+    let ended = |(text, answered): &(String, bool)| text.contains("has ended") && *answered;
+    within("the end was not told", || asks.answers.lock().expect("no panic").iter().any(ended));
+    stays.ping().expect("it goes on");
+    *asks.context.lock().expect("no panic") = None;
 }

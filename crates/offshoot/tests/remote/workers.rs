@@ -250,6 +250,9 @@ fn detached() {
     let master = master();
     let context = local(&master);
     print_raw::call(b"ran\n".to_vec()).detached(&context);
+    // Of this one nothing is told, since the logger panics at it. The others are told of all the same.
+    panic::call("the logger panics".into()).detached(&context);
+    std::thread::sleep(Duration::from_millis(300));
     size::call("/does/not/exist".into()).detached(&context);
     panic::call("as told".into()).detached(&context);
     own_error::call(12).detached(&context);
