@@ -112,11 +112,11 @@ fn r8_a_worker_that_the_kernel_ends_for_its_memory_costs_its_calls_and_its_agent
     const NAME: &str = "r8_a_worker_that_the_kernel_ends_for_its_memory_costs_its_calls_and_its_agent_goes_on";
     let program = or_not_run!(NAME, product::calls());
     let mut ways = vec!["local"];
-    // The agent there is no copy of the program.
+    // The agent there is no copy of the program, which only root may run from here.
     match (find_program("sudo"), offshoot_tests::host::allowed()) {
         (None, _) => not_run::report(&format!("{NAME}::sudo"), "sudo is not installed"),
         (_, Err(reason)) => not_run::report(&format!("{NAME}::sudo"), &reason.to_string()),
-        (Some(_), Ok(())) => ways.push("sudo:root"),
+        (Some(_), Ok(())) => ways.push("sudo:nobody"),
     }
     product::agents();
     for way in ways {

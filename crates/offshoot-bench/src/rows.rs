@@ -276,7 +276,7 @@ pub(crate) const ROWS: &[Row] = &[
         Share(10.0, Mitogen),
     ),
     r("first typed call, image of 1.5 MiB, local", "first", "local", "first_s", Unit::Seconds, AtMost(0.025)),
-    r("the same behind sudo, where the image travels", "first", "sudo", "first_s", Unit::Seconds, AtMost(0.025)),
+    r("the same as root, behind sudo", "first", "sudo", "first_s", Unit::Seconds, AtMost(0.025)),
     r("the same over ssh", "first", "ssh", "first_s", Unit::Seconds, Times(0.25, Mitogen)),
     r("what is sent for it", "first", "ssh", "sent_bytes", Unit::Bytes, AtMost(1.01 * IMAGE as f64)),
     r("its rate over ssh at 11.9 MiB/s", "first", "ssh-line", "MiB_s", Unit::Rate, Share(0.9, Openssh)),

@@ -217,7 +217,6 @@ fn a_shell_of_root_runs_the_image_that_is_open_here_and_nothing_is_sent() {
 #[test]
 fn where_the_image_is_not_what_is_meant_or_does_not_run_the_agent_is_sent() {
     let image = in_memory(&bootstrap_peer::agent());
-    let closed = near(&in_memory(b"x"));
     let right = near(&image);
     let broken = in_memory(b"\x7fELF and no more");
     let refuses = in_memory(b"#!/bin/false\n");
@@ -227,7 +226,7 @@ fn where_the_image_is_not_what_is_meant_or_does_not_run_the_agent_is_sent() {
         // As if another process had our number by now, or there were none.
         ("another process", Near { started: right.started + 1, ..right.clone() }),
         ("no process", Near { process: u32::MAX, ..right.clone() }),
-        ("closed", closed),
+        ("no file", Near { file: 999_999, ..right.clone() }),
         ("not to be executed", near(&plain)),
         ("no executable", near(&broken)),
         ("refuses", near(&refuses)),

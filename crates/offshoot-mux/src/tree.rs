@@ -30,6 +30,11 @@ impl Proc {
         stat(pid).filter(|stat| stat.alive).map(|stat| stat.process)
     }
 
+    /// Whether it is this process, also where `/proc` is that of another pid namespace, in which our number may be another's.
+    pub fn is_self(&self) -> bool {
+        fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == &*self.pid.to_string())
+    }
+
     /// Whether the very same process still lives.
     pub fn lives(&self) -> bool {
         Proc::of(self.pid).is_some_and(|now| self.start_time == 0 || now.start_time == self.start_time)

@@ -83,7 +83,7 @@ impl Asked {
     pub(crate) fn came(&mut self, channel: u8, data: Bytes) {
         let inbox = &mut self.channels().inbox;
         if inbox.len() >= pieces::APART {
-            // Among as many as there are channels is the last of each.
+            // Among as many as there are channels is the last of each that is used now; another begins a new piece.
             let mut latest = inbox.iter_mut().rev().take(Limits::CHANNELS.into());
             if latest.find(|(from, _)| *from == channel).is_some_and(|(_, last)| pieces::join(last, &data)) {
                 return;

@@ -106,9 +106,11 @@ impl Queue {
     /// Puts output behind what waits of the same channel; `false` when it is to wait by itself, as the next item.
     fn join(&mut self, id: ExchangeId, channel: u8, data: &[u8]) -> bool {
         if self.items.len() < pieces::APART || !self.running {
+            // From here on what is known as the last is no longer.
+            self.last.clear();
             return false;
         }
-        let last = self.last.entry((id, channel)).or_insert(0);
+        let last = self.last.entry((id, channel)).or_insert(usize::MAX);
         let item = last.checked_sub(self.taken).and_then(|place| self.items.get_mut(place));
         if let Some(Item::Output(_, _, waiting)) = item
             && pieces::join(waiting, data)
@@ -529,44 +531,75 @@ mod tests {
         assert_eq!(desk.speakers[&address("/1/3")].missing, 0);
     }
 
-    #[test]
-    fn s12_output_byte_by_byte_for_a_logger_that_is_stuck_takes_no_place_for_each() {
+    /// A home whose logger is the test, and exchanges by which workers are attended.
+    fn stuck(workers: usize) -> (Home, Vec<ExchangeId>) {
         let inbox = Arc::new(Inbox::default());
         inbox.lock().running = true;
-        let mut home = Home { inbox: Arc::clone(&inbox), shared: Weak::new(), root: true, workers: IdMap::default() };
         let mut core = Node::root(offshoot_route::Config::default(), [0; 16], [0; 32], Time::from_micros(0));
         let (_, child, _) = core.reserve_child(Time::from_micros(0)).expect("room for a child");
         let mut ask = || core.request(&child, Verb::Attend, Bytes::new(), None, Time::from_micros(0)).expect("room");
-        let ids: Vec<ExchangeId> = (0..50).map(|_| ask()).collect();
-        let id = |worker: u32| ids[worker as usize];
-        let sent: Vec<(u32, u8, u8)> =
-            (0..200_000u32).map(|at| (at % 50, 1 + (at % 7 % 2) as u8, (at % 251) as u8)).collect();
-        let mut items = Vec::new();
-        for (count, (worker, channel, byte)) in sent.iter().enumerate() {
-            home.output(id(*worker), *channel, Bytes::copy_from_slice(&[*byte]));
-            if count % 1000 == 0 {
+        let ids = (0..workers).map(|_| ask()).collect();
+        (Home { inbox, shared: Weak::new(), root: true, workers: IdMap::default() }, ids)
+    }
+
+    fn take(home: &Home, count: usize, taken: &mut HashMap<(ExchangeId, u8), Vec<u8>>) {
+        let mut queue = home.inbox.lock();
+        for _ in 0..count.min(queue.items.len()) {
+            queue.taken += 1;
+            if let Some(Item::Output(id, channel, data)) = queue.items.pop_front() {
+                taken.entry((id, channel)).or_default().extend_from_slice(&data);
+            }
+        }
+    }
+
+    #[test]
+    fn s12_output_byte_by_byte_for_a_logger_that_is_stuck_takes_no_place_for_each() {
+        let (mut home, ids) = stuck(50);
+        let (mut taken, mut said) = (HashMap::new(), HashMap::<_, Vec<u8>>::new());
+        for at in 0..200_000usize {
+            let (id, channel, byte) = (ids[at % 50], 1 + (at % 7 % 2) as u8, (at % 251) as u8);
+            home.output(id, channel, Bytes::copy_from_slice(&[byte]));
+            said.entry((id, channel)).or_default().push(byte);
+            if at % 1000 == 0 {
                 // Something else in between, and the logger takes one.
                 home.name(&Address::ROOT, "x");
-                let mut queue = inbox.lock();
-                queue.taken += 1;
-                items.extend(queue.items.pop_front());
+                take(&home, 1, &mut taken);
             }
         }
-        home.ended(id(3), None);
-        let mut queue = inbox.lock();
-        assert!(queue.items.len() <= pieces::APART + 1000, "{} items", queue.items.len());
-        assert!(queue.last.len() == 98, "the places of an exchange that has ended are kept: {}", queue.last.len());
-        items.extend(queue.items.drain(..));
-        let mut came: HashMap<(ExchangeId, u8), Vec<u8>> = HashMap::new();
-        for item in &items {
-            if let Item::Output(id, channel, data) = item {
-                came.entry((*id, *channel)).or_default().extend_from_slice(data);
+        home.ended(ids[3], None);
+        let items = home.inbox.lock().items.len();
+        let places = home.inbox.lock().last.len();
+        assert!(items <= pieces::APART + 1000, "{items} items");
+        assert_eq!(places, 98, "the places of an exchange that has ended are kept");
+        take(&home, items, &mut taken);
+        assert!(taken == said, "what was said is not what came");
+    }
+
+    #[test]
+    fn output_keeps_its_order_for_a_logger_that_is_now_early_and_now_late() {
+        let (mut home, ids) = stuck(3);
+        let (mut taken, mut said) = (HashMap::new(), HashMap::<_, Vec<u8>>::new());
+        let mut random = 1u32;
+        let mut next = |below: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 16) % below
+        };
+        let (mut joined, mut apart) = (0, 0);
+        for byte in 0..100_000u32 {
+            let (id, channel) = (ids[next(3) as usize], 1 + next(2) as u8);
+            let before = home.inbox.lock().items.len();
+            home.output(id, channel, Bytes::copy_from_slice(&byte.to_le_bytes()));
+            said.entry((id, channel)).or_default().extend_from_slice(&byte.to_le_bytes());
+            let waiting = home.inbox.lock().items.len();
+            *(if waiting == before { &mut joined } else { &mut apart }) += 1;
+            // Around the number from which on pieces are joined.
+            if waiting >= pieces::APART && next(4) == 0 {
+                take(&home, 1 + next(3) as usize, &mut taken);
             }
         }
-        let mut expected: HashMap<(ExchangeId, u8), Vec<u8>> = HashMap::new();
-        sent.iter()
-            .for_each(|(worker, channel, byte)| expected.entry((id(*worker), *channel)).or_default().push(*byte));
-        assert!(came == expected, "what was said is not what came");
+        assert!(joined > 10_000 && apart > 10_000, "{joined} joined, {apart} apart");
+        take(&home, usize::MAX, &mut taken);
+        assert!(taken == said, "the order is lost");
     }
 
     #[test]

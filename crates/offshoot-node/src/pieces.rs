@@ -5,8 +5,9 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// So many pieces wait each for itself: who reads along takes them as they came.
-pub(crate) const APART: usize = 256;
+/// So many pieces wait each for itself, in the order in which they came. Who is later than that has the order of each channel.
+/// For an exchange they are 70 KiB at most, beside what is in them.
+pub(crate) const APART: usize = 1024;
 
 /// How long joined pieces become. Two that follow each other are longer, so that what they cost is a thirtieth of it.
 const JOINED: usize = 4 * 1024;

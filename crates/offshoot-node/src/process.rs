@@ -99,7 +99,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// The next thing that happens, in the order it happened there. Once it has ended the answer is [`Event::Exit`] each
+    /// The next thing that happens, in the order it happened there; for who is behind by more than some thousand pieces, in the order of
+    /// each stream. Once it has ended the answer is [`Event::Exit`] each
     /// time. A stream that was taken out of this ([`Option::take`]) yields no events here.
     ///
     /// # Errors

@@ -134,6 +134,7 @@ impl Bootstrap {
             options,
         };
         if bootstrap.options.hold == Hold::No
+            && bootstrap.options.near.is_none()
             && let Some(bundle) = bootstrap.options.assume.clone()
             && let Some(machine) = Machine::of_triple(bundle.triple())
         {

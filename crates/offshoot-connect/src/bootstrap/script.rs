@@ -48,12 +48,13 @@ pub(super) const HERE: &str = "here";
 
 /// The probe, which first looks whether the executable of `near` can be run here: then `uname` says that it is here. It opens
 /// the file, and only then makes sure that the process which holds it is the one that is meant: its number could be another's
-/// by now. What goes wrong there is not worth a word, since the agent is sent then.
+/// by now. What the executable says when it is tried is not worth a word, since the agent is sent then; but that there is no process to
+/// try it in is.
 pub(super) fn root(probe: &str, near: &Near) -> String {
     let Near { process, started, file, args: [first, _] } = near;
     format!(
-        "{{ set /proc/{process} {file}&&[ -x $1/fd/$2 ]&&command exec 4<$1/fd/$2&&read -r _o<$1/stat&&set ${{_o##*\") \"}}&&\
-         [ ${{20}} = {started} ]&&/proc/self/fd/4 {first} t&&uname(){{ echo Linux {HERE};}};}} 2>/dev/null||exec 4<&-;{probe}"
+        "set /proc/{process} {file}&&[ -x $1/fd/$2 ]&&command exec 4<$1/fd/$2&&read -r _o<$1/stat&&set ${{_o##*\") \"}}&&\
+         [ \"${{20}}\" = {started} ]&&(exec /proc/self/fd/4 {first} t >/dev/null 2>&1)&&uname(){{ echo Linux {HERE};}}||exec 4<&-;{probe}"
     )
 }
 

@@ -137,10 +137,11 @@ fn prepare(error: io::Error) -> Failure {
     classify::os_error(ConnectStage::Start, "cannot prepare the connection tool", &error)
 }
 
-/// Where a shell of root on this machine finds the image of local contexts; `None` where it cannot.
+/// Where a shell of root on this machine finds the image of local contexts; `None` where it cannot, or where the `/proc` that is
+/// there is another pid namespace's: our number is somebody else's in it.
 fn near(image: &dyn LocalImage) -> Option<Near> {
     let file = image.open()?.as_raw_fd();
-    let own = tree::Proc::of(process::id())?;
+    let own = tree::Proc::of(process::id()).filter(tree::Proc::is_self)?;
     Some(Near { process: own.pid, started: own.start_time, file, args: [AGENT_ARGUMENT, APART_ARGUMENT] })
 }
 
