@@ -138,6 +138,9 @@ pub fn build(
         write(&path, &image, 0o755)?;
         all.push(Image { triple: triple.name, recipe, path, bytes: image.len() });
     }
+    // By the same id they would be taken for one program, and read each other's values wrongly.
+    let after = build_id(metadata, package, program, &options.features, &options.flags.conditions())?;
+    ensure!(after == id, "the sources changed while the images were built: build them again");
     Ok(Images { program: program.clone(), id, all })
 }
 

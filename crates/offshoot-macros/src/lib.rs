@@ -21,7 +21,9 @@ use proc_macro::TokenStream;
 /// - `name::start(&context, args…)` does not wait: an `offshoot::PendingCall<T>`;
 /// - `name::call(args…)` is an `offshoot::Call<T>`, to give it a timeout first.
 ///
-/// Arguments and results travel by value: anything that serde serializes and deserializes. By reference travel
+/// Arguments and results travel by value: anything that serde serializes and deserializes, in a form without names. So no field may be
+/// left out by `#[serde(skip_serializing_if = "…")]`, and `flatten`, `untagged` and `tag` do not work: use
+/// `#[serde(skip)]`, or types without these. By reference travel
 /// `offshoot::Context`, the ends of an `offshoot::channel` (`Sender`, `Receiver`), those of an `offshoot::pipe` (`PipeWriter`,
 /// `PipeReader`) and an `offshoot::RemoteFile`, which bring the right to use them along. A function that returns an error which serde does not know has it
 /// turned into `offshoot::RemoteError`, with its message, its chain and its kind: that of `io::Result`, `anyhow::Result`, and

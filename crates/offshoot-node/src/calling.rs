@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use offshoot_mux::lead::Slot;
+use offshoot_route::ExchangeId;
 use offshoot_wire::{
     CallReply, CallSpec, ChainLink, EndReason, Failure, FailureKind, Limits, Ran, Verb, channel, encode,
 };
@@ -13,6 +14,7 @@ use crate::error::os_failure;
 use crate::handover::{Handed, IN_PARTS};
 use crate::pending::{Exchange, Sending, decoded};
 use crate::shared::Elapsed;
+use crate::state::State;
 use crate::{Context, Error};
 
 /// A call under way. Dropping it cancels it: the wait ends at once, and the function can see that nobody waits.
@@ -35,16 +37,17 @@ impl Context {
     }
 
     /// Calls a function in this worker, with encoded arguments, without waiting for its value; in its turn, when it has a
-    /// place in a chain.
+    /// place in a chain. While as many requests are under way as may, it waits for room, until `deadline` at most.
     ///
     /// # Errors
-    /// [`FailureKind::TooLarge`] for arguments of more than [`Limits::CALL`] bytes; or why it cannot be sent.
+    /// [`FailureKind::Timeout`] when there was no room in time; [`FailureKind::TooLarge`] for arguments of more than [`Limits::CALL`] bytes; or why it cannot be sent.
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn start_call(
         &self,
         function: &str,
         args: impl Into<Handed>,
         chain: Option<ChainLink>,
+        deadline: Option<Instant>,
     ) -> Result<Calling, Error> {
         let args = args.into();
         let length = args.len();
@@ -57,7 +60,7 @@ impl Context {
             if length > Limits::CALL_INLINE { (Vec::new(), Some(args.parts())) } else { (args.into_vec(), None) };
         let follows = if follow.is_some() { length as u64 } else { 0 };
         let spec = CallSpec { function: function.to_owned(), args, follow: follows, chain };
-        let exchange = Arc::new(self.ask_when(Verb::Call, encode(&spec).into(), Sending::Soon)?);
+        let exchange = Arc::new(self.ask_until(Verb::Call, encode(&spec).into(), Sending::Soon, deadline)?);
         let calling = Calling { exchange, came: Mutex::default() };
         if let Some(parts) = follow {
             let exchange = Arc::clone(&calling.exchange);
@@ -104,6 +107,10 @@ enum Next {
 }
 
 impl Calling {
+    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut State, ExchangeId) -> R) -> R {
+        self.exchange.with(|state, id, _| command(state, id))
+    }
+
     /// Waits for the value, encoded; until `deadline` at most.
     ///
     /// # Errors

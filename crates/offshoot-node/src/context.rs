@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offshoot_connect::Answers;
 use offshoot_connect::methods::{Doas, Local, Method, Ssh, Su, Sudo};
 use offshoot_route::ExchangeId;
+use offshoot_wire::escape::escaped;
 use offshoot_wire::{
     Address, ChildHello, ConnectReply, ConnectSpec, ConnectStage, Failure, FailureKind, Grant, Recipe, Start, Verb,
     encode,
@@ -377,13 +378,15 @@ impl Context {
 
     /// A new context that this one reports: its own child; where it was asked by a grant, with one for that child.
     fn new_below(&self, body: &Bytes) -> Result<(ConnectReply, Option<Grant>), Failure> {
-        let (reply, grant) = match self.0.grant {
+        let (mut reply, grant) = match self.0.grant {
             Some(_) => decoded::<(ConnectReply, Grant)>(body).map(|(reply, grant)| (reply, Some(grant)))?,
             None => (decoded::<ConnectReply>(body)?, None),
         };
         if reply.address.parent().as_ref() != Some(&self.0.address) {
             return Err(Failure::new(FailureKind::Malformed, "it reported a new context that is not its child"));
         }
+        // Shown in paths and logs (R10). A name is one step of a path.
+        reply.name = escaped(reply.name.as_bytes()).to_string().replace(" -> ", " ");
         Ok((reply, grant))
     }
 
@@ -401,8 +404,14 @@ impl Context {
         Exchange::call(self.peer(), verb, body)
     }
 
-    pub(crate) fn ask_when(&self, verb: Verb, body: Bytes, when: Sending) -> Result<Exchange, Error> {
-        Exchange::ask(self.peer(), verb, body, when)
+    pub(crate) fn ask_until(
+        &self,
+        verb: Verb,
+        body: Bytes,
+        when: Sending,
+        deadline: Option<Instant>,
+    ) -> Result<Exchange, Error> {
+        Exchange::ask_until(self.peer(), verb, body, when, deadline)
     }
 
     pub(crate) fn ask(&self, verb: Verb, body: Bytes) -> Result<Exchange, Error> {

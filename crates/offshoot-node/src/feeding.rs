@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use offshoot_route::ExchangeId;
-use offshoot_wire::{EndReason, ExecControl, Failure, Ran, channel, encode};
+use offshoot_wire::{EndReason, ExecControl, Failure, FailureKind, Ran, channel, encode};
 
+use crate::connecting::held;
 use crate::error::os_failure;
 use crate::pending::Exchange;
 use crate::shared::Shared;
@@ -39,8 +40,12 @@ impl Source {
         let theirs = Arc::clone(&failed);
         let (shared, id) = exchange.parts();
         std::thread::Builder::new().name("offshoot-input".into()).spawn(move || {
-            if let Err(error) = self.pass(&shared, id) {
-                let failure = os_failure("the input of the process cannot be read", &error).ran(Ran::MaybeExecuted);
+            let passed = held(FailureKind::Cancelled, || {
+                let why = |error| os_failure("the input of the process cannot be read", &error);
+                self.pass(&shared, id).map_err(why)
+            });
+            if let Err(failure) = passed {
+                let failure = failure.ran(Ran::MaybeExecuted);
                 let _ = theirs.set(failure);
                 send(&shared, id, channel::CONTROL, encode(&ExecControl::Kill).into());
             }

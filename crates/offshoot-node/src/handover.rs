@@ -25,7 +25,7 @@ use crate::far::{FarReader, FarWriter, Place};
 use crate::lane::{Lane, ReaderEnd, WriterEnd};
 use crate::services::{End, Invocation};
 use crate::shared::Shared;
-use crate::{Context, Error};
+use crate::{Calling, Context, Error};
 
 /// What to do about a value that cannot be sent as it is, in arguments or as what a function returns.
 #[doc(hidden)] // for what `offshoot-program` says of its calls
@@ -43,7 +43,7 @@ pub(crate) const IN_PARTS: &str =
 
 /// How long an end in the arguments of a call may be asked for after the call: it is asked for before the function runs, but
 /// the two may take different ways.
-const AFTER_CALL: Duration = Duration::from_secs(10);
+pub(crate) const AFTER_CALL: Duration = Duration::from_secs(10);
 
 /// How long one in a value may be: whoever waits for the value takes it when it looks.
 const AFTER_REPLY: Duration = Duration::from_secs(600);
@@ -239,6 +239,17 @@ impl Packed {
     pub fn for_call(&self, worker: &Context) -> Result<Handed, Error> {
         let to = To { address: worker.address(), near: worker.is_here(), after: AFTER_CALL };
         self.hand(worker.shared(), &to).map_err(|failure| worker.error(failure))
+    }
+
+    /// With which call it went: what nobody has asked for some seconds after that has ended is lost, whether or not somebody
+    /// looks at the call.
+    pub fn went_with(&self, calling: &Calling) {
+        let parcels = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        for parcel in &*parcels {
+            if let Parcel::Handed(_, token) = parcel {
+                calling.with(|state, id| state.end_went_with(token.handle, id));
+            }
+        }
     }
 
     /// As it goes back to whoever called.

@@ -13,6 +13,9 @@ use offshoot_wire::{Failure, FailureKind, LostReason, Ran};
 
 use crate::shared::Shared;
 
+/// How many losses of writers wait to be heard of; more are as good as these.
+const LOSSES: usize = 128;
+
 /// What waits to be read.
 pub(crate) enum Entry {
     /// A message, or some bytes; and what is to be told of it once it was taken: so many bytes of an exchange are used.
@@ -42,6 +45,8 @@ struct Inside {
     queue: VecDeque<Entry>,
     /// How many of these were written here.
     local: usize,
+    /// How many of them are losses.
+    losses: usize,
     /// Who may still write: those here count as one, and each that was handed over.
     writers: usize,
     /// Nobody reads any more, for this reason.
@@ -75,8 +80,15 @@ pub(crate) fn elapsed(what: &str) -> Failure {
 impl Lane {
     /// A lane with both ends here.
     pub(crate) fn ends(capacity: usize, framed: bool) -> (Arc<WriterEnd>, Arc<ReaderEnd>) {
-        let inside =
-            Inside { queue: VecDeque::new(), local: 0, writers: 1, closed: None, reading: Reading::Here, home: None };
+        let inside = Inside {
+            queue: VecDeque::new(),
+            local: 0,
+            losses: 0,
+            writers: 1,
+            closed: None,
+            reading: Reading::Here,
+            home: None,
+        };
         let (came, room) = (Condvar::new(), Condvar::new());
         let lane = Arc::new(Lane { inside: Mutex::new(inside), came, room, capacity: capacity.max(1), framed });
         (Arc::new(WriterEnd(Arc::clone(&lane))), Arc::new(ReaderEnd(lane)))
@@ -151,10 +163,13 @@ impl Lane {
         next
     }
 
-    /// Something came from a writer elsewhere.
+    /// Something came from a writer elsewhere. Of losses that nobody has heard of only some are kept: who has one end can open and
+    /// lose it as often as it likes.
     pub(crate) fn deliver(&self, entry: Entry) {
         let mut inside = self.lock();
-        if inside.closed.is_none() {
+        let lost = matches!(entry, Entry::Lost(_));
+        if inside.closed.is_none() && !(lost && inside.losses >= LOSSES) {
+            inside.losses += usize::from(lost);
             inside.queue.push_back(entry);
         }
         drop(inside);
@@ -211,7 +226,7 @@ impl Lane {
     pub(crate) fn close(&self, why: Failure) {
         let mut inside = self.lock();
         let waited = std::mem::take(&mut inside.queue);
-        inside.local = 0;
+        (inside.local, inside.losses) = (0, 0);
         inside.closed.get_or_insert(why);
         drop(inside);
         drop(waited);
@@ -236,8 +251,10 @@ impl Inside {
     fn next(&mut self) -> Next {
         match self.queue.pop_front() {
             Some(entry) => {
-                if let Entry::Message(_, None) = entry {
-                    self.local -= 1;
+                match entry {
+                    Entry::Message(_, None) => self.local -= 1,
+                    Entry::Message(_, Some(_)) => {}
+                    Entry::Lost(_) => self.losses -= 1,
                 }
                 Next::Entry(entry)
             }

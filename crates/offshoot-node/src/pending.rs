@@ -53,6 +53,17 @@ pub(crate) struct Peer<'a> {
 impl Exchange {
     /// Asks `peer` for `verb`. Blocks while as many requests are under way as the core allows.
     pub(crate) fn ask(peer: Peer<'_>, verb: Verb, body: Bytes, sending: Sending) -> Result<Exchange, Error> {
+        Exchange::ask_until(peer, verb, body, sending, None)
+    }
+
+    /// As [`ask`](Self::ask), blocking until `deadline` at most.
+    pub(crate) fn ask_until(
+        peer: Peer<'_>,
+        verb: Verb,
+        body: Bytes,
+        sending: Sending,
+        deadline: Option<Instant>,
+    ) -> Result<Exchange, Error> {
         let Peer { shared, address: dst, path, grant } = peer;
         // This thread's place among those who wait for room: one, however often it tries.
         let mut place: Option<Ticket> = None;
@@ -99,10 +110,21 @@ impl Exchange {
                 }
                 Ok(Err(failure)) => return Err(Error::of(failure, path, dst)),
                 // As many requests wait as may: so does this thread.
-                Err(again) => match &place {
-                    Some(ticket) => drop(ticket.wait(Some(Instant::now() + again))),
-                    None => std::thread::sleep(again),
-                },
+                Err(again) => {
+                    let now = Instant::now();
+                    if deadline.is_some_and(|deadline| now >= deadline) {
+                        if let Some(ticket) = place {
+                            shared.with(|state, _| state.leave_room(&ticket));
+                        }
+                        let text = "there was no room for the request in time: too much is under way already";
+                        return Err(Error::of(Failure::new(FailureKind::Timeout, text).ran(Ran::NotSent), path, dst));
+                    }
+                    let again = deadline.map_or(now + again, |deadline| deadline.min(now + again));
+                    match &place {
+                        Some(ticket) => drop(ticket.wait(Some(again))),
+                        None => std::thread::sleep(again - now),
+                    }
+                }
             }
         }
     }

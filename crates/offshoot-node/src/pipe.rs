@@ -4,10 +4,11 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-use offshoot_wire::Failure;
+use offshoot_wire::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Error;
+use crate::connecting::held;
 use crate::handover::{Reader, Thing, Writer, give, take};
 use crate::lane::{Entry, Lane, lost};
 
@@ -121,15 +122,20 @@ impl PipeReader {
         let (mut writer, reader) = pipe();
         std::thread::Builder::new().name("offshoot-pipe".into()).spawn(move || {
             let mut buffer = vec![0; PIECE];
-            loop {
-                match source.read(&mut buffer) {
-                    Ok(0) => return,
-                    // Nobody reads any more.
-                    Ok(n) if writer.write_all(&buffer[..n]).is_err() => return,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return writer.fail(error.to_string()),
+            let passed = held(FailureKind::Cancelled, || {
+                loop {
+                    match source.read(&mut buffer) {
+                        Ok(0) => return Ok(None),
+                        // Nobody reads any more.
+                        Ok(n) if writer.write_all(&buffer[..n]).is_err() => return Ok(None),
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Ok(Some(error.to_string())),
+                    }
                 }
+            });
+            if let Some(why) = passed.unwrap_or_else(|failure| Some(failure.message.clone())) {
+                writer.fail(why);
             }
         })?;
         Ok(reader)

@@ -459,6 +459,7 @@ impl State {
                     self.core.cancel(id, now);
                     return result.map_or((), then);
                 }
+                self.ends_of_call(id, result.as_ref().err().is_none_or(|failure| failure.ran != Ran::NotSent));
                 let asked = self.on_asked(id, |asked| {
                     asked.done = true;
                     asked.result = Some(result);

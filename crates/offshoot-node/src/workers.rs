@@ -17,6 +17,7 @@ use offshoot_wire::{
 };
 
 use crate::agent::ANOTHER_BUILD;
+use crate::connecting::held;
 use crate::error::os_failure;
 use crate::fetching::FromAbove;
 use crate::options::WorkerLimits;
@@ -323,7 +324,7 @@ impl Context {
         let shared = self.shared();
         match &shared.options.images {
             Some(images) => {
-                let image = images.image(program, triple, self.is_here())?;
+                let image = held(FailureKind::Unsupported, || images.image(program, triple, self.is_here()))?;
                 let content = image.content;
                 shared.with(|state, _| state.serve_image(image))?;
                 Ok(content)

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use offshoot_node::{Receiver, Sender, channel};
+use offshoot_wire::FailureKind;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{RemoteError, RemoteErrorKind};
@@ -267,8 +268,14 @@ impl<'de> Deserialize<'de> for RemoteFile {
 
 /// Answers one who was handed the file, until nobody asks any more.
 fn serve(at: &At, asked: &Receiver<Ask>, answer: &Sender<Answer>) {
-    // One who is lost, or sends what is no question, is not served any further.
-    for ask in asked.iter().map_while(Result::ok) {
+    for ask in asked.iter() {
+        let ask = match ask {
+            Ok(ask) => ask,
+            // One of several who were to have it is lost, or never came for it; the file is there for the others.
+            Err(error) if matches!(error.kind(), FailureKind::PeerLost(_)) => continue,
+            // Who sends what is no question is not served any further.
+            Err(_) => return,
+        };
         let said = at.answer(ask).unwrap_or_else(|error| Answer::Failed(told(&error)));
         if answer.send(&said).is_err() {
             return;

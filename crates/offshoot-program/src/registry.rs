@@ -53,6 +53,10 @@ impl Calls for Registry {
         let place = PANIC.take().unwrap_or_default();
         result.unwrap_or_else(|payload| {
             let message = format!("{} panicked{place}: {}", path(function.name), text(&*payload));
+            // What was thrown may throw again when it is dropped.
+            if let Err(again) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+                std::mem::forget(again);
+            }
             Err(Failure::new(FailureKind::Remote(RemoteFailure::Panic), message).ran(Ran::Executed))
         })
     }

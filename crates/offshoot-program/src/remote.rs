@@ -136,7 +136,8 @@ impl<T> Call<T> {
             context: context.clone(),
             program: identity().unwrap_or_default(),
             function: self.function,
-            args,
+            args: Mutex::new(args),
+            deadline,
             kill,
             chain,
             fallible: self.fallible,
@@ -163,8 +164,11 @@ struct Under {
     context: Context,
     program: [u8; 32],
     function: &'static str,
-    /// None when they could not be encoded.
-    args: Option<Packed>,
+    /// None when they could not be encoded, and once they are not needed any more: what they carry is let go of then, and
+    /// not when somebody looks at how the call ended.
+    args: Mutex<Option<Packed>>,
+    /// Until when it may wait for room on the way.
+    deadline: Option<Instant>,
     /// Its worker ends when it is given up.
     kill: bool,
     chain: Option<Member>,
@@ -199,6 +203,10 @@ impl Under {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn args(&self) -> MutexGuard<'_, Option<Packed>> {
+        self.args.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn send(self: &Arc<Self>) {
         let call = Arc::clone(self);
         self.context.with_worker(self.program, move |worker| {
@@ -208,15 +216,22 @@ impl Under {
             // The start of its worker may have gone far; the call has not begun to.
             let sent = worker.map_err(Error::not_sent).and_then(|worker| {
                 let link = call.chain.as_ref().map(|chain| chain.link(&worker)).transpose()?;
-                let args =
-                    call.args.as_ref().map(|args| args.for_call(&worker)).transpose().map_err(Error::not_sent)?;
-                match worker.start_call(call.function, args.unwrap_or_default(), link) {
+                let kept = call.args();
+                let args = kept.as_ref().map(|args| args.for_call(&worker)).transpose().map_err(Error::not_sent)?;
+                match worker.start_call(call.function, args.unwrap_or_default(), link, call.deadline) {
                     // It was lost since it was looked up.
                     Err(error) if is_stale(&error) && call.again.swap(false, Ordering::Relaxed) => {
                         call.context.forget_worker(&worker);
                         Ok(None)
                     }
-                    started => Ok(Some((started?, worker))),
+                    Err(error) => Err(error),
+                    Ok(calling) => {
+                        if let Some(args) = &*kept {
+                            args.went_with(&calling);
+                        }
+                        drop(kept);
+                        Ok(Some((calling, worker)))
+                    }
                 }
             });
             let sent = match sent {
@@ -319,6 +334,10 @@ impl Under {
 
     /// Goes on to a phase and tells those who wait, unless the call is over.
     fn enter(&self, next: Phase) {
+        if matches!(next, Phase::Ended(_) | Phase::Over) {
+            let needless = self.args().take();
+            drop(needless);
+        }
         let mut phase = self.lock();
         // What is replaced is dropped without the lock: it may cancel a call.
         let before = match &*phase {
@@ -430,7 +449,7 @@ impl<T> PendingCall<T> {
 
     /// Whether a wait would return at once.
     pub fn is_done(&self) -> bool {
-        self.call.has_ended(None)
+        self.call.has_ended(None) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// As [`is_done`](Self::is_done); when not, `ticket` is completed at the next thing that happens.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use offshoot_node::Context;
 use offshoot_wire::{
-    Address, ConnectReply, Credit, Frame, FrameHeader, FrameKind, ImageSpec, Verb, channel, decode, encode,
+    Address, ConnectReply, Credit, Frame, FrameHeader, FrameKind, ImageSpec, PayloadSpec, Verb, channel, decode, encode,
 };
 use sha2::{Digest, Sha256};
 
 use crate::case::{Scene, answer, request};
 use crate::floods::{GROWTH, LASTS, bound, flood, frames, p99};
-use crate::link::{Came, bytes_of};
+use crate::link::{Came, Link, bytes_of};
 use crate::stage::{IDENTITY, PROGRAM, Place, Stage, alone, child_hello, memory};
 
 /// A worker that is none.
@@ -228,6 +228,33 @@ fn s12_an_image_that_is_asked_for_and_given_up_without_end() {
         let Scene { stage, link, evil, .. } = scene;
         drop(evil);
         drop(link.close());
+        stage.finish();
+    });
+}
+
+/// How a name is answered that is asked for by a child.
+fn named(link: &mut Link, parent: &Address, number: u64, triple: &str) -> FrameKind {
+    let body = encode(&PayloadSpec { triple: triple.into(), program: Some(IDENTITY) });
+    let me = link.me();
+    link.send(&request(&me, parent, number, Verb::Payload.number(), false, None, &body));
+    link.await_frame("an answer", |header| header.exchange == number && header.answer).0.kind
+}
+
+/// A program for this machine is one for any triple of it, so that many are known. Nobody keeps others from theirs by that.
+#[test]
+fn s2_more_names_of_images_than_are_kept() {
+    alone(|| {
+        let mut scene = Scene::new(Place::BelowTheMaster);
+        let (mut other, context) = scene.stage.evil();
+        let parent = scene.parent.clone();
+        for number in 0..100 {
+            let kind = named(&mut scene.link, &parent, 10 + number, &format!("x86_64-a{number}-linux-x"));
+            assert_eq!(kind, FrameKind::Reply, "name {number}");
+        }
+        assert_eq!(named(&mut other, &parent, 5, "x86_64-unknown-linux-musl"), FrameKind::Reply);
+        let Scene { stage, link, evil, .. } = scene;
+        drop((evil, context));
+        drop((link.close(), other.close()));
         stage.finish();
     });
 }

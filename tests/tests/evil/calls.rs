@@ -23,7 +23,7 @@ struct Called {
 
 impl Called {
     fn new(scene: &mut Scene, args: usize) -> Called {
-        let calling = scene.evil.start_call("function", vec![7; args], None).expect("it is up");
+        let calling = scene.evil.start_call("function", vec![7; args], None, None).expect("it is up");
         Called { calling, number: scene.link.request().0.exchange }
     }
 

@@ -4,13 +4,14 @@
 use offshoot_node::handover::{self, Packed};
 use offshoot_node::{Context, Receiver, Sender, channel, pipe};
 use offshoot_wire::{
-    Address, Carried, ChannelEnd, EndReason, FailureKind, Frame, FrameKind, Grant, GrantLink, Limits, LostReason,
-    StreamSpec, Verb, VerbSet, carried, encode,
+    Address, Carried, ChannelEnd, ConnectReply, EndReason, FailureKind, Frame, FrameKind, Grant, GrantLink, Limits,
+    LostReason, StreamSpec, Verb, VerbSet, carried, encode,
 };
 use serde::Serialize;
 
 use crate::case::Expect::{Cut, Passed};
 use crate::case::{Scene, cases, request};
+use crate::link::Came;
 use crate::stage::PATIENCE;
 
 /// What goes to a context that is called with this.
@@ -251,6 +252,45 @@ cases! {
             let failure = handover::value::<Sender<u8>>(&scene.evil, &bytes).expect_err("not its to give");
             assert_eq!(failure.kind, FailureKind::Denied, "{failure:?}");
         }
+    };
+    s12_an_end_that_is_opened_and_lost_again_and_again: Passed, |scene| {
+        let (receiver, _packed, handle, grant) = sender(scene);
+        open(scene, 1, Some(&grant), handle, false);
+        let reason = EndReason::Failed("x".repeat(2000));
+        let lost = encode(&ChannelEnd { channel: 0, total: 0, reason });
+        let before = crate::stage::memory("self");
+        for number in 2..20_000 {
+            open(scene, number, Some(&grant), handle, false);
+            mine(scene, number, FrameKind::End, lost.clone());
+// Read here, so that what else comes is not kept.
+            loop {
+                match scene.link.next(PATIENCE) {
+                    Came::Frame(header, _) if header.exchange == number && header.kind == FrameKind::Failure => break,
+                    Came::Frame(..) => {}
+                    came @ (Came::Nothing | Came::End) => panic!("no refusal of {number}: {came:?}"),
+                }
+            }
+        }
+        let after = crate::stage::memory("self");
+        assert!(after < before + (16 << 20), "{} MiB for losses that nobody has heard of", (after - before) >> 20);
+        let losses = std::iter::from_fn(|| receiver.recv_timeout(std::time::Duration::from_millis(300)).err());
+        let losses = losses.take_while(|error| matches!(error.kind(), FailureKind::PeerLost(_))).count();
+        assert!((1..=1000).contains(&losses), "{losses} losses are told");
+    };
+    s8_a_new_context_with_a_name_for_the_terminal: Passed, |scene| {
+        let (evil, me) = (scene.evil.clone(), scene.me.clone());
+        let connecting = std::thread::spawn(move || evil.local().connect());
+        let (header, _) = scene.link.request();
+        let name = "\u{1b}]0;owned\u{7}\u{1b}[2J -> root".to_owned();
+        let hello = crate::stage::child_hello([0; 16]);
+        let reply = ConnectReply { address: me.child(0).expect("not deep"), name, hello, stages: Vec::new() };
+        scene.link.send(&crate::case::answer(FrameKind::Reply, &me, &Address::ROOT, header.exchange, encode(&reply)));
+        let context = connecting.join().expect("no panic").expect("it is believed");
+        for shown in [context.name(), context.path(), &context.to_string()] {
+            assert!(!shown.chars().any(offshoot_wire::escape::is_dangerous), "{shown:?}");
+        }
+        let steps = |path: &str| path.matches(" -> ").count();
+        assert_eq!(steps(context.path()), steps(scene.evil.path()) + 1, "{}", context.path());
     };
     s12_a_value_with_more_ends_of_channels_than_there_may_be_opens_none: Passed, |scene| {
         let own = |handle| Carried::End { home: scene.me.clone(), handle, reads: false, grant: None };

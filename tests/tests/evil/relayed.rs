@@ -46,7 +46,7 @@ impl Tree {
 #[track_caller]
 fn works(context: &Context) {
     let worker = context.new_worker(IDENTITY).expect("a worker");
-    let calling = worker.start_call("echo", b"value".to_vec(), None).expect("it is up");
+    let calling = worker.start_call("echo", b"value".to_vec(), None, None).expect("it is up");
     assert_eq!(calling.wait(Some(Instant::now() + PATIENCE)).expect("a value"), b"value");
 }
 

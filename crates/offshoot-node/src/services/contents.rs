@@ -299,6 +299,11 @@ impl State {
 
     fn ask_name(&mut self, shared: &Arc<Shared>, spec: PayloadSpec, asker: Asker, now: Time) {
         let contents = &mut self.contents;
+        if contents.names.len() >= NAMES && contents.names.iter().all(|(of, _)| *of != spec) {
+            // What is known can be asked again: nobody can fill the table for good.
+            let oldest = contents.names.iter().position(|(_, name)| matches!(name, Name::Known(_)));
+            oldest.map(|oldest| contents.names.remove(oldest));
+        }
         let full = contents.names.len() >= NAMES;
         let known = contents.names.iter_mut().find(|(of, _)| *of == spec).map(|(_, name)| name);
         let refused = match known {

@@ -15,6 +15,7 @@ use offshoot_wire::{
     Address, Authority, EndReason, Failure, FailureKind, Grant, Limits, Ran, StreamSpec, Verb, VerbSet, channel, decode,
 };
 
+use crate::handover::AFTER_CALL;
 use crate::ids::IdMap;
 use crate::lane::{Entry, Lane, Next, lost, nobody};
 use crate::shared::Shared;
@@ -60,6 +61,10 @@ pub(crate) trait LaneService: Send {
         holder: &Address,
         now: Time,
     ) -> Result<Option<Grant>, Failure>;
+    /// With which call an end was handed over.
+    fn went_with(&mut self, handle: u64, call: ExchangeId);
+    /// A call has ended: what went with it is asked for by then, or not wanted. Whether anything did.
+    fn call_ended(&mut self, call: ExchangeId, until: Instant) -> bool;
     /// An end that is not asked for by then is not wanted. When that is to be looked at.
     fn let_go(&mut self, handle: u64, until: Instant) -> Option<Instant>;
     /// Ends what was not asked for in time.
@@ -113,6 +118,8 @@ pub(crate) struct Lanes {
     last: u64,
     handles: HashMap<u64, Handed>,
     open: IdMap<ExchangeId, Open>,
+    /// The ends that went with each call that is under way.
+    calls: IdMap<ExchangeId, Vec<u64>>,
     /// A lane is being pumped: what it sets off concerns the same lane, and is seen there.
     pumping: bool,
     /// This context has ended: what is handed over now nobody would ever let go of.
@@ -376,6 +383,7 @@ impl LaneService for Lanes {
             }
         }
         self.open.clear();
+        self.calls.clear();
     }
 
     fn pump(&mut self, core: &mut Node, lane: &Arc<Lane>, now: Time) {
@@ -444,9 +452,19 @@ impl LaneService for Lanes {
             return Err(lost("the context that it was handed to is lost"));
         };
         handed.holder = holder.clone();
+        handed.until = None;
         let before = std::mem::replace(&mut handed.grant, grant.as_ref().map(|grant| grant.number));
         before.into_iter().for_each(|number| core.revoke(number, now));
         Ok(grant)
+    }
+
+    fn went_with(&mut self, handle: u64, call: ExchangeId) {
+        self.calls.entry(call).or_default().push(handle);
+    }
+
+    fn call_ended(&mut self, call: ExchangeId, until: Instant) -> bool {
+        let handles = self.calls.remove(&call).unwrap_or_default();
+        handles.into_iter().filter_map(|handle| self.let_go(handle, until)).count() > 0
     }
 
     fn let_go(&mut self, handle: u64, until: Instant) -> Option<Instant> {
@@ -489,6 +507,25 @@ impl State {
     /// Nobody reads a lane any more.
     pub(crate) fn unread(&mut self, lane: &Arc<Lane>, now: Time) {
         self.lanes(|lanes, core| lanes.unread(core, lane, now));
+    }
+
+    /// With which call an end was handed over. That may have ended by now.
+    pub(crate) fn end_went_with(&mut self, handle: u64, call: ExchangeId) {
+        if self.asked(call).is_none_or(|asked| asked.done) {
+            return self.let_go_end(handle, AFTER_CALL);
+        }
+        if let Some(lanes) = &mut self.services.lanes {
+            lanes.went_with(handle, call);
+        }
+    }
+
+    /// A call has ended, whether or not somebody waits for it. Where nothing ran, nobody has what went with it.
+    pub(crate) fn ends_of_call(&mut self, call: ExchangeId, ran: bool) {
+        let Some(lanes) = &mut self.services.lanes else { return };
+        let after = if ran { AFTER_CALL } else { Duration::ZERO };
+        if lanes.call_ended(call, Instant::now() + after) {
+            self.after(after, Timer::Lanes);
+        }
     }
 
     /// Who handed an end over no longer waits for what it is for.

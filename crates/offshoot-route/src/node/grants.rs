@@ -55,7 +55,7 @@ impl Node {
     }
 
     /// Permits `holder` to ask `target`, a context at or below this one, without asking it. Such a grant is not in the
-    /// target's table: it ends by expiry, and cannot be revoked.
+    /// target's table, also when that is this context: it ends by expiry, and cannot be revoked.
     ///
     /// # Errors
     /// `Denied` when `target` does not lie below this context: only ancestors can compute its key.
@@ -68,10 +68,8 @@ impl Node {
         ttl: Duration,
         now: Time,
     ) -> Result<Grant, Failure> {
-        if *target == self.address {
-            return self.grant(holder, verbs, handle, ttl, now);
-        }
-        let Some(key) = seal::key_below(&self.key, &self.address, target) else {
+        let below = || seal::key_below(&self.key, &self.address, target);
+        let Some(key) = Some(self.key).filter(|_| *target == self.address).or_else(below) else {
             return Err(self.failure(FailureKind::Denied, format!("{target} does not lie below {}", self.address)));
         };
         let number = self.grants.next | BY_ANCESTOR;

@@ -13,6 +13,7 @@ mod marked;
 mod orphans;
 #[deny(warnings, missing_docs)]
 pub mod strict;
+mod unhappy;
 mod values;
 mod workers;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         carried::CHECKS,
         files::CHECKS,
         groups::CHECKS,
+        unhappy::CHECKS,
         values::CHECKS,
         life::CHECKS,
         logs::CHECKS,

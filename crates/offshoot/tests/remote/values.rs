@@ -262,7 +262,8 @@ fn not_decoded() {
 fn agent_refuses() {
     let master = master();
     let context = local(&master);
-    let error = context.start_call(named("pid"), Vec::new(), None).expect("sent").wait(None).expect_err("refused");
+    let error =
+        context.start_call(named("pid"), Vec::new(), None, None).expect("sent").wait(None).expect_err("refused");
     assert_eq!((error.kind(), error.ran()), (&FailureKind::Unsupported, Ran::NotSent), "{error}");
 }
 
