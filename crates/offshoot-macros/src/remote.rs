@@ -183,7 +183,16 @@ fn carried(meta: &Meta, names: &[&str]) -> Option<TokenStream> {
 
 /// Whether the last name of a path is this.
 pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
-    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
+    matches!(bare(ty), Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
+}
+
+/// A type without what a macro that wrote it has put around it.
+fn bare(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => bare(&group.elem),
+        Type::Paren(paren) => bare(&paren.elem),
+        ty => ty,
+    }
 }
 
 fn check(signature: &Signature) -> Result<()> {
@@ -244,7 +253,10 @@ fn arguments(signature: &Signature) -> Result<(bool, Vec<(Ident, Type)>)> {
     let mut list = Vec::new();
     for (index, input) in signature.inputs.iter().enumerate() {
         let FnArg::Typed(argument) = input else { continue };
-        let ty = &*argument.ty;
+        let ty = bare(&argument.ty);
+        if let Some(cfg) = argument.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
+            return Err(Error::new_spanned(cfg, "an argument is there or it is not: put `cfg` on the whole function"));
+        }
         match ty {
             Type::Reference(reference) if is_named(&reference.elem, "Here") => {
                 if index > 0 || reference.mutability.is_some() {
@@ -288,7 +300,7 @@ struct Returned {
 fn returned(output: &ReturnType, offshoot: &TokenStream) -> Result<Returned> {
     let ty = match output {
         ReturnType::Default => return Ok(Returned { value: quote! { () }, foreign: false }),
-        ReturnType::Type(_, ty) => &**ty,
+        ReturnType::Type(_, ty) => bare(ty),
     };
     match ty {
         Type::Reference(_) => {
@@ -321,7 +333,7 @@ fn returned(output: &ReturnType, offshoot: &TokenStream) -> Result<Returned> {
 
 /// Whether an error is one of those that everyone uses and serde does not know.
 fn is_foreign(error: &Type, offshoot: &TokenStream) -> bool {
-    let Type::Path(path) = error else { return false };
+    let Type::Path(path) = bare(error) else { return false };
     let segments: Vec<String> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     let names: Vec<&str> = segments.iter().map(String::as_str).collect();
     match names[..] {

@@ -49,6 +49,8 @@ struct Inside {
     losses: usize,
     /// Who may still write: those here count as one, and each that was handed over.
     writers: usize,
+    /// A writing end was handed over.
+    given: bool,
     /// Nobody reads any more, for this reason.
     closed: Option<Failure>,
     reading: Reading,
@@ -85,6 +87,7 @@ impl Lane {
             local: 0,
             losses: 0,
             writers: 1,
+            given: false,
             closed: None,
             reading: Reading::Here,
             home: None,
@@ -180,6 +183,10 @@ impl Lane {
     pub(crate) fn add_writer(&self, home: &Arc<Shared>) -> Result<(), Failure> {
         let mut inside = self.lock();
         inside.at(home)?;
+        // The bytes of two would be mixed.
+        if std::mem::replace(&mut inside.given, true) && !self.framed {
+            return Err(Failure::new(FailureKind::Unsupported, "the writing end of a pipe is for one context alone"));
+        }
         inside.writers += 1;
         Ok(())
     }

@@ -331,16 +331,19 @@ impl CallService for Workshop {
 
     fn done(&mut self, core: &mut Node, shared: &Arc<Shared>, id: ExchangeId, outcome: Outcome, now: Time) {
         let call = self.forget(id);
-        self.leave_chain(core, shared, id, outcome.failed || call.is_none(), now);
+        let result = outcome.result.and_then(|value| {
+            if value.len() as u64 <= Limits::CALL {
+                return Ok(value);
+            }
+            let failure = Failure::new(FailureKind::TooLarge, "the value of the function is too large");
+            Err(failure.ran(Ran::Executed))
+        });
+        self.leave_chain(core, shared, id, outcome.failed || result.is_err() || call.is_none(), now);
         let Some(Call { from, cancelled, chain, .. }) = call else { return };
-        match outcome.result {
+        match result {
             Err(failure) => core.fail(id, failure, now),
             Ok(value) if value.len() <= Limits::CALL_INLINE => {
                 core.reply(id, encode(&CallReply { value, came: 0 }).into(), now);
-            }
-            Ok(value) if value.len() as u64 > Limits::CALL => {
-                let failure = Failure::new(FailureKind::TooLarge, "the value of the function is too large");
-                core.fail(id, failure.ran(Ran::Executed), now);
             }
             Ok(value) => {
                 let reply = CallReply { value: Vec::new(), came: value.len() as u64 };

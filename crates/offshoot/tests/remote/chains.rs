@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_call_of_a_chain_that_is_given_up_stops_it_and_lets_nobody_wait", given_up),
     ("a_call_of_a_chain_that_has_ended_counts_as_it_ended_though_nobody_waited", unwaited),
     ("a_chain_goes_on_in_another_worker_when_nothing_of_it_was_under_way", other_worker),
+    ("a_value_that_is_too_large_stops_the_chain_of_its_call", too_large),
     ("a_call_of_a_chain_that_is_refused_on_its_way_lets_nobody_behind_it_wait", refused_on_its_way),
     ("a_chain_belongs_to_one_context_and_disturbs_no_other_call", one_context),
 ];
@@ -120,6 +121,23 @@ fn given_up() {
     refused(start(&context, &chain, 6, 0, 0).wait());
     chain.reset();
     start(&context, &chain, 7, 0, 0).wait().expect("it ran").expect("a value");
+}
+
+/// A value that is within the limit alone, and not with the context that it carries.
+#[offshoot::remote]
+fn large_with(here: &offshoot::Here, length: usize) -> (Vec<u8>, Context) {
+    (vec![0; length], here.context().clone())
+}
+
+fn too_large() {
+    let master = master();
+    let context = local(&master);
+    let chain = Chain::new();
+    let large = large_with::call((64 << 20) - 20).serial(&chain).start(&context);
+    let behind = start(&context, &chain, 1, 0, 0);
+    let error = large.wait().map(drop).expect_err("it is too large");
+    assert_eq!((error.kind(), error.ran()), (&FailureKind::TooLarge, Ran::Executed), "{error}");
+    refused(behind.wait());
 }
 
 /// More calls than may pass through the master at once, and one of a chain among them: what became of that, and of the next.

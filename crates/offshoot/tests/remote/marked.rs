@@ -12,6 +12,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_function_within_another_is_the_one_that_is_called", nested),
     ("two_functions_of_one_name_are_refused_with_the_places_of_both", twins),
     ("what_a_function_returns_is_an_error_by_its_type_and_not_by_its_name", outcomes),
+    ("a_function_that_a_macro_writes_is_one_like_others", written),
     ("a_function_is_called_through_another_name_of_the_crate", another_name),
 ];
 
@@ -204,4 +205,26 @@ fn another_name() {
     let context = local(&master);
     assert_eq!(by_another_name::on(&context, "so".into()).expect("it ran"), Ok("so!".into()));
     assert_eq!(of_a_macro::on(&context, 1).expect("a value"), 2);
+}
+
+macro_rules! function {
+    ($name:ident, $here:ty, $number:ty, $returned:ty) => {
+        #[offshoot::remote]
+        fn $name(here: $here, number: $number) -> $returned {
+            match here.is_cancelled() || number == 0 {
+                true => Err(std::io::Error::other("nothing")),
+                false => Ok(number + 1),
+            }
+        }
+    };
+}
+
+function!(one_more, &offshoot::Here, u32, std::io::Result<u32>);
+
+fn written() {
+    let master = master();
+    let context = local(&master);
+    assert_eq!(one_more::on(&context, 1).expect("it ran").expect("a number"), 2);
+    let error: offshoot::RemoteError = one_more::on(&context, 0).expect("it ran").expect_err("nothing");
+    assert!(error.to_string().contains("nothing"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! What a call that does not go well lets go of, and what of the user's goes wrong beside it: nobody waits for ever for either.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use offshoot::prelude::*;
@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_start_that_finds_no_room_ends_with_the_time_of_its_call", no_room),
     ("a_call_that_is_out_of_time_is_done", out_of_time),
     ("a_file_given_to_many_stays_with_the_one_that_has_it", file_of_many),
+    ("a_pipe_given_to_many_is_written_by_one", pipe_of_many),
     ("a_reader_of_the_users_that_panics_is_an_error_of_what_reads_it", readers_panic),
     ("what_a_function_throws_may_throw_again_when_it_is_dropped", thrown_again),
     ("a_worker_may_hand_over_its_own_context_any_number_of_times", lends_itself),
@@ -138,6 +139,23 @@ fn file_of_many() {
     let shown = format!("{results:?}");
     let well = results.into_iter().filter(|result| matches!(result, Ok(Ok(())))).count();
     assert_eq!(well, 1, "{shown}");
+}
+
+#[offshoot::remote]
+fn write_lines(mut to: PipeWriter) -> io::Result<()> {
+    (0..5).try_for_each(|_| to.write_all(b"abc\n"))
+}
+
+fn pipe_of_many() {
+    let master = master();
+    let group: Group = (0..3).map(|_| local(&master)).collect();
+    let (writer, mut reader) = offshoot::pipe();
+    let results = write_lines::call(writer).on_each(&group);
+    let refused = |error: &offshoot::Error| *error.kind() == FailureKind::Unsupported;
+    assert_eq!(results.iter().filter(|result| result.as_ref().is_err_and(refused)).count(), 2, "{results:?}");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("its end");
+    assert_eq!(text, "abc\n".repeat(5));
 }
 
 /// Yields three bytes twice, then panics.
