@@ -203,8 +203,18 @@ impl Under {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn args(&self) -> MutexGuard<'_, Option<Packed>> {
-        self.args.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the arguments; others find none until they are [kept](Self::keep) again.
+    fn take_args(&self) -> Option<Packed> {
+        self.args.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the arguments for another attempt, unless the call is over meanwhile.
+    fn keep(&self, args: Option<Packed>) {
+        *self.args.lock().unwrap_or_else(PoisonError::into_inner) = args;
+        let is_over = matches!(*self.lock(), Phase::Over);
+        if is_over {
+            drop(self.take_args());
+        }
     }
 
     fn send(self: &Arc<Self>) {
@@ -216,20 +226,20 @@ impl Under {
             // The start of its worker may have gone far; the call has not begun to.
             let sent = worker.map_err(Error::not_sent).and_then(|worker| {
                 let link = call.chain.as_ref().map(|chain| chain.link(&worker)).transpose()?;
-                let kept = call.args();
+                // Not under a lock: it may wait for room, and who gives it up does not.
+                let kept = call.take_args();
                 let args = kept.as_ref().map(|args| args.for_call(&worker)).transpose().map_err(Error::not_sent)?;
                 match worker.start_call(call.function, args.unwrap_or_default(), link, call.deadline) {
                     // It was lost since it was looked up.
                     Err(error) if is_stale(&error) && call.again.swap(false, Ordering::Relaxed) => {
+                        call.keep(kept);
                         call.context.forget_worker(&worker);
                         Ok(None)
                     }
                     Err(error) => Err(error),
                     Ok(calling) => {
-                        if let Some(args) = &*kept {
-                            args.went_with(&calling);
-                        }
-                        drop(kept);
+                        kept.iter().for_each(|args| args.went_with(&calling));
+                        call.keep(kept);
                         Ok(Some((calling, worker)))
                     }
                 }
@@ -334,10 +344,7 @@ impl Under {
 
     /// Goes on to a phase and tells those who wait, unless the call is over.
     fn enter(&self, next: Phase) {
-        if matches!(next, Phase::Ended(_) | Phase::Over) {
-            let needless = self.args().take();
-            drop(needless);
-        }
+        let ends = matches!(next, Phase::Ended(_) | Phase::Over);
         let mut phase = self.lock();
         // What is replaced is dropped without the lock: it may cancel a call.
         let before = match &*phase {
@@ -345,6 +352,9 @@ impl Under {
             _ => std::mem::replace(&mut *phase, next),
         };
         drop(phase);
+        if ends {
+            drop(self.take_args());
+        }
         if let Phase::Starting(waiting) | Phase::Sending(waiting) = before {
             for ticket in waiting {
                 ticket.complete(());
