@@ -26,13 +26,21 @@ pub struct Calling {
 }
 
 impl Context {
-    /// Says that a place in a chain of calls in this worker will not be taken; not waited for.
+    /// Says that a place in a chain of calls in this worker will not be taken; not waited for, nor for room on the way.
     #[doc(hidden)] // what `offshoot-program` builds its calls and workers of
     pub fn skip_call(&self, place: ChainLink) {
         let spec = CallSpec { function: String::new(), args: Vec::new(), follow: 0, chain: Some(place) };
-        // An error means that the worker is gone, and the chain with it.
-        if let Ok(asked) = self.ask(Verb::Call, encode(&spec).into()) {
-            drop(asked.unwanted(drop));
+        let body = Bytes::from(encode(&spec));
+        match self.ask_until(Verb::Call, body.clone(), Sending::Now, Some(Instant::now())) {
+            Ok(asked) => drop(asked.unwanted(drop)),
+            Err(error) if *error.kind() == FailureKind::Timeout => {
+                let worker = self.clone();
+                let later = move || worker.ask(Verb::Call, body).map(|asked| drop(asked.unwanted(drop)));
+                // Without a thread the calls behind it wait for their own time.
+                let _ = std::thread::Builder::new().name("offshoot-skip".into()).spawn(later);
+            }
+            // The worker is gone, and the chain with it.
+            Err(_) => {}
         }
     }
 

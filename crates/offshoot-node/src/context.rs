@@ -386,7 +386,7 @@ impl Context {
             return Err(Failure::new(FailureKind::Malformed, "it reported a new context that is not its child"));
         }
         // Shown in paths and logs (R10). A name is one step of a path.
-        reply.name = escaped(reply.name.as_bytes()).to_string().replace(" -> ", " ");
+        reply.name = escaped(reply.name.as_bytes()).to_string().replace("->", "_");
         Ok((reply, grant))
     }
 

@@ -370,6 +370,7 @@ impl State {
         let open = self.let_go(id).is_some_and(|asked| !asked.done);
         if open {
             self.core.cancel(id, now);
+            self.ends_of_call(id, true);
         }
         open
     }
@@ -459,7 +460,10 @@ impl State {
                     self.core.cancel(id, now);
                     return result.map_or((), then);
                 }
-                self.ends_of_call(id, result.as_ref().err().is_none_or(|failure| failure.ran != Ran::NotSent));
+                // A worker that is lost may be another's place to take what went with the call.
+                let again = |failure: &Failure| matches!(failure.kind, FailureKind::NoRoute | FailureKind::PeerLost(_));
+                let refused = |failure: &Failure| failure.ran == Ran::NotSent && !again(failure);
+                self.ends_of_call(id, !result.as_ref().is_err_and(refused));
                 let asked = self.on_asked(id, |asked| {
                     asked.done = true;
                     asked.result = Some(result);

@@ -281,7 +281,7 @@ cases! {
         let (evil, me) = (scene.evil.clone(), scene.me.clone());
         let connecting = std::thread::spawn(move || evil.local().connect());
         let (header, _) = scene.link.request();
-        let name = "\u{1b}]0;owned\u{7}\u{1b}[2J -> root".to_owned();
+        let name = "\u{1b}]0;owned\u{7}\u{1b}[2J -> -> root".to_owned();
         let hello = crate::stage::child_hello([0; 16]);
         let reply = ConnectReply { address: me.child(0).expect("not deep"), name, hello, stages: Vec::new() };
         scene.link.send(&crate::case::answer(FrameKind::Reply, &me, &Address::ROOT, header.exchange, encode(&reply)));

@@ -469,6 +469,7 @@ impl LaneService for Lanes {
 
     fn let_go(&mut self, handle: u64, until: Instant) -> Option<Instant> {
         let handed = self.handles.get_mut(&handle).filter(|handed| handed.open == 0)?;
+        let until = handed.until.map_or(until, |before| before.min(until));
         handed.until = Some(until);
         Some(until)
     }
