@@ -301,8 +301,9 @@ impl State {
         let contents = &mut self.contents;
         if contents.names.len() >= NAMES && contents.names.iter().all(|(of, _)| *of != spec) {
             // What is known can be asked again: nobody can fill the table for good.
-            let oldest = contents.names.iter().position(|(_, name)| matches!(name, Name::Known(_)));
-            oldest.map(|oldest| contents.names.remove(oldest));
+            if let Some(known) = contents.names.iter().position(|(_, name)| matches!(name, Name::Known(_))) {
+                contents.names.remove(known);
+            }
         }
         let full = contents.names.len() >= NAMES;
         let known = contents.names.iter_mut().find(|(of, _)| *of == spec).map(|(_, name)| name);

@@ -63,8 +63,8 @@ pub(crate) trait LaneService: Send {
     ) -> Result<Option<Grant>, Failure>;
     /// With which call an end was handed over.
     fn went_with(&mut self, handle: u64, call: ExchangeId);
-    /// A call has ended: what went with it is asked for by then, or not wanted. Whether anything did.
-    fn call_ended(&mut self, call: ExchangeId, until: Instant) -> bool;
+    /// A call has ended: what went with it is asked for within so long, or not wanted. Whether anything did.
+    fn call_ended(&mut self, call: ExchangeId, within: Duration) -> bool;
     /// An end that is not asked for by then is not wanted. When that is to be looked at.
     fn let_go(&mut self, handle: u64, until: Instant) -> Option<Instant>;
     /// Ends what was not asked for in time.
@@ -462,8 +462,10 @@ impl LaneService for Lanes {
         self.calls.entry(call).or_default().push(handle);
     }
 
-    fn call_ended(&mut self, call: ExchangeId, until: Instant) -> bool {
-        let handles = self.calls.remove(&call).unwrap_or_default();
+    fn call_ended(&mut self, call: ExchangeId, within: Duration) -> bool {
+        // Most calls carry nothing, and need not know the time.
+        let Some(handles) = self.calls.remove(&call) else { return false };
+        let until = Instant::now() + within;
         handles.into_iter().filter_map(|handle| self.let_go(handle, until)).count() > 0
     }
 
@@ -524,7 +526,7 @@ impl State {
     pub(crate) fn ends_of_call(&mut self, call: ExchangeId, ran: bool) {
         let Some(lanes) = &mut self.services.lanes else { return };
         let after = if ran { AFTER_CALL } else { Duration::ZERO };
-        if lanes.call_ended(call, Instant::now() + after) {
+        if lanes.call_ended(call, after) {
             self.after(after, Timer::Lanes);
         }
     }
