@@ -67,7 +67,7 @@ pub fn take_passed(number: i32) -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// `PermissionDenied` beyond that limit; `InvalidInput` or `EBADF` for what is no pipe. It has the room that it had.
-pub fn widen_pipe(fd: impl AsFd, bytes: i32) -> io::Result<()> {
+pub fn set_pipe_size(fd: impl AsFd, bytes: i32) -> io::Result<()> {
     sys::fd::set_pipe_size(fd.as_fd(), bytes)
 }
 

@@ -209,7 +209,9 @@ fn start(apart: bool, role: &impl Role) -> io::Result<u8> {
         }
         Fork::Child => {
             let (watchdog, guard) = guards.agent(supervisor)?;
-            serve(fds, watchdog, guard, supervisor, outputs, role)?;
+            // Behind a login, whose program has our standard streams.
+            let relayed = !apart && !role.has_users_processes();
+            serve(fds, relayed, watchdog, guard, supervisor, outputs, role)?;
             Ok(0)
         }
     }
@@ -253,6 +255,7 @@ fn take_link(apart: bool) -> io::Result<LinkFds> {
 /// The agent proper: greets, runs the node until the link ends, and sweeps.
 fn serve(
     fds: LinkFds,
+    relayed: bool,
     mut watchdog: supervise::Watchdog,
     guard: OwnedFd,
     supervisor: u32,
@@ -319,7 +322,7 @@ fn serve(
 
     let shared = Arc::new(Shared::new(state, registry, poller.waker(), options, started));
     shared.lock().services.home = role.home(&shared);
-    let new = NewLink { fds, received, tool: None, child: None, tag: String::new(), guard: false };
+    let new = NewLink { fds, received, tool: None, child: None, tag: String::new(), guard: false, relayed };
     shared.with(|state, now| state.adopt(&shared, link, new, now))?;
     let reason = broker::run(&shared, &mut poller);
     log::debug!("the agent ends: {reason}");

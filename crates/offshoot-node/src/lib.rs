@@ -48,6 +48,7 @@ mod streams;
 mod supervise;
 mod verbs;
 mod via;
+mod width;
 mod workers;
 
 pub use calling::Calling;

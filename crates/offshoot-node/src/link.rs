@@ -13,6 +13,8 @@ use offshoot_mux::{Interest, OutQueue, Registry, Token, io as fd};
 use offshoot_route::{LinkId, Transmit};
 use offshoot_wire::Limits;
 
+use crate::width::Width;
+
 /// The most that one turn reads from a link, and the most that it writes: 128 KiB, so that replies are read in time
 /// however much there is to write.
 pub(crate) const TURN: usize = 128 * 1024;
@@ -23,10 +25,6 @@ const INPUT: usize = TURN + Limits::FRAME as usize + 16;
 /// The most that waits in the output buffer of a link; the core holds back the rest. Half a turn is asked for when less
 /// than that waits, and the core gives one frame more than it is asked for: 192 KiB.
 const OUT_LIMIT: usize = TURN + Limits::FRAME as usize + 16;
-
-/// The room that a link's pipe gets when it was full for the first time: a turn's worth. A frame of the largest size does not
-/// fit into a usual pipe, which would cost two more switches; and most links never carry one.
-const WIDE: i32 = TURN as i32;
 
 pub(crate) use offshoot_connect::LinkIo as LinkFds;
 
@@ -77,8 +75,8 @@ pub(crate) struct Link {
     output: OutQueue,
     /// Whether the poller tells when the descriptor can be written.
     awaits_room: bool,
-    /// Whether its pipe was widened, or cannot be.
-    widened: bool,
+    read_width: Width,
+    write_width: Width,
     /// Whether a write failed: told once, and nothing is written any more.
     unwritable: bool,
     /// Whether the other end sends no more: no event will tell of the end behind what is still to be read.
@@ -131,7 +129,7 @@ impl Transmit for Out<'_> {
 }
 
 impl Link {
-    /// Registers the descriptors, non-blocking from here on.
+    /// Registers the descriptors, non-blocking from here on. `relayed` says that a program passes on what goes by them.
     ///
     /// # Errors
     /// What the poller reports: out of memory or of watches.
@@ -141,6 +139,7 @@ impl Link {
         write_token: Token,
         registry: &Registry,
         received: &[u8],
+        relayed: bool,
     ) -> io::Result<Link> {
         let io = LinkIo { fds, baton: Baton::new(), read_token, write_token };
         fd::set_nonblocking(io.read_fd(), true)?;
@@ -153,7 +152,8 @@ impl Link {
             input,
             output: OutQueue::new(OUT_LIMIT),
             awaits_room: false,
-            widened: false,
+            read_width: Width::new(relayed),
+            write_width: Width::new(relayed),
             unwritable: false,
             hung_up: false,
             reads: 0,
@@ -184,7 +184,9 @@ impl Link {
     pub(crate) fn read(&mut self, spares: &mut Spares) -> Turn {
         spares.make_room(&mut self.input);
         self.reads = self.reads.wrapping_add(1);
-        match fd::read_into(self.io.read_fd(), &mut self.input, TURN) {
+        let read = fd::read_into(self.io.read_fd(), &mut self.input, TURN);
+        self.read_width.passed(self.io.read_fd(), *read.as_ref().unwrap_or(&0));
+        match read {
             Ok(0) => Turn::Ended,
             Ok(n) if n == TURN || self.hung_up => Turn::More,
             Ok(_) => Turn::Rest,
@@ -217,9 +219,9 @@ impl Link {
                 return Turn::Ended;
             };
             budget = budget.saturating_sub(progress.written);
+            self.write_width.passed(self.io.write_fd(), progress.written);
             if progress.blocked {
-                // An error means that it is no pipe, or that the user has as much in pipes as may be.
-                if !std::mem::replace(&mut self.widened, true) && fd::widen_pipe(self.io.write_fd(), WIDE).is_ok() {
+                if self.write_width.full(self.io.write_fd()) {
                     continue;
                 }
                 return self.wait_for_room(registry, true);
@@ -280,7 +282,7 @@ mod tests {
         let (read, theirs) = fd::pipe().unwrap();
         let (_theirs_in, write) = fd::pipe().unwrap();
         let registry = poller.registry();
-        let mut link = Link::new(LinkFds { read, write }, Token(1), Token(2), &registry, b"").unwrap();
+        let mut link = Link::new(LinkFds { read, write }, Token(1), Token(2), &registry, b"", false).unwrap();
         fd::write(&theirs, b"last words").unwrap();
         drop(theirs);
         let mut events = Events::with_capacity(8);

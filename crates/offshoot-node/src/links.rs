@@ -96,6 +96,8 @@ pub(crate) struct NewLink {
     pub(crate) tag: String,
     /// The tool is the guard of a context on this machine.
     pub(crate) guard: bool,
+    /// A program passes on what goes by the descriptors, as ssh does.
+    pub(crate) relayed: bool,
 }
 
 /// What whoever reads the log is told of a child that is gone, and of what it did that was passed over (S1).
@@ -249,7 +251,7 @@ impl State {
             },
             None => None,
         };
-        let link = Link::new(new.fds, tokens[0], tokens[1], &shared.registry, &new.received);
+        let link = Link::new(new.fds, tokens[0], tokens[1], &shared.registry, &new.received, new.relayed);
         let mut entry = Entry { link: None, tokens, tool, child: new.child };
         let result = link.map(|link| entry.link = Some(link));
         self.links.entries.insert(id, entry);

@@ -311,6 +311,7 @@ mod tests {
                 child: None,
                 tag: String::new(),
                 guard: false,
+                relayed: false,
             };
             state.adopt(&shared, id, new, now).unwrap();
             (id, state.readable_link(id).expect("a link"))

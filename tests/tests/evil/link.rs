@@ -47,7 +47,7 @@ impl Link {
     pub(crate) fn above([read, write]: [OwnedFd; 2]) -> Link {
         fd::set_nonblocking(&write, true).expect("a pipe");
         // As much as a node reads at once: else the credit for some of it may be there before the rest is.
-        fd::widen_pipe(&write, 1 << 20).expect("a pipe");
+        fd::set_pipe_size(&write, 1 << 20).expect("a pipe");
         let (input, kept) = (BytesMut::new(), Vec::new());
         Link { read: Some(read), write: Some(write), process: None, input, hello: None, pings: 1 << 40, kept }
     }

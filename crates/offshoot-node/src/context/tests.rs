@@ -36,7 +36,7 @@ impl Played {
             state.core.child_up(link, &reply.hello, now).unwrap();
             let fds = LinkFds { read: fd::dup_cloexec(&ours).unwrap(), write: ours };
             let (received, child) = (Vec::new(), Some(reply.clone()));
-            let new = NewLink { fds, received, tool: None, child, tag: String::new(), guard: false };
+            let new = NewLink { fds, received, tool: None, child, tag: String::new(), guard: false, relayed: false };
             state.adopt(shared, link, new, now).unwrap();
             (reply, hello)
         });

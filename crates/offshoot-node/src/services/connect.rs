@@ -285,6 +285,7 @@ impl State {
             child: Some(reply.clone()),
             tag: place.tag,
             guard: place.guard,
+            relayed: !place.guard,
         };
         self.adopt(shared, place.link, new, now).map_err(|error| {
             let mut failure = os_failure("cannot watch the new link", &error);
