@@ -92,7 +92,8 @@ impl<T: Serialize> Sender<T> {
 }
 
 impl<T> Serialize for Sender<T> {
-    /// Only in the arguments and the value of a remote function. This handle goes on to work.
+    /// Only in the arguments and the value of a remote function. This handle goes on to work. In a value only where the
+    /// channel is one of the function's own process; one that came from elsewhere is handed on in arguments.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         give(Thing::Writer(self.writer.clone()), serializer)
     }

@@ -3,14 +3,14 @@
 //! Each is an exchange with the process that has the lane, from the moment it came. Whoever uses it blocks; any thread may.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use offshoot_wire::{Address, EndReason, FailureKind, Grant, Limits, StreamSpec, Verb, channel, encode};
+use offshoot_wire::{Address, EndReason, Failure, FailureKind, Grant, Limits, StreamSpec, Verb, channel, encode};
 
 use crate::Error;
-use crate::lane::{elapsed, nobody};
+use crate::lane::{elapsed, nobody, one_writer};
 use crate::pending::{Exchange, Peer, Sending};
 use crate::services::message;
 use crate::shared::{Elapsed, Shared};
@@ -72,13 +72,34 @@ pub(crate) struct FarWriter {
     /// `None` once it was dropped.
     exchange: Result<Option<Exchange>, Error>,
     turn: Turn,
+    /// It is a pipe's, of which there is one.
+    pipe: AtomicBool,
+    /// For the workers of which context it was handed on, if it was.
+    given: OnceLock<Option<Address>>,
 }
 
 impl FarWriter {
     pub(crate) fn open(shared: &Arc<Shared>, place: Place) -> FarWriter {
         // An answer that nobody waits for says that all was read.
         let exchange = place.ask(shared, false).map(|exchange| Some(exchange.unwanted(drop)));
-        FarWriter { shared: Arc::clone(shared), place, exchange, turn: Turn::default() }
+        let (shared, turn) = (Arc::clone(shared), Turn::default());
+        FarWriter { shared, place, exchange, turn, pipe: AtomicBool::new(false), given: OnceLock::new() }
+    }
+
+    pub(crate) fn set_pipe(&self) {
+        self.pipe.store(true, Ordering::Relaxed);
+    }
+
+    /// Hands it on. To another worker of the same context as well, since a call is made again that did not run in the first.
+    ///
+    /// # Errors
+    /// When it is a pipe's and somebody else has it.
+    pub(crate) fn give(&self, to: &Address) -> Result<(), Failure> {
+        let of = to.parent();
+        if self.pipe.load(Ordering::Relaxed) && *self.given.get_or_init(|| of.clone()) != of {
+            return Err(one_writer());
+        }
+        Ok(())
     }
 
     fn exchange(&self) -> Result<&Exchange, Error> {

@@ -212,7 +212,14 @@ struct To<'a> {
     address: &'a Address,
     /// It is on the machine of this process.
     near: bool,
-    after: Duration,
+    /// It comes with a value, which who called takes when it looks.
+    reply: bool,
+}
+
+impl To<'_> {
+    fn after(&self) -> Duration {
+        if self.reply { AFTER_REPLY } else { AFTER_CALL }
+    }
 }
 
 impl Packed {
@@ -237,7 +244,7 @@ impl Packed {
     /// # Errors
     /// When something that it carries cannot be handed over.
     pub fn for_call(&self, worker: &Context) -> Result<Handed, Error> {
-        let to = To { address: worker.address(), near: worker.is_here(), after: AFTER_CALL };
+        let to = To { address: worker.address(), near: worker.is_here(), reply: false };
         self.hand(worker.shared(), &to).map_err(|failure| worker.error(failure))
     }
 
@@ -257,7 +264,7 @@ impl Packed {
     /// # Errors
     /// As [`for_call`](Self::for_call).
     pub fn for_reply(self, call: &Invocation) -> Result<Vec<u8>, Failure> {
-        let to = To { address: &call.from, near: true, after: AFTER_REPLY };
+        let to = To { address: &call.from, near: true, reply: true };
         let handed = self.hand(call.context.shared(), &to)?;
         drop(self);
         Ok(handed.into_vec())
@@ -310,7 +317,7 @@ fn hand(parcel: &mut Parcel, shared: &Arc<Shared>, to: &To<'_>) -> Result<Carrie
         Parcel::Thing(Thing::Reader(Reader::Near(end))) => (Arc::clone(&end.0), true),
     };
     let (carried, handle) = hand_end(&lane, reads, shared, to)?;
-    let token = Token { shared: Arc::clone(shared), handle, after: to.after };
+    let token = Token { shared: Arc::clone(shared), handle, after: to.after() };
     // What is replaced is the end that was here. It goes without the node's lock.
     *parcel = Parcel::Handed(reads, Arc::new(token));
     Ok(carried)
@@ -388,6 +395,12 @@ fn hand_on(end: &FarWriter, shared: &Arc<Shared>, to: &To<'_>) -> Result<Carried
     if home == to.address {
         return Err(refused("the sending end of a channel is not handed back to where the channel is"));
     }
+    if to.reply {
+        // Ours ends with the function, the other begins when who called looks at the value: in between there would be none.
+        return Err(refused("the sending end of a channel that came from elsewhere is not returned as a value")
+            .hint("hand it over in the arguments of a call"));
+    }
+    end.give(to.address)?;
     let stream = VerbSet::NONE.with(Verb::Stream);
     let grant = match grant {
         _ if home.is_below(to.address) => None,

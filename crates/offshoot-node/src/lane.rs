@@ -69,6 +69,11 @@ pub(crate) struct Lane {
     pub(crate) framed: bool,
 }
 
+/// The bytes of two writers of a pipe would be mixed.
+pub(crate) fn one_writer() -> Failure {
+    Failure::new(FailureKind::Unsupported, "the writing end of a pipe is for one context alone")
+}
+
 /// The failure of writing what nobody reads.
 pub(crate) fn nobody() -> Failure {
     Failure::new(FailureKind::Cancelled, "nobody reads it any more")
@@ -183,9 +188,8 @@ impl Lane {
     pub(crate) fn add_writer(&self, home: &Arc<Shared>) -> Result<(), Failure> {
         let mut inside = self.lock();
         inside.at(home)?;
-        // The bytes of two would be mixed.
         if std::mem::replace(&mut inside.given, true) && !self.framed {
-            return Err(Failure::new(FailureKind::Unsupported, "the writing end of a pipe is for one context alone"));
+            return Err(one_writer());
         }
         inside.writers += 1;
         Ok(())

@@ -84,7 +84,8 @@ fn broken(failure: Failure) -> io::Error {
 }
 
 impl Serialize for PipeWriter {
-    /// Only in the arguments and the value of a remote function.
+    /// Only in the arguments and the value of a remote function, and for one context alone. In a value only where the pipe is
+    /// one of the function's own process.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         give(Thing::Writer(self.writer.clone()), serializer)
     }
@@ -96,6 +97,9 @@ impl<'de> Deserialize<'de> for PipeWriter {
             Thing::Writer(writer) => Some(writer),
             Thing::Context(_) | Thing::Reader(_) => None,
         })?;
+        if let Writer::Far(far) = &writer {
+            far.set_pipe();
+        }
         Ok(PipeWriter { writer })
     }
 }

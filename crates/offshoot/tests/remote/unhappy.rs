@@ -17,6 +17,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_call_that_is_out_of_time_is_done", out_of_time),
     ("a_file_given_to_many_stays_with_the_one_that_has_it", file_of_many),
     ("a_pipe_given_to_many_is_written_by_one", pipe_of_many),
+    ("a_pipe_given_to_many_by_one_that_was_given_it_is_written_by_one", pipe_of_many_further),
+    ("a_sender_from_elsewhere_is_not_returned", sender_returned),
     ("a_reader_of_the_users_that_panics_is_an_error_of_what_reads_it", readers_panic),
     ("what_a_function_throws_may_throw_again_when_it_is_dropped", thrown_again),
     ("a_worker_may_hand_over_its_own_context_any_number_of_times", lends_itself),
@@ -156,6 +158,53 @@ fn pipe_of_many() {
     let mut text = String::new();
     reader.read_to_string(&mut text).expect("its end");
     assert_eq!(text, "abc\n".repeat(5));
+}
+
+/// How many of those two wrote, and what was said of the others.
+#[offshoot::remote]
+fn have_two_write(pipe: PipeWriter, a: Context, b: Context) -> (usize, Vec<String>) {
+    let group: Group = [a, b].into_iter().collect();
+    let mut said = Vec::new();
+    let mut wrote = 0;
+    for result in write_lines::call(pipe).on_each(&group) {
+        match result {
+            Ok(result) => wrote += usize::from(result.is_ok()),
+            Err(error) => said.push(error.to_string()),
+        }
+    }
+    (wrote, said)
+}
+
+fn pipe_of_many_further() {
+    let master = master();
+    let [through, a, b] = [local(&master), local(&master), local(&master)];
+    let (writer, mut reader) = offshoot::pipe();
+    let call = have_two_write::start(&through, writer, a, b);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("its end");
+    assert_eq!(text, "abc\n".repeat(5));
+    let (wrote, said) = call.wait().expect("a value");
+    assert_eq!((wrote, said.len()), (1, 1), "{said:?}");
+    assert!(said[0].contains("for one context alone"), "{said:?}");
+}
+
+#[offshoot::remote]
+fn give_back(sender: Sender<u64>) -> Sender<u64> {
+    sender
+}
+
+#[offshoot::remote]
+fn have_it_back(sender: Sender<u64>, other: Context) -> Result<(), String> {
+    give_back::on(&other, sender).map(drop).map_err(|error| error.to_string())
+}
+
+fn sender_returned() {
+    let master = master();
+    let (a, b) = (local(&master), local(&master));
+    let (sender, receiver) = channel::<u64>(8);
+    let refused = have_it_back::on(&a, sender, b).expect("a value").expect_err("in between nobody would have it");
+    assert!(refused.contains("is not returned as a value"), "{refused}");
+    assert_eq!(all(&receiver), (vec![], false));
 }
 
 /// Yields three bytes twice, then panics.
