@@ -14,6 +14,8 @@ pub mod code {
     pub const NOT_FOUND: i32 = 127;
     /// Ctrl-C.
     pub const INTERRUPTED: i32 = 130;
+    /// Ctrl-\.
+    pub const QUIT: i32 = 131;
     /// TERM.
     pub const TERMINATED: i32 = 143;
     /// A link was lost.

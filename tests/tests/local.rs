@@ -118,6 +118,20 @@ fn ctrl_c_shuts_the_tree_down_within_its_promise() {
     tag.assert_nothing_left(GONE);
 }
 
+/// What is to be told of it is told only if that can be done at once.
+#[test]
+fn a_signal_ends_a_command_though_nobody_reads_what_it_says() {
+    let tag = Tag::new("unread");
+    let script = "folder=$(mktemp -d); mkfifo $folder/unread; exec 3<>$folder/unread; rm -r $folder
+        \"$0\" exec local -- yes >&3 2>&1 3>&- & sleep 2; kill -TERM $!; wait $!; echo \"ended with $?\"";
+    let mut command = tag.command("sh");
+    command.args(["-c", script]).arg(offshoot_tests::product::binary());
+    let done = offshoot_tests::bounded::Gathered::start(&mut command, None)
+        .finish(Duration::from_secs(2 + 21), || tag.kill_everything());
+    assert_eq!(done.out(), "ended with 143\n", "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
 #[test]
 fn a_second_ctrl_c_ends_it_at_once() {
     let tag = Tag::new("ctrlc2");
@@ -277,6 +291,23 @@ fn a_command_that_is_fed_and_does_not_read_ends_with_the_reader_of_its_output() 
         .finish(Duration::from_secs(30), || tag.kill_everything());
     assert!(!done.overdue, "{done}");
     assert_eq!(done.out(), "up\n", "{done}");
+    tag.assert_nothing_left(GONE);
+}
+
+#[test]
+fn behind_the_password_a_descriptor_goes_on_where_it_was() {
+    let tag = Tag::new("pwrest");
+    // A pipe, and a file, which could be read from its beginning as well.
+    for input in ["printf 'word\\nrest\\n' |", "exec <\"$file\";"] {
+        let script = format!(
+            "file=$(mktemp); printf 'word\\nrest\\n' >\"$file\"; {input} \"$0\" exec --password-fd 0 local -- cat; rm \"$file\""
+        );
+        let mut command = tag.command("sh");
+        command.args(["-c", &script]).arg(offshoot_tests::product::binary());
+        let done = offshoot_tests::bounded::Gathered::start(&mut command, None)
+            .finish(Duration::from_secs(30), || tag.kill_everything());
+        assert_eq!(done.out(), "local: rest\n", "{input}\n{done}");
+    }
     tag.assert_nothing_left(GONE);
 }
 

@@ -308,7 +308,8 @@ fn a_user_who_gives_up_at_a_prompt_gets_the_terminal_back() {
     let fleet = or_not_run!(name, bed::start(&tag));
     // Also behind a hop, where the question is put by who waits for its connect.
     for (target, asks) in [("p-word@h1", "password of p-word@h1"), ("sudo-pw@h1/sudo:goal", "password of sudo-pw")] {
-        for (keys, expected) in [("\x03", code::INTERRUPTED), ("\x04", code::OURS), ("wrong\r", code::OURS)] {
+        let ways = [("\x03", code::INTERRUPTED), ("\x1c", code::QUIT), ("\x04", code::OURS), ("wrong\r", code::OURS)];
+        for (keys, expected) in ways {
             let mut terminal = fleet.offshoot_on_terminal(&tag, &["exec", target, "--", "true"]);
             terminal.await_text(asks, SOON);
             terminal.await_text(": ", SOON);

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
@@ -55,7 +57,8 @@ enum Sub {
 fn main() -> ExitCode {
     let result = match Cargo::parse() {
         Cargo::Offshoot(Offshoot { command: Sub::Build(args) }) => {
-            let tell = |line: &str| println!("{line}");
+            // Whether or not somebody reads it, it is built.
+            let tell = |line: &str| drop(writeln!(std::io::stdout(), "{line}"));
             std::env::current_dir()
                 .context("no current folder")
                 .and_then(|here| make::run(&here, &args, &tell))
@@ -85,14 +88,18 @@ fn run(make: &make::Args, args: &[OsString]) -> Result<()> {
 }
 
 fn triples() -> Result<()> {
-    println!("{:34} {:6} {:6}", "triple", "agent", "image");
+    let mut text = format!("{:34} {:6} {:6}\n", "triple", "agent", "image");
     for triple in &ALL {
         let found = Found::look(triple)?;
         let word = |recipe: Option<Recipe>| recipe.map_or("-", Recipe::name);
-        println!("{:34} {:6} {:6}", triple.name, word(found.best()), word(found.best_for_images()));
+        writeln!(text, "{:34} {:6} {:6}", triple.name, word(found.best()), word(found.best_for_images()))?;
         if let Err(missing) = found.require("image", triple, found.best_for_images()) {
-            println!("  {}", missing.to_string().replace('\n', "\n  "));
+            writeln!(text, "  {}", missing.to_string().replace('\n', "\n  "))?;
         }
     }
-    Ok(())
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // As who is ended by SIGPIPE.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(141),
+        written => written.context("cannot write to stdout"),
+    }
 }

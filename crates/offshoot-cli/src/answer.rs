@@ -171,9 +171,9 @@ fn prompt(asking: &Asking<'_>) -> String {
 
 /// The descriptor that was named on the command line.
 fn descriptor(fd: RawFd) -> anyhow::Result<File> {
-    // Not by its number: it may not be open, or belong to this process otherwise by now.
-    let path = format!("/dev/fd/{fd}");
-    File::open(&path).with_context(|| format!("descriptor {fd} cannot be read"))
+    // Not by /dev/fd: that would open a file anew, at its beginning, and no socket at all.
+    let inherited = offshoot_mux::io::dup_inherited(fd);
+    inherited.map(File::from).with_context(|| format!("descriptor {fd} cannot be read"))
 }
 
 /// The first line, without its end.

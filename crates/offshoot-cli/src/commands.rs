@@ -26,7 +26,7 @@ fn connected(reach: &Reach) -> anyhow::Result<(Arc<Console>, Interrupt, Tree)> {
     reach.answers.surround(&console, &interrupt);
     let tree = Tree::open(reach)?;
     let stopping = tree.clone();
-    interrupt.on_trip(move || stopping.shutdown());
+    interrupt.on_trip(move || stopping.shutdown())?;
     Ok((console, interrupt, tree))
 }
 

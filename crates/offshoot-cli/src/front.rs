@@ -21,12 +21,13 @@ use offshoot_mux::{Child, Signals, io as fd, tty, wait_readable};
 use rustix::process::{Pid, Signal, getpgid, getpgrp, getpid, getsid, kill_process};
 use rustix::termios::tcgetpgrp;
 
-use crate::hinted::no_thread;
+use crate::hinted::{PROCESSES, no_thread};
 use crate::{exit, interrupt, pause, terminal};
 
 /// What the front passes on: signals by their numbers.
 const SIGHUP: u8 = 1;
 const SIGINT: u8 = 2;
+const SIGQUIT: u8 = 3;
 const SIGTERM: u8 = 15;
 const SIGCHLD: u8 = 17;
 const SIGCONT: u8 = 18;
@@ -61,8 +62,8 @@ fn foreground() -> Option<Pid> {
 
 fn try_split() -> io::Result<()> {
     // What was to be ignored stays so in both: `nohup`, a shell's `&`.
-    let wanted: Vec<u8> =
-        [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !interrupt::is_ignored(i32::from(*signal))).collect();
+    let wanted = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter();
+    let wanted: Vec<u8> = wanted.filter(|signal| !interrupt::is_ignored(i32::from(*signal))).collect();
     let numbers = |signals: &[u8]| signals.iter().map(|signal| i32::from(*signal)).collect::<Vec<_>>();
     let (commands, to_worker) = fd::pipe()?;
     let (from_worker, to_front) = fd::pipe()?;
@@ -82,10 +83,17 @@ fn try_split() -> io::Result<()> {
             // Blocked, and never read: they come by way of the front, and a background process may set a terminal's
             // settings back only when it does not listen to SIGTTOU.
             let blocked = [wanted.as_slice(), &[SIGTSTP, SIGTTIN, SIGTTOU]].concat();
-            std::mem::forget(Signals::new(&numbers(&blocked))?);
+            if let Ok(signals) = Signals::new(&numbers(&blocked)) {
+                std::mem::forget(signals);
+            }
             let _ = TO_FRONT.set(to_front);
             let listens = std::thread::Builder::new().name("front".into()).spawn(move || listen(&commands));
-            listens.map_err(no_thread)?;
+            if let Err(error) = listens {
+                // Nobody would hear what the front passes on, and without a front there is one already.
+                let text = format!("error: {}\n  hint      {PROCESSES}\n", no_thread(error));
+                let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+                std::process::exit(i32::from(exit::OURS));
+            }
             Ok(())
         }
     }

@@ -1,16 +1,18 @@
 //! Interruption: Ctrl-C, TERM, hang-up, and a reader of our output that went away.
 //!
 //! This module owns the answer to "are we to stop, and with which exit code". The first signal cancels the run in
-//! order; the second ends the process at once; in any case it ends within [`PATIENCE`]. It runs on a thread of its own
-//! and takes no lock that a blocked write could hold.
+//! order; the second ends the process at once; in any case it ends within [`PATIENCE`]. It runs on threads of its own,
+//! which are there before anything can need them, and takes no lock that a blocked write could hold.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::hinted::no_thread;
@@ -29,10 +31,9 @@ pub(crate) struct Interrupt {
 struct Shared {
     /// The exit code; 0 as long as nothing happened.
     code: AtomicU8,
-    /// Whether a run that does not end in time is ended with the process. Not in tests, which share theirs.
-    by_force: bool,
-    /// What ends the waits of the run: set once there is something to end.
-    stop: Mutex<Option<Box<dyn Fn() + Send>>>,
+    /// Who waits for a code. Held only to look at it and to tell.
+    waiting: Mutex<()>,
+    tripped: Condvar,
 }
 
 impl Interrupt {
@@ -41,12 +42,18 @@ impl Interrupt {
     /// # Errors
     /// When the system refuses a handler or a thread.
     pub(crate) fn listen() -> io::Result<Interrupt> {
-        let interrupt = Interrupt { shared: Arc::new(Shared { by_force: true, ..Shared::default() }) };
+        let interrupt = Interrupt::default();
+        interrupt.when_tripped("patience", |code| {
+            thread::sleep(PATIENCE);
+            terminal::restore();
+            std::process::exit(i32::from(code));
+        })?;
         let _ = CURRENT.set(interrupt.clone());
         if front::is_split() {
             return Ok(interrupt);
         }
-        let wanted: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
+        let wanted = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+        let wanted: Vec<i32> = wanted.collect();
         let mut signals = Signals::new(wanted)?;
         let listens = thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
@@ -57,35 +64,36 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// What ends every wait of the run. Called at once if the run is interrupted already.
-    pub(crate) fn on_trip(&self, stop: impl Fn() + Send + 'static) {
-        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(stop));
-        if self.code().is_some() {
-            self.stop();
-        }
+    /// What ends every wait of the run: on a thread of its own, since it may itself hang.
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub(crate) fn on_trip(&self, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.when_tripped("stop", |_| stop())
+    }
+
+    /// Has a thread wait for the end of the run. It is started now: by then there may be none to be had.
+    fn when_tripped(&self, name: &str, act: impl FnOnce(u8) + Send + 'static) -> io::Result<()> {
+        let this = self.clone();
+        let waits = thread::Builder::new().name(name.into()).spawn(move || {
+            let mut waiting = this.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let code = loop {
+                if let Some(code) = this.code() {
+                    break code;
+                }
+                waiting = this.shared.tripped.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(waiting);
+            act(code);
+        });
+        waits.map(drop).map_err(no_thread)
     }
 
     /// The run is to end with `code`; the first reason counts. Does not block.
     pub(crate) fn trip(&self, code: u8) {
-        if self.shared.code.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return;
-        }
-        // Two threads, since what stops the run may itself hang.
-        if self.shared.by_force {
-            let _ = thread::Builder::new().name("patience".into()).spawn(move || {
-                thread::sleep(PATIENCE);
-                terminal::restore();
-                std::process::exit(i32::from(code));
-            });
-        }
-        let this = self.clone();
-        let _ = thread::Builder::new().name("stop".into()).spawn(move || this.stop());
-    }
-
-    fn stop(&self) {
-        let stop = self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(stop) = stop {
-            stop();
+        let _waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.code.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.shared.tripped.notify_all();
         }
     }
 
@@ -105,18 +113,28 @@ pub(crate) fn signalled(signal: u8) {
     terminal::restore();
     match CURRENT.get().filter(|run| run.code().is_none()) {
         Some(run) => {
-            // Straight to the descriptor: the console's lock may be held by a write that blocks.
-            let _ = io::stderr().write_all(b"\noffshoot: ending what runs there; once more ends at once\n");
             run.trip(code);
+            say(b"\noffshoot: ending what runs there; once more ends at once\n");
         }
         // There is nothing to end yet, or the user has no patience.
         None => {
             // A terminal shows the key where it was typed, and the shell's prompt would stand behind it.
             if i32::from(signal) == SIGINT && io::stderr().is_terminal() {
-                let _ = io::stderr().write_all(b"\n");
+                say(b"\n");
             }
             std::process::exit(i32::from(code));
         }
+    }
+}
+
+/// Tells the user, if that can be done at once: a pipe that nobody reads, or a terminal that was halted, takes nothing.
+/// Straight to the descriptor, since a write that blocks may hold the console's lock and the library's.
+fn say(text: &[u8]) {
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    // Where there is room a pipe has some for this much.
+    if poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().contains(PollFlags::OUT) {
+        let _ = rustix::io::write(stderr.as_fd(), text);
     }
 }
 
@@ -139,7 +157,7 @@ mod tests {
         assert_eq!(interrupt.code(), None);
         let (sender, receiver) = mpsc::channel();
         interrupt.shared.code.store(130, Ordering::SeqCst);
-        interrupt.on_trip(move || sender.send(()).expect("heard"));
+        interrupt.on_trip(move || sender.send(()).expect("heard")).expect("a thread");
         receiver.recv().expect("stopped");
         interrupt.trip(141);
         assert_eq!(interrupt.code(), Some(130));

@@ -15,7 +15,7 @@ use crate::ground::{Event, Ground, Job, Running, Stdin};
 use crate::hinted::{PROCESSES, no_thread};
 use crate::interrupt::Interrupt;
 use crate::output::{Outcome, Printer, TargetPrinter, Verdict};
-use crate::walk::{Plan, Visitor, walk};
+use crate::walk::{Plan, Visitor, walk, warn_of_fewer};
 
 /// What the targets' stdin is.
 pub(crate) enum Input {
@@ -42,11 +42,12 @@ pub(crate) fn run<G: Ground>(
     let targets = paths.len();
     let plan = Plan::new(paths);
     let broken = Arc::new(Mutex::new(None));
+    // Targets above others in the tree keep their place until those end; only a walk of leaves starts all at once.
+    let together = plan.nodes.len() <= fanout;
     let readers = match input {
         Input::Empty => Vec::new(),
-        // Targets above others in the tree keep their place until those end; only a walk of leaves starts all at once.
         Input::Source(source) => {
-            let (feed, readers) = Feed::new(targets, plan.nodes.len() <= fanout)?;
+            let (feed, readers) = Feed::new(targets, together)?;
             start_feed(feed, source, broken.clone(), interrupt.clone())?;
             readers
         }
@@ -58,6 +59,7 @@ pub(crate) fn run<G: Ground>(
         printer,
         interrupt,
         fed: !readers.is_empty(),
+        together: together && targets > 1,
         readers: readers.into_iter().map(|reader| Mutex::new(Some(reader))).collect(),
         ends: Mutex::new((0..targets).map(|_| None).collect()),
         broken: broken.clone(),
@@ -90,13 +92,17 @@ fn start_feed(
 ) -> io::Result<()> {
     let fills = thread::Builder::new().name("stdin".into()).spawn(move || {
         if let Err(error) = feed.fill(source) {
-            // Half an input is worse than none: everything ends.
-            let error = io::Error::new(error.kind(), format!("cannot read stdin: {error}"));
-            broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            interrupt.trip(exit::OURS);
+            spoilt(&broken, &interrupt, &error);
         }
     });
     fills.map(drop).map_err(no_thread)
+}
+
+/// Not all of stdin can be read. Half an input is worse than none: everything ends.
+fn spoilt(broken: &Mutex<Option<io::Error>>, interrupt: &Interrupt, error: &io::Error) {
+    let error = io::Error::new(error.kind(), format!("cannot read stdin: {error}"));
+    broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    interrupt.trip(exit::OURS);
 }
 
 struct Runner<'a, G: Ground> {
@@ -106,6 +112,8 @@ struct Runner<'a, G: Ground> {
     printer: &'a dyn Printer,
     interrupt: &'a Interrupt,
     fed: bool,
+    /// What is fed waits for the slowest of all, and so for each of them to have begun.
+    together: bool,
     /// By target; empty when nobody is fed.
     readers: Vec<Mutex<Option<FeedReader>>>,
     /// By target; `None` for those that were never reached.
@@ -153,6 +161,16 @@ impl<G: Ground> Visitor<G::Hop> for Runner<'_, G> {
     fn stopped(&self) -> bool {
         self.interrupt.code().is_some()
     }
+
+    fn fewer(&self, threads: usize, error: io::Error) {
+        if !(self.fed && self.together) {
+            return warn_of_fewer(threads, &error);
+        }
+        let text = format!("{error}: only {threads} of the targets that are to read stdin together");
+        let error = io::Error::new(error.kind(), text);
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.interrupt.trip(exit::OURS);
+    }
 }
 
 impl<G: Ground> Runner<'_, G> {
@@ -174,7 +192,7 @@ impl<G: Ground> Runner<'_, G> {
                 && let Some(stdin) = process.stdin()
             {
                 let thread = thread::Builder::new().name("feed".into()).stack_size(256 * 1024);
-                if let Err(error) = thread.spawn_scoped(scope, || hand_over(reader, stdin)) {
+                if let Err(error) = thread.spawn_scoped(scope, || self.hand_over(reader, stdin)) {
                     let what = "cannot start a thread for its stdin".to_owned();
                     let hint = PROCESSES.to_owned();
                     return Ok(Outcome::Failed(Box::new(Fault { hint, ..Fault::ours(what, error.to_string()) })));
@@ -219,6 +237,21 @@ impl<G: Ground> Runner<'_, G> {
         fault
     }
 
+    /// Writes what the feed gives until its end, or until the command reads no more.
+    fn hand_over(&self, mut reader: FeedReader, mut stdin: Box<dyn Stdin>) {
+        loop {
+            match reader.next() {
+                Ok(Some(piece)) => {
+                    if stdin.write(piece).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return spoilt(&self.broken, self.interrupt, &error),
+            }
+        }
+    }
+
     fn reader(&self, target: usize) -> Option<FeedReader> {
         self.readers.get(target)?.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -245,15 +278,6 @@ fn unwritten(error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::BrokenPipe { exit::BROKEN_PIPE } else { exit::OURS }
 }
 
-/// Writes what the feed gives until its end, or until the command reads no more.
-fn hand_over(mut reader: FeedReader, mut stdin: Box<dyn Stdin>) {
-    while let Ok(Some(piece)) = reader.next() {
-        if stdin.write(piece).is_err() {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Cursor, Read};
@@ -274,7 +298,7 @@ mod tests {
     fn run_on(targets: &[&str], fanout: usize, script: &str, input: Input, interrupt: &Interrupt) -> Ran {
         let ground = Fake::default();
         let stopping = ground.clone();
-        interrupt.on_trip(move || stopping.shutdown());
+        interrupt.on_trip(move || stopping.shutdown()).expect("a thread");
         let (console, stdout, stderr) = testing::console();
         let names: Vec<String> = targets.iter().map(|target| target.to_string()).collect();
         let paths = names.iter().map(|name| name.split('/').map(str::to_owned).collect()).collect();
@@ -393,7 +417,7 @@ mod tests {
         let job = Job { program: "yes".into(), ..Job::default() };
         let interrupt = Interrupt::default();
         let stopping = ground.clone();
-        interrupt.on_trip(move || stopping.shutdown());
+        interrupt.on_trip(move || stopping.shutdown()).expect("a thread");
         let paths = vec![vec!["a".into()], vec!["b".into()]];
         let code = run(&ground, paths, 8, &job, Input::Empty, &printer, &interrupt).expect("quiet");
         assert_eq!((code, stderr.text().as_str()), (exit::BROKEN_PIPE, ""));
@@ -415,6 +439,34 @@ mod tests {
         assert!(out.ends_with("b\n---------------\nfine\n"), "{}", &out[out.len() - 80..]);
         assert!(err.contains("more output than can be gathered on a") && err.contains("without -b"), "{err}");
         assert!(err.ends_with("1 of 2 failed: a (too much output)\n"), "{err}");
+    }
+
+    #[test]
+    fn targets_that_are_fed_together_and_cannot_begin_together_are_an_error() {
+        let (console, ..) = testing::console();
+        let names = ["a".to_owned(), "b".to_owned()];
+        let printer = Raw { console: &console, names: &names, palette: Default::default(), quiet: true };
+        let plan = Plan::new(vec![vec!["a".to_owned()], vec!["b".to_owned()]]);
+        for (fed, together) in [(true, true), (true, false), (false, true)] {
+            let (interrupt, broken) = (Interrupt::default(), Arc::<Mutex<_>>::default());
+            let runner = Runner {
+                root: &Fake::default(),
+                plan: &plan,
+                job: &Job::default(),
+                printer: &printer,
+                interrupt: &interrupt,
+                fed,
+                together,
+                readers: Vec::new(),
+                ends: Mutex::default(),
+                broken: Arc::clone(&broken),
+            };
+            runner.fewer(1, io::Error::other("cannot start a thread: no room"));
+            let error = broken.lock().unwrap().take().map(|error| error.to_string());
+            let fatal = fed && together;
+            assert_eq!(interrupt.code(), fatal.then_some(exit::OURS));
+            assert_eq!(error.is_some_and(|error| error.contains("only 1 of the targets")), fatal);
+        }
     }
 
     #[test]

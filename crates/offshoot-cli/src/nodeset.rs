@@ -47,6 +47,9 @@ pub(crate) enum NodeSetError {
     /// Two ends padded to different widths.
     #[error("the ends of the range {0} have different zero padding")]
     Padding(String),
+    /// More than [`pattern::BRACKETS`] brackets in one name.
+    #[error("more than {} brackets in one name", pattern::BRACKETS)]
+    Brackets,
     /// More than [`LIMIT`] names.
     #[error("more than {LIMIT} names")]
     TooMany,
@@ -135,6 +138,15 @@ mod tests {
     fn check(text: &str, names: &str) {
         let expected: Vec<&str> = names.split(' ').collect();
         assert_eq!(expand(text).as_deref(), Ok(&expected.iter().map(|name| name.to_string()).collect::<Vec<_>>()[..]));
+    }
+
+    #[test]
+    fn a_name_has_so_many_brackets_and_no_more() {
+        let name = |brackets| "[1]".repeat(brackets);
+        assert_eq!(expand(&name(pattern::BRACKETS)), Ok(vec!["1".repeat(pattern::BRACKETS)]));
+        for brackets in [pattern::BRACKETS + 1, 100_000] {
+            assert_eq!(expand(&name(brackets)), Err(NodeSetError::Brackets));
+        }
     }
 
     #[test]

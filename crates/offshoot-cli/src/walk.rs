@@ -94,6 +94,15 @@ pub(crate) trait Visitor<H>: Sync {
     fn release(&self, context: Self::Context);
     /// Whether to begin nothing more.
     fn stopped(&self) -> bool;
+    /// No more than so many nodes are worked on at once, for this reason.
+    fn fewer(&self, threads: usize, error: io::Error) {
+        warn_of_fewer(threads, &error);
+    }
+}
+
+/// It takes longer, and that is all.
+pub(crate) fn warn_of_fewer(threads: usize, error: &io::Error) {
+    log::warn!("only {threads} at once: {error}");
 }
 
 /// Carries out a plan with at most `fanout` threads, and returns when all of them are done.
@@ -115,11 +124,10 @@ pub(crate) fn walk<H: Sync, V: Visitor<H>>(plan: &Plan<H>, fanout: usize, visito
         for number in 0..fanout.min(plan.nodes.len()) {
             let thread = thread::Builder::new().name(format!("walk-{number}")).stack_size(512 * 1024);
             if let Err(error) = thread.spawn_scoped(scope, || work.run()) {
-                // With fewer threads than asked for it takes longer, and that is all.
                 if number == 0 {
                     return Err(no_thread(error));
                 }
-                log::warn!("only {number} at once: {error}");
+                visitor.fewer(number, no_thread(error));
                 break;
             }
         }

@@ -47,6 +47,11 @@ const REFUSES: &str =
 fn a_password_comes_from_a_descriptor_or_a_command_and_is_tried_once() {
     for (arguments, around) in [
         (&["exec", "ann@web1", "--password-fd", "7", "--", "true"][..], "exec \"$@\" 7<<'EOF'\nhun ter2\nEOF"),
+        // Somebody has read the line before.
+        (
+            &["exec", "ann@web1", "--password-fd", "7", "--", "true"],
+            "f=$(mktemp); printf 'ann\\nhun ter2\\n' >\"$f\"; exec 7<\"$f\"; rm \"$f\"; read -r user <&7; exec \"$@\"",
+        ),
         (&["exec", "ann@web1", "--password-command", "echo hun ter2; echo more", "--", "true"], "exec \"$@\""),
     ] {
         let (output, told) = offshoot(arguments, ASKS, around);

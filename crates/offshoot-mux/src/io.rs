@@ -62,6 +62,19 @@ pub fn take_passed(number: i32) -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
+/// A copy, closed on exec, of the descriptor of this number that this process was given by whoever started it: both share
+/// the place in a file. Not one that was opened since.
+///
+/// # Errors
+///
+/// `EBADF` when nothing is open there, or what is was not inherited; when the process is out of descriptors.
+pub fn dup_inherited(number: i32) -> io::Result<OwnedFd> {
+    if sys::fd::is_cloexec(number)? {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    sys::fd::dup_number(number, 3)
+}
+
 /// Gives a pipe room for so many bytes, a power of two. What all pipes of a user hold together is limited, but for root.
 ///
 /// # Errors

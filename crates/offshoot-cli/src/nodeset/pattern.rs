@@ -2,6 +2,9 @@
 
 use super::NodeSetError;
 
+/// The most brackets of one set: who names hosts needs two or three.
+pub(super) const BRACKETS: usize = 64;
+
 /// A parsed set.
 pub(super) struct Pattern<'a> {
     parts: Vec<Part<'a>>,
@@ -37,6 +40,9 @@ impl<'a> Pattern<'a> {
             } else {
                 parts.push(Part::Text(&rest[..open]));
                 parts.push(Part::Numbers(ranges(inside, text)?));
+            }
+            if parts.len() > 2 * BRACKETS {
+                return Err(NodeSetError::Brackets);
             }
             rest = after;
         }

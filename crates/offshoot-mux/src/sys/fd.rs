@@ -107,6 +107,12 @@ pub(crate) fn dup_from(fd: BorrowedFd<'_>, min: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { own(raw) })
 }
 
+pub(crate) fn is_cloexec(number: RawFd) -> io::Result<bool> {
+    // SAFETY: takes numbers; when nothing is open there the kernel says so.
+    let flags = check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    Ok(flags & libc::FD_CLOEXEC != 0)
+}
+
 /// A close-on-exec copy, numbered at least `min`, of the descriptor with this number.
 pub(crate) fn dup_number(number: RawFd, min: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers; when nothing is open there the kernel says so. The copy is a descriptor of its own.
