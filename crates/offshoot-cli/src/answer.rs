@@ -19,6 +19,8 @@ use anyhow::{Context as _, bail};
 use offshoot::escape::escaped;
 use offshoot::{Asking, Responder, Secret};
 use offshoot::{Asks, Question};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::interrupt::Interrupt;
 use crate::output::Console;
@@ -170,10 +172,28 @@ fn prompt(asking: &Asking<'_>) -> String {
 }
 
 /// The descriptor that was named on the command line.
-fn descriptor(fd: RawFd) -> anyhow::Result<File> {
+fn descriptor(fd: RawFd) -> anyhow::Result<Inherited> {
     // Not by /dev/fd: that would open a file anew, at its beginning, and no socket at all.
     let inherited = offshoot_mux::io::dup_inherited(fd);
-    inherited.map(File::from).with_context(|| format!("descriptor {fd} cannot be read"))
+    inherited.map(|fd| Inherited(fd.into())).with_context(|| format!("descriptor {fd} cannot be read"))
+}
+
+/// A descriptor that is shared with whoever gave it, who may have it non-blocking: that is theirs to say, so it is waited for.
+struct Inherited(File);
+
+impl Read for Inherited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 /// The first line, without its end.
@@ -207,6 +227,19 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+
+    #[test]
+    fn a_descriptor_that_is_not_to_block_is_waited_for() {
+        let (read, write) = offshoot_mux::io::pipe().expect("a pipe");
+        offshoot_mux::io::set_nonblocking(&read, true).expect("a pipe");
+        let writes = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            offshoot_mux::io::write_all(&write, b"word\nrest", None).expect("room");
+        });
+        let secret = first_line(&mut Inherited(read.into())).expect("a line");
+        assert_eq!(secret.bytes(), b"word");
+        writes.join().expect("no panic");
+    }
 
     fn question(asks: Asks, account: &str) -> Question {
         Question { asks, account: account.into(), text: "a\u{1b}b\nsecond: ".into(), shown: false }

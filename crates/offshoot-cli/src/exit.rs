@@ -8,7 +8,7 @@
 //! | 126 | the command was found and could not be started |
 //! | 127 | the command was not found |
 //! | 128 + n | signal n ended the command |
-//! | 129, 130, 143 | we were ended by SIGHUP, Ctrl-C, SIGTERM |
+//! | 129, 130, 131, 143 | we were ended by SIGHUP, Ctrl-C, Ctrl-\, SIGTERM |
 //! | 141 | whoever read our output went away |
 //! | 255 | the link to the target was lost while the command ran |
 

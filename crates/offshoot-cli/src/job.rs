@@ -163,7 +163,10 @@ impl<G: Ground> Visitor<G::Hop> for Runner<'_, G> {
     }
 
     fn fewer(&self, threads: usize, error: io::Error) {
-        if !(self.fed && self.together) {
+        // Hops that are no targets take no place for long.
+        if !(self.fed && self.together)
+            || threads >= self.plan.nodes.iter().filter(|node| node.target.is_some()).count()
+        {
             return warn_of_fewer(threads, &error);
         }
         let text = format!("{error}: only {threads} of the targets that are to read stdin together");
@@ -446,8 +449,9 @@ mod tests {
         let (console, ..) = testing::console();
         let names = ["a".to_owned(), "b".to_owned()];
         let printer = Raw { console: &console, names: &names, palette: Default::default(), quiet: true };
-        let plan = Plan::new(vec![vec!["a".to_owned()], vec!["b".to_owned()]]);
-        for (fed, together) in [(true, true), (true, false), (false, true)] {
+        // Three nodes, of which the hop is no target.
+        let plan = Plan::new(["a", "b"].map(|name| vec!["hop".to_owned(), name.to_owned()]));
+        for (fed, together, threads) in [(true, true, 1), (true, true, 2), (true, false, 1), (false, true, 1)] {
             let (interrupt, broken) = (Interrupt::default(), Arc::<Mutex<_>>::default());
             let runner = Runner {
                 root: &Fake::default(),
@@ -461,9 +465,9 @@ mod tests {
                 ends: Mutex::default(),
                 broken: Arc::clone(&broken),
             };
-            runner.fewer(1, io::Error::other("cannot start a thread: no room"));
+            runner.fewer(threads, io::Error::other("cannot start a thread: no room"));
             let error = broken.lock().unwrap().take().map(|error| error.to_string());
-            let fatal = fed && together;
+            let fatal = fed && together && threads == 1;
             assert_eq!(interrupt.code(), fatal.then_some(exit::OURS));
             assert_eq!(error.is_some_and(|error| error.contains("only 1 of the targets")), fatal);
         }

@@ -3,7 +3,7 @@
 //! Each is an exchange with the process that has the lane, from the moment it came. Whoever uses it blocks; any thread may.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -74,8 +74,8 @@ pub(crate) struct FarWriter {
     turn: Turn,
     /// It is a pipe's, of which there is one.
     pipe: AtomicBool,
-    /// For the workers of which context it was handed on, if it was.
-    given: OnceLock<Option<Address>>,
+    /// It was handed on.
+    given: AtomicBool,
 }
 
 impl FarWriter {
@@ -83,20 +83,19 @@ impl FarWriter {
         // An answer that nobody waits for says that all was read.
         let exchange = place.ask(shared, false).map(|exchange| Some(exchange.unwanted(drop)));
         let (shared, turn) = (Arc::clone(shared), Turn::default());
-        FarWriter { shared, place, exchange, turn, pipe: AtomicBool::new(false), given: OnceLock::new() }
+        FarWriter { shared, place, exchange, turn, pipe: AtomicBool::new(false), given: AtomicBool::new(false) }
     }
 
     pub(crate) fn set_pipe(&self) {
         self.pipe.store(true, Ordering::Relaxed);
     }
 
-    /// Hands it on. To another worker of the same context as well, since a call is made again that did not run in the first.
+    /// It is handed on.
     ///
     /// # Errors
-    /// When it is a pipe's and somebody else has it.
-    pub(crate) fn give(&self, to: &Address) -> Result<(), Failure> {
-        let of = to.parent();
-        if self.pipe.load(Ordering::Relaxed) && *self.given.get_or_init(|| of.clone()) != of {
+    /// When it is a pipe's and somebody has it already.
+    pub(crate) fn give(&self) -> Result<(), Failure> {
+        if self.pipe.load(Ordering::Relaxed) && self.given.swap(true, Ordering::Relaxed) {
             return Err(one_writer());
         }
         Ok(())

@@ -203,6 +203,8 @@ impl From<Vec<u8>> for Handed {
 #[derive(Clone)]
 enum Parcel {
     Thing(Thing),
+    /// A writing end from elsewhere that was handed on: in a call that is made again it goes to another worker.
+    On(Arc<FarWriter>),
     /// An end that was handed over: it is no longer one of this process.
     Handed(bool, Arc<Token>),
 }
@@ -308,7 +310,14 @@ fn hand(parcel: &mut Parcel, shared: &Arc<Shared>, to: &To<'_>) -> Result<Carrie
     let (lane, reads) = match &*parcel {
         Parcel::Handed(reads, token) => return hand_again(*reads, token, shared, to),
         Parcel::Thing(Thing::Context(context)) => return hand_context(context, shared, to),
-        Parcel::Thing(Thing::Writer(Writer::Far(end))) => return hand_on(end, shared, to),
+        Parcel::On(end) => return hand_on(end, shared, to),
+        Parcel::Thing(Thing::Writer(Writer::Far(end))) => {
+            let end = Arc::clone(end);
+            let carried = hand_on(&end, shared, to)?;
+            end.give()?;
+            *parcel = Parcel::On(end);
+            return Ok(carried);
+        }
         Parcel::Thing(Thing::Reader(Reader::Far(_))) => {
             let text = "the reading end of a channel that came from elsewhere is not handed on: hand on what it brings";
             return Err(refused(text));
@@ -400,7 +409,6 @@ fn hand_on(end: &FarWriter, shared: &Arc<Shared>, to: &To<'_>) -> Result<Carried
         return Err(refused("the sending end of a channel that came from elsewhere is not returned as a value")
             .hint("hand it over in the arguments of a call"));
     }
-    end.give(to.address)?;
     let stream = VerbSet::NONE.with(Verb::Stream);
     let grant = match grant {
         _ if home.is_below(to.address) => None,

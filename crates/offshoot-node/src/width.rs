@@ -5,7 +5,8 @@
 //! whole turns anyway, and are slower by wide pipes.
 //!
 //! What all pipes of a user may hold together is limited (64 MiB, by `fs.pipe-user-pages-soft`), and a new pipe of one who
-//! has reached that has 8 KiB, whoever's program it is for. So few are wide at once, and none for longer than it is used.
+//! has reached that has 8 KiB, whoever's program it is for. So few are wide at once, and each is narrow again some turns after
+//! its bulk has ended: where nothing else goes by a link those are heartbeats, and take a minute or two by the usual ones.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};

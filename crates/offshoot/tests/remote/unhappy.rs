@@ -178,14 +178,16 @@ fn have_two_write(pipe: PipeWriter, a: Context, b: Context) -> (usize, Vec<Strin
 fn pipe_of_many_further() {
     let master = master();
     let [through, a, b] = [local(&master), local(&master), local(&master)];
-    let (writer, mut reader) = offshoot::pipe();
-    let call = have_two_write::start(&through, writer, a, b);
-    let mut text = String::new();
-    reader.read_to_string(&mut text).expect("its end");
-    assert_eq!(text, "abc\n".repeat(5));
-    let (wrote, said) = call.wait().expect("a value");
-    assert_eq!((wrote, said.len()), (1, 1), "{said:?}");
-    assert!(said[0].contains("for one context alone"), "{said:?}");
+    for b in [b, a.clone()] {
+        let (writer, mut reader) = offshoot::pipe();
+        let call = have_two_write::start(&through, writer, a.clone(), b);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("its end");
+        assert_eq!(text, "abc\n".repeat(5));
+        let (wrote, said) = call.wait().expect("a value");
+        assert_eq!((wrote, said.len()), (1, 1), "{said:?}");
+        assert!(said[0].contains("for one context alone"), "{said:?}");
+    }
 }
 
 #[offshoot::remote]
