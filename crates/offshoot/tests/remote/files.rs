@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use offshoot::prelude::*;
 use offshoot::{FailureKind, RemoteErrorKind, WorkerLimits, channel};
+use tempfile::TempDir;
 
 use crate::{Check, local, master, within};
 
@@ -21,11 +22,9 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a_file_is_serialized_in_calls_alone_and_leaves_no_thread", elsewhere),
 ];
 
-/// A folder for one check, empty.
-fn folder() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("offshoot-files-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("a folder");
-    folder
+/// A folder for one check, empty; gone with it, also when the check fails.
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
 }
 
 fn bytes(length: usize) -> Vec<u8> {
@@ -58,7 +57,7 @@ fn edit(mut file: RemoteFile) -> io::Result<(u64, Vec<u8>, Vec<u8>)> {
 fn used_there() {
     let master = master();
     let (folder, content) = (folder(), bytes(2000));
-    let path = folder.join("file");
+    let path = folder.path().join("file");
     std::fs::write(&path, &content).expect("written");
     let (size, tail, head) =
         edit::on(&local(&master), RemoteFile::new(open(&path))).expect("a value").expect("it works");
@@ -66,7 +65,6 @@ fn used_there() {
     let expected = [&content[..3], b"over there!", &content[14..1000]].concat();
     assert!(head == expected[..20], "{head:?}");
     assert!(std::fs::read(&path).expect("the file") == expected, "it is another one");
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 /// All of it, read in pieces of such a size, from a place on.
@@ -113,7 +111,7 @@ fn read_on() {
     let master = master();
     let context = local(&master);
     let (folder, content) = (folder(), bytes(3_000_001));
-    let path = folder.join("file");
+    let path = folder.path().join("file");
     std::fs::write(&path, &content).expect("written");
     for (from, size) in [(0, 7777), (0, 8 << 20), (1, 65_536), (2_999_990, 100), (3_000_001, 10), (1 << 40, 10)] {
         let mut file = RemoteFile::new(open(&path));
@@ -133,7 +131,6 @@ fn read_on() {
         .collect();
     let found = jumps::on(&context, RemoteFile::new(open(&path)), places).expect("a value").expect("it is read");
     assert!(found == expected, "other bytes");
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 #[offshoot::remote]
@@ -146,9 +143,9 @@ fn opened_there() {
     let master = Master::builder().worker_limits(limits).build().expect("a master");
     let context = local(&master);
     let (folder, content) = (folder(), bytes(700_000));
-    let path = folder.join("file");
+    let path = folder.path().join("file");
     std::fs::write(&path, &content).expect("written");
-    let error = open_there::on(&context, folder.join("none")).expect("it ran").expect_err("there is none");
+    let error = open_there::on(&context, folder.path().join("none")).expect("it ran").expect_err("there is none");
     assert_eq!(error.kind, RemoteErrorKind::Os(2), "{error}");
     let worker = crate::functions::pid::on(&context).expect("a value");
     let mut file = open_there::on(&context, path.clone()).expect("a value").expect("it is there");
@@ -168,7 +165,6 @@ fn opened_there() {
             false
         }
     });
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 /// Writes its own address behind all others', each time in the next one of the contexts that are left, and gives the file back.
@@ -186,7 +182,7 @@ fn handed_on() {
     let master = master();
     let (a, b) = (local(&master), local(&master).local().connect().expect("deeper"));
     let folder = folder();
-    let path = folder.join("file");
+    let path = folder.path().join("file");
     File::create(&path).expect("a file");
     let file = RemoteFile::new(open(&path));
     let mut back = sign::on(&a, file, vec![b.clone(), a.clone(), b.clone()]).expect("a value").expect("it is signed");
@@ -203,7 +199,6 @@ fn handed_on() {
     back.write_all(b"x").expect("it is open");
     assert_eq!(own.size().expect("a size"), text.len() as u64 + 1, "a clone is of another file");
     drop((own, back));
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 /// What comes of writing, cutting and reading.
@@ -225,7 +220,7 @@ fn as_opened() {
     let master = master();
     let context = local(&master);
     let folder = folder();
-    let path = folder.join("file");
+    let path = folder.path().join("file");
     std::fs::write(&path, "intact").expect("written");
     let (bad, invalid) = (Some(9), Some(22));
     let read_only = RemoteFile::new(File::open(&path).expect("a file"));
@@ -234,9 +229,8 @@ fn as_opened() {
     let write_only = RemoteFile::new(File::options().write(true).open(&path).expect("a file"));
     assert_eq!(tries::on(&context, write_only).expect("a value"), [bad, None, None, None]);
     // A folder can be opened, and is none.
-    let error = pieces::on(&context, RemoteFile::new(File::open(&folder).expect("a folder")), 0, 10);
+    let error = pieces::on(&context, RemoteFile::new(File::open(folder.path()).expect("a folder")), 0, 10);
     assert_eq!(error.expect("it ran").expect_err("a folder").kind, RemoteErrorKind::Os(21));
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 #[offshoot::remote]
@@ -254,7 +248,7 @@ fn in_the_file() {
     let context = local(&master);
     let (folder, content) = (folder(), bytes(1_500_000));
     for round in 0..5 {
-        let path = folder.join(round.to_string());
+        let path = folder.path().join(round.to_string());
         let file = RemoteFile::new(File::create(&path).expect("a file"));
         fill::on(&context, file, content.clone()).expect("a value").expect("room");
         // As soon as the call has ended.
@@ -262,7 +256,6 @@ fn in_the_file() {
         assert!(written[..content.len()] == content, "round {round}");
         assert_eq!(written.len(), content.len() + 256 * 1024, "round {round}");
     }
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 #[offshoot::remote]
@@ -284,7 +277,7 @@ fn lost() {
     let master = master();
     let (a, b) = (local(&master), local(&master));
     let folder = folder();
-    let path = folder.join("file");
+    let path = folder.path().join("file");
     std::fs::write(&path, bytes(100_000)).expect("written");
     let mut file = open_there::on(&a, path.clone()).expect("a value").expect("it is there");
     let used = read_until_it_ends::start(&b, file.clone());
@@ -303,7 +296,6 @@ fn lost() {
     file.write(b"x").expect_err("it is lost");
     file.size().expect_err("it is lost");
     assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
-    std::fs::remove_dir_all(folder).expect("ours");
 }
 
 fn elsewhere() {

@@ -37,9 +37,10 @@ fn slope(samples: &[Sample]) -> f64 {
     slopes.get(slopes.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// What the own process may have come to hold beside what each operation leaves, in bytes: the buffers of the one link that is left, 192 KiB each way, longer
-/// names of contexts that are gone, and the claims of the last programs.
-const HELD: u64 = 1024 * 1024;
+/// What the own process may have come to hold beside what each operation leaves, in bytes. 1.5 MiB are the input buffers of links that a node keeps to fill
+/// them again, eight of 192 KiB: how many it has come to need differs from run to run. The rest is tables at their longest, longer names of contexts that are
+/// gone, the claims of the last programs, and what the run notes for its own report: 0.4 MiB were seen.
+const HELD: u64 = 2 * 1024 * 1024;
 
 /// What is to be said of the own process, which had allocated so much before so many operations and has so much after them; an error when they have left
 /// something each. Few operations prove nothing.
@@ -108,10 +109,10 @@ mod tests {
     #[test]
     fn what_is_left_of_each_operation_is_found_when_there_were_many() {
         const EMPTY: u64 = 3 << 20;
-        assert!(left(EMPTY, EMPTY + 700 * 1024, 20_000).is_ok(), "buffers and names");
+        assert!(left(EMPTY, EMPTY + 1900 * 1024, 20_000).is_ok(), "buffers and names");
         assert!(left(EMPTY, EMPTY - 4096, 20_000).is_ok());
         assert!(left(EMPTY, EMPTY, 0).is_ok());
-        for (operations, each) in [(20_000, 64), (100_000, 16), (2000, 800)] {
+        for (operations, each) in [(40_000, 64), (150_000, 16), (3000, 800)] {
             let said = left(EMPTY, EMPTY + operations * each, operations).unwrap_err();
             assert!(said.ends_with(&format!("{each}.0 bytes for each")), "{said}");
         }
