@@ -258,20 +258,24 @@ impl State {
         match io.baton.turn() {
             // The thread that leads sees the bytes; when it hands back, the poller tells again.
             offshoot_mux::lead::Turn::Led | offshoot_mux::lead::Turn::Closed => {}
-            offshoot_mux::lead::Turn::Read(_turn) => self.read_link(shared, link, now),
+            offshoot_mux::lead::Turn::Read(_turn) => {
+                if self.read_link(shared, link, now) {
+                    self.pending.push_back(Pending::Read(link));
+                }
+            }
         }
     }
 
-    /// Reads a link once and gives the core what came. The caller holds the link's baton.
-    pub(crate) fn read_link(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) {
-        let Some(entry) = self.links.link_mut(link) else { return };
+    /// Reads a link once and gives the core what came. The caller holds the link's baton. Whether there is more: a thread that
+    /// leads sees so by its own poll, or has the poller tell it when it hands back.
+    pub(crate) fn read_link(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) -> bool {
+        let Some(entry) = self.links.link_mut(link) else { return false };
         let turn = entry.read(&mut self.spares);
         self.core.handle_bytes(link, entry.input(), now);
-        match turn {
-            Turn::Rest => {}
-            Turn::More => self.pending.push_back(Pending::Read(link)),
-            Turn::Ended => self.link_ended(shared, link, now),
+        if turn == Turn::Ended {
+            self.link_ended(shared, link, now);
         }
+        turn == Turn::More
     }
 
     pub(crate) fn write_link(&mut self, shared: &Arc<Shared>, link: LinkId, now: Time) {
